@@ -1,0 +1,46 @@
+//! The library's errors: values that say which file or tensor, what was expected, what was found.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in the library. Every variant prints as one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation was given tensors that do not fit together.
+    #[error("{op}: {message}")]
+    Operation { op: &'static str, message: String },
+    /// A file's content is not what it should be.
+    #[error("{}: {message}", path.display())]
+    File { path: PathBuf, message: String },
+    /// The operating system refused something on a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A setting has a value that cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// A device is missing or has no memory left.
+    #[error("{0}")]
+    Device(String),
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn operation(op: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Error::Operation { op, message }
+    }
+
+    pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        let (path, message) = (path.as_ref().to_path_buf(), message.into());
+        Error::File { path, message }
+    }
+
+    /// For `map_err`: attaches the path to an I/O error.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+}

@@ -1,0 +1,43 @@
+//! Checks that operations make on their arguments, worded in one place.
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// `tensor` must have this shape: `shape(OP, "bias", bias, &[o])?`.
+pub fn shape(op: &'static str, name: &str, tensor: &Tensor, expected: &[usize]) -> Result<()> {
+    if tensor.shape() == *expected {
+        return Ok(());
+    }
+    let message = format!(
+        "{name} should have shape {expected:?}, has {:?}",
+        tensor.shape()
+    );
+    Err(Error::operation(op, message))
+}
+
+/// As [`shape`], when there is a tensor.
+pub fn optional_shape<T: std::borrow::Borrow<Tensor>>(
+    op: &'static str,
+    name: &str,
+    tensor: Option<T>,
+    expected: &[usize],
+) -> Result<()> {
+    tensor.map_or(Ok(()), |t| shape(op, name, t.borrow(), expected))
+}
+
+/// `tensor` must hold this element type.
+pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, expected: DType) -> Result<()> {
+    if tensor.dtype() == expected {
+        return Ok(());
+    }
+    let message = format!("{name} should be {expected}, is {}", tensor.dtype());
+    Err(Error::operation(op, message))
+}
+
+/// A condition between arguments.
+pub fn that(op: &'static str, holds: bool, message: impl FnOnce() -> String) -> Result<()> {
+    match holds {
+        true => Ok(()),
+        false => Err(Error::operation(op, message())),
+    }
+}

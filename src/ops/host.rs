@@ -1,0 +1,150 @@
+//! Tensors of the CPU device as slices, for the `cpu.rs` half of operations.
+//!
+//! The one place where tensor memory becomes Rust references. `Host` is made anew in every operation;
+//! it remembers what it handed out and refuses a tensor that overlaps one it handed out for writing.
+
+use crate::error::{Error, Result};
+use crate::tensor::{Element, Tensor};
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+pub struct Host {
+    op: &'static str,
+    given: RefCell<Vec<Given>>,
+}
+
+struct Given {
+    start: usize,
+    end: usize,
+    written: bool,
+}
+
+/// A tensor to read: `rows` rows of `cols` elements, `ld` apart.
+#[derive(Clone, Copy)]
+pub struct Rows<'a, T> {
+    data: &'a [T],
+    pub rows: usize,
+    pub cols: usize,
+    pub ld: usize,
+}
+
+/// A tensor to write.
+pub struct RowsMut<'a, T> {
+    data: &'a mut [T],
+    pub rows: usize,
+    pub cols: usize,
+    pub ld: usize,
+}
+
+impl Host {
+    pub fn new(op: &'static str) -> Self {
+        let given = RefCell::new(Vec::with_capacity(16));
+        Host { op, given }
+    }
+
+    pub fn read<'a, T: Element>(&'a self, tensor: &'a Tensor) -> Result<Rows<'a, T>> {
+        let pointer = self.give::<T>(tensor, false)?;
+        // SAFETY: `give` found `extent` elements of type T there, inside memory that `tensor` keeps
+        // alive, and no overlap with anything given out for writing; the device lives on this thread.
+        let data = unsafe { std::slice::from_raw_parts(pointer, tensor.extent()) };
+        Ok(Rows {
+            data,
+            rows: tensor.rows(),
+            cols: tensor.cols(),
+            ld: tensor.ld(),
+        })
+    }
+
+    pub fn write<'a, T: Element>(&'a self, tensor: &'a mut Tensor) -> Result<RowsMut<'a, T>> {
+        let pointer = self.give::<T>(tensor, true)?;
+        // SAFETY: as for `read`, and nothing given out overlaps it.
+        let data = unsafe { std::slice::from_raw_parts_mut(pointer, tensor.extent()) };
+        Ok(RowsMut {
+            data,
+            rows: tensor.rows(),
+            cols: tensor.cols(),
+            ld: tensor.ld(),
+        })
+    }
+
+    pub fn read_some<'a, T: Element>(
+        &'a self,
+        tensor: Option<&'a Tensor>,
+    ) -> Result<Option<Rows<'a, T>>> {
+        tensor.map(|tensor| self.read(tensor)).transpose()
+    }
+
+    pub fn write_some<'a, T: Element>(
+        &'a self,
+        tensor: Option<&'a mut Tensor>,
+    ) -> Result<Option<RowsMut<'a, T>>> {
+        tensor.map(|tensor| self.write(tensor)).transpose()
+    }
+
+    fn give<T: Element>(&self, tensor: &Tensor, written: bool) -> Result<*mut T> {
+        let refuse = |message: String| Err(Error::operation(self.op, message));
+        if tensor.dtype() != T::DTYPE {
+            return refuse(format!("expected {}, found {tensor:?}", T::DTYPE));
+        }
+        let Some(base) = tensor.memory().host() else {
+            return refuse(format!("{tensor:?} is not in host memory"));
+        };
+        let range = tensor.byte_range();
+        let (start, end) = (base as usize + range.start, base as usize + range.end);
+        let mut given = self.given.borrow_mut();
+        let overlaps = |g: &Given| (written || g.written) && start < g.end && g.start < end;
+        if start < end && given.iter().any(overlaps) {
+            return refuse(format!("{tensor:?} overlaps another argument"));
+        }
+        given.push(Given {
+            start,
+            end,
+            written,
+        });
+        // SAFETY: `byte_range` lies inside the memory block.
+        Ok(unsafe { base.add(range.start) }.cast())
+    }
+}
+
+impl<'a, T: Element> Rows<'a, T> {
+    pub fn row(&self, row: usize) -> &'a [T] {
+        &self.data[row * self.ld..][..self.cols]
+    }
+
+    /// Everything from the first element to the last, padding between rows included.
+    pub fn data(&self) -> &'a [T] {
+        self.data
+    }
+}
+
+impl<T: Element> RowsMut<'_, T> {
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        &mut self.data[row * self.ld..][..self.cols]
+    }
+
+    /// Everything from the first element to the last, padding between rows included.
+    pub fn data(&mut self) -> &mut [T] {
+        self.data
+    }
+
+    pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]> {
+        self.par_row_blocks(1).map(|(_, block)| block)
+    }
+
+    /// Blocks of `size` consecutive rows (the last may be shorter) with the number of the first row.
+    /// A block spans padding: its rows start `ld` apart and it ends with the last row's last element.
+    pub fn par_row_blocks(
+        &mut self,
+        size: usize,
+    ) -> impl IndexedParallelIterator<Item = (usize, &mut [T])> {
+        let (cols, ld) = (self.cols, self.ld);
+        self.data
+            .par_chunks_mut((size * ld).max(1))
+            .enumerate()
+            .map(move |(i, block)| {
+                let rows = block.len().div_ceil(ld.max(1));
+                let end = rows.saturating_sub(1) * ld + cols;
+                (i * size, &mut block[..end])
+            })
+    }
+}

@@ -1,0 +1,44 @@
+//! The bias of a linear layer on the CPU: rows set to it, rows summed for its gradient.
+
+use super::OP;
+use crate::error::Result;
+use crate::ops::Float;
+use crate::ops::host::Host;
+use crate::ops::matmul::Accumulate;
+use crate::ops::simd::simd;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+pub fn set_rows<T: Float>(bias: &Tensor, y: &mut Tensor) -> Result<()> {
+    let host = Host::new(OP);
+    let bias = host.read::<T>(bias)?;
+    host.write::<T>(y)?
+        .par_rows()
+        .for_each(|row| row.copy_from_slice(bias.row(0)));
+    Ok(())
+}
+
+/// Columns are summed in strips, each by one thread from the first row to the last, so that the
+/// result does not depend on the number of threads.
+const STRIP: usize = 256;
+
+pub fn sum_rows<T: Float>(dy: &Tensor, accumulate: Accumulate, db: &mut Tensor) -> Result<()> {
+    let host = Host::new(OP);
+    let dy = host.read::<T>(dy)?;
+    let mut db = host.write::<T>(db)?;
+    let strips = db.data().par_chunks_mut(STRIP).enumerate();
+    strips.for_each(|(strip, sums)| {
+        if accumulate == Accumulate::No {
+            sums.fill(T::zero());
+        }
+        simd(|| {
+            for row in 0..dy.rows {
+                let from = &dy.row(row)[strip * STRIP..][..sums.len()];
+                for (sum, &value) in sums.iter_mut().zip(from) {
+                    *sum += value;
+                }
+            }
+        });
+    });
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Linear layer: y = x Wᵀ + b.
+//!
+//! x (R, I), W (O, I) as PyTorch stores it, b (O), y (R, O). Backward, from dy (R, O):
+//! dx = dy W, dW = dyᵀ x, db = Σ_r dy_r. Saves x.
+
+mod cpu;
+
+use super::matmul::{self, Accumulate, Factor};
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "linear";
+
+/// y = x Wᵀ + b.
+pub fn forward(
+    ctx: &Context,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    y: &mut Tensor,
+) -> Result<()> {
+    check::shape(OP, "weight", weight, &[y.cols(), x.cols()])?;
+    let product = |accumulate, y: &mut Tensor| {
+        let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
+        matmul::forward(ctx, x, weight, accumulate, y)
+    };
+    let Some(bias) = bias else {
+        return product(Accumulate::No, y);
+    };
+    check::shape(OP, "bias", bias, &[y.cols()])?;
+    set_rows(ctx, bias, y)?;
+    product(Accumulate::Yes, y)
+}
+
+/// Every row of `y` becomes `bias`.
+fn set_rows(ctx: &Context, bias: &Tensor, y: &mut Tensor) -> Result<()> {
+    check::dtype(OP, "bias", bias, y.dtype())?;
+    dispatch!(ctx, OP, y.dtype(), set_rows(bias, y))
+}
+
+/// What backward writes; what is `None` is not computed.
+#[derive(Default)]
+pub struct Gradients<'a> {
+    /// (R, I)
+    pub x: Option<&'a mut Tensor>,
+    /// (O, I)
+    pub weight: Option<&'a mut Tensor>,
+    /// (O)
+    pub bias: Option<&'a mut Tensor>,
+}
+
+/// Gradients from dy (R, O).
+pub fn backward(
+    ctx: &Context,
+    x: &Tensor,
+    weight: &Tensor,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    check::shape(OP, "weight", weight, &[dy.cols(), x.cols()])?;
+    if let Some(dx) = gradients.x {
+        let (dy, weight) = (Factor::Plain(dy), Factor::Plain(weight));
+        matmul::forward(ctx, dy, weight, accumulate, dx)?;
+    }
+    if let Some(dw) = gradients.weight {
+        let (dy, x) = (Factor::Transposed(dy), Factor::Plain(x));
+        matmul::forward(ctx, dy, x, accumulate, dw)?;
+    }
+    if let Some(db) = gradients.bias {
+        check::shape(OP, "bias gradient", db, &[dy.cols()])?;
+        check::dtype(OP, "bias gradient", db, dy.dtype())?;
+        dispatch!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Operations: forward and backward by hand, destination-passing, one folder each.
+//!
+//! `ops/<op>/mod.rs` opens with the equations and owns every check; `cpu.rs` beside it computes. An
+//! operation takes the context, its inputs, then the tensors it writes. Outputs never overlap inputs
+//! unless the operation says that it works in place.
+
+mod check;
+mod float;
+mod host;
+mod simd;
+
+pub mod add;
+pub mod attention;
+pub mod batch_norm;
+pub mod clip;
+pub mod conv;
+pub mod copy;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod fill;
+pub mod gate;
+pub mod linear;
+pub mod lstm;
+pub mod matmul;
+pub mod optimiser;
+pub mod philox;
+pub mod pool;
+pub mod preprocess;
+pub mod regulariser;
+
+pub use float::Float;
+pub use matmul::Accumulate;
+
+/// Runs the device's half of an operation: `dispatch!(ctx, dtype, function(arguments))` calls
+/// `cpu::function::<T>(arguments)` with the Rust type of `dtype`, and nothing on the planning device.
+macro_rules! dispatch {
+    ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $ctx.device() {
+            $crate::device::Device::Plan(_) => Ok(()),
+            $crate::device::Device::Cpu(_) => match $dtype {
+                $crate::tensor::DType::F32 => cpu::$function::<f32>($($argument),*),
+                $crate::tensor::DType::F64 => cpu::$function::<f64>($($argument),*),
+                other => Err($crate::error::Error::operation(
+                    $op,
+                    format!("the CPU device computes in f32 or f64, not {other}"),
+                )),
+            },
+        }
+    };
+}
+use dispatch;

@@ -1,0 +1,164 @@
+//! The context that operations run in: a device and the step arena, from which all activations of one
+//! training step (or one batch of inference) are taken.
+//!
+//! The arena is bumped during a step and reset at its end. When a step needs more than the arena has,
+//! further blocks are added; the next reset replaces them by one block of the size then known to be
+//! needed, so from then on no step of that size or smaller allocates anything and addresses repeat.
+
+use super::{DType, ROW_ALIGNMENT, Shape, Tensor};
+use crate::device::{Device, Memory};
+use crate::error::{Error, Result};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// Every tensor of the arena starts at a multiple of this many bytes.
+const ALIGNMENT: usize = 64;
+
+pub struct Context {
+    device: Device,
+    arena: RefCell<Arena>,
+}
+
+#[derive(Default)]
+struct Arena {
+    blocks: Vec<Rc<Memory>>,
+    /// Bytes used of the last block.
+    used: usize,
+    /// Bytes used of the blocks before the last.
+    full: usize,
+    /// The largest number of bytes ever in use at once.
+    peak: usize,
+}
+
+impl Context {
+    pub fn new(device: &Device) -> Self {
+        let device = device.clone();
+        let arena = RefCell::default();
+        Context { device, arena }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Room for a tensor until the next reset. Its content is undefined (NaN in debug builds).
+    pub fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        self.with_ld(shape, shape.cols(), dtype)
+    }
+
+    /// As [`Context::empty`], each row starting at a multiple of [`ROW_ALIGNMENT`] elements.
+    pub fn empty_padded(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        let ld = shape.cols().next_multiple_of(ROW_ALIGNMENT);
+        self.with_ld(shape, ld, dtype)
+    }
+
+    fn with_ld(&self, shape: Shape, ld: usize, dtype: DType) -> Result<Tensor> {
+        let bytes = shape.rows() * ld * dtype.bytes();
+        let (memory, start) = self.arena.borrow_mut().take(&self.device, bytes)?;
+        Tensor::in_memory(memory, start / dtype.bytes(), shape, ld, dtype)
+    }
+
+    /// Makes the arena at least this large, so that the first step already finds its room. Between
+    /// steps only.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        let mut arena = self.arena.borrow_mut();
+        let bytes = bytes.max(arena.peak);
+        arena.reserve(&self.device, bytes)
+    }
+
+    /// Runs `body` and gives back all room that it took. Tensors made inside must not leave it.
+    pub fn scope<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
+        let mark = self.arena.borrow().mark();
+        let result = body();
+        self.arena.borrow_mut().release(mark);
+        result
+    }
+
+    /// Ends a step: all room is free again.
+    ///
+    /// # Errors
+    /// When a tensor of the step is still held somewhere: it would be overwritten by the next step.
+    pub fn reset(&self) -> Result<()> {
+        self.arena.borrow_mut().reset(&self.device)
+    }
+
+    /// The largest number of arena bytes that was ever in use at once.
+    pub fn peak_bytes(&self) -> usize {
+        self.arena.borrow().peak
+    }
+}
+
+/// A position in the arena: number of blocks, bytes used of the last, of those before.
+struct Mark(usize, usize, usize);
+
+impl Arena {
+    fn take(&mut self, device: &Device, bytes: usize) -> Result<(Rc<Memory>, usize)> {
+        let room = self.room();
+        let start = self.used.next_multiple_of(ALIGNMENT);
+        let bytes = bytes.next_multiple_of(ALIGNMENT);
+        if let Some(block) = self.blocks.last()
+            && start + bytes <= room
+        {
+            self.used = start + bytes;
+            self.peak = self.peak.max(self.full + self.used);
+            return Ok((block.clone(), start));
+        }
+        // As much again as all blocks so far, so that their number stays logarithmic.
+        let total: usize = self.blocks.iter().map(|block| block.bytes()).sum();
+        let block = Rc::new(device.allocate(bytes.max(total))?);
+        self.full += self.used;
+        self.used = bytes;
+        self.peak = self.peak.max(self.full + self.used);
+        self.blocks.push(block.clone());
+        Ok((block, 0))
+    }
+
+    fn reserve(&mut self, device: &Device, bytes: usize) -> Result<()> {
+        if self.blocks.len() > 1 || self.room() < bytes {
+            self.blocks.clear();
+            if bytes > 0 {
+                self.blocks.push(Rc::new(device.allocate(bytes)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the last block.
+    fn room(&self) -> usize {
+        self.blocks.last().map_or(0, |block| block.bytes())
+    }
+
+    fn mark(&self) -> Mark {
+        Mark(self.blocks.len(), self.used, self.full)
+    }
+
+    fn release(&mut self, Mark(blocks, used, full): Mark) {
+        self.blocks.truncate(blocks);
+        (self.used, self.full) = (used, full);
+    }
+
+    fn reset(&mut self, device: &Device) -> Result<()> {
+        if self.blocks.iter().any(|block| Rc::strong_count(block) > 1) {
+            let message = "a tensor of the last step is still held";
+            return Err(Error::operation("reset of the step arena", message));
+        }
+        (self.used, self.full) = (0, 0);
+        self.reserve(device, self.peak)?;
+        #[cfg(debug_assertions)]
+        self.poison();
+        Ok(())
+    }
+
+    /// All bits set is a NaN in every float type: what is read before it is written shows.
+    #[cfg(debug_assertions)]
+    fn poison(&self) {
+        for block in &self.blocks {
+            if let Some(start) = block.host() {
+                // SAFETY: the block is `bytes` long and, by the check in `reset`, nothing refers to it.
+                unsafe { start.write_bytes(0xFF, block.bytes()) }
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Element types.
+
+use half::{bf16, f16};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    F32,
+    /// For checks by finite differences; no model stores it.
+    F64,
+    Bf16,
+    F16,
+    /// Token ids.
+    U32,
+    /// Pixels.
+    U8,
+}
+
+impl DType {
+    pub const fn bytes(self) -> usize {
+        match self {
+            DType::F64 => 8,
+            DType::F32 | DType::U32 => 4,
+            DType::Bf16 | DType::F16 => 2,
+            DType::U8 => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+            DType::U32 => "u32",
+            DType::U8 => "u8",
+        })
+    }
+}
+
+/// A Rust type that tensors can hold.
+pub trait Element: bytemuck::Pod + Send + Sync + std::fmt::Debug {
+    const DTYPE: DType;
+}
+
+macro_rules! element {
+    ($($type:ty => $dtype:ident),*) => {
+        $(impl Element for $type { const DTYPE: DType = DType::$dtype; })*
+    };
+}
+element!(f32 => F32, f64 => F64, bf16 => Bf16, f16 => F16, u32 => U32, u8 => U8);

@@ -1,0 +1,249 @@
+//! Tensors: memory on a device, a shape, an element type; views; no arithmetic.
+//!
+//! A tensor is a matrix of `rows` x `cols`: `cols` is the last dimension, `rows` all others together,
+//! and consecutive rows lie `ld` elements apart (`ld >= cols`, so rows may be padded). That covers all
+//! views the models need: a range along the first dimension, a range of columns, another grouping of
+//! the leading dimensions. Tensors are handles: clones and views share memory.
+
+mod context;
+mod dtype;
+mod shape;
+
+pub use context::Context;
+pub use dtype::{DType, Element};
+pub use shape::Shape;
+
+use crate::device::{Device, Memory};
+use crate::error::{Error, Result};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Rows that a matrix product reads start at multiples of this many elements.
+pub const ROW_ALIGNMENT: usize = 8;
+
+#[derive(Clone)]
+pub struct Tensor {
+    memory: Rc<Memory>,
+    /// First element, in elements from the start of the memory.
+    offset: usize,
+    shape: Shape,
+    ld: usize,
+    dtype: DType,
+}
+
+impl Tensor {
+    /// A zeroed tensor with memory of its own.
+    pub fn zeros(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
+        let shape = shape.into();
+        let memory = Rc::new(device.allocate(shape.len() * dtype.bytes())?);
+        Tensor::in_memory(memory, 0, shape, shape.cols(), dtype)
+    }
+
+    /// A tensor with memory of its own, filled from `values` in row-major order.
+    pub fn from_slice<T: Element>(
+        device: &Device,
+        shape: impl Into<Shape>,
+        values: &[T],
+    ) -> Result<Self> {
+        let mut tensor = Tensor::zeros(device, shape, T::DTYPE)?;
+        tensor.copy_from_slice(values)?;
+        Ok(tensor)
+    }
+
+    /// A tensor over part of a block of memory. `offset` and `ld` count elements.
+    ///
+    /// # Errors
+    /// When the tensor would not lie inside the block, or `ld` is shorter than a row.
+    pub fn in_memory(
+        memory: Rc<Memory>,
+        offset: usize,
+        shape: impl Into<Shape>,
+        ld: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        let tensor = Tensor {
+            memory,
+            offset,
+            shape: shape.into(),
+            ld,
+            dtype,
+        };
+        let end = (offset + tensor.extent()) * dtype.bytes();
+        if ld < tensor.cols() || end > tensor.memory.bytes() {
+            return Err(Error::operation(
+                "tensor",
+                format!(
+                    "{:?} of {dtype} with rows {ld} apart at element {offset} does not fit in {} bytes",
+                    tensor.shape,
+                    tensor.memory.bytes()
+                ),
+            ));
+        }
+        Ok(tensor)
+    }
+
+    pub fn device(&self) -> &Device {
+        self.memory.device()
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Elements between the starts of consecutive rows.
+    pub fn ld(&self) -> usize {
+        self.ld
+    }
+
+    pub fn rows(&self) -> usize {
+        self.shape.rows()
+    }
+
+    pub fn cols(&self) -> usize {
+        self.shape.cols()
+    }
+
+    /// Number of elements, padding not counted.
+    pub fn len(&self) -> usize {
+        self.shape.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the rows follow each other without padding.
+    pub fn is_dense(&self) -> bool {
+        self.ld == self.cols() || self.rows() <= 1
+    }
+
+    /// Elements from the first to the last, padding between rows included.
+    pub(crate) fn extent(&self) -> usize {
+        match self.rows() {
+            0 => 0,
+            rows => (rows - 1) * self.ld + self.cols(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &Rc<Memory> {
+        &self.memory
+    }
+
+    /// The bytes of the memory that the tensor spans.
+    pub(crate) fn byte_range(&self) -> Range<usize> {
+        let size = self.dtype.bytes();
+        self.offset * size..(self.offset + self.extent()) * size
+    }
+
+    fn refuse(&self, view: String) -> Error {
+        Error::operation("tensor", format!("{view} of a tensor {:?}", self.shape))
+    }
+
+    /// Entries `start .. start + len` along the first dimension.
+    pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        let (first, rest) = self.shape.split_first();
+        if self.shape.rank() < 2 || start + len > first {
+            return Err(self.refuse(format!("entries {start}..{}", start + len)));
+        }
+        let rows_per_entry = rest.rows();
+        Ok(Tensor {
+            offset: self.offset + start * rows_per_entry * self.ld,
+            shape: rest.prepend(len),
+            ..self.clone()
+        })
+    }
+
+    /// Entry `i` along the first dimension, which disappears.
+    pub fn index(&self, i: usize) -> Result<Self> {
+        let one = self.narrow(i, 1)?;
+        let (_, rest) = self.shape.split_first();
+        Ok(Tensor { shape: rest, ..one })
+    }
+
+    /// Columns `start .. start + len` of every row.
+    pub fn columns(&self, start: usize, len: usize) -> Result<Self> {
+        if start + len > self.cols() {
+            return Err(self.refuse(format!("columns {start}..{}", start + len)));
+        }
+        Ok(Tensor {
+            offset: self.offset + start,
+            shape: self.shape.with_cols(len),
+            ..self.clone()
+        })
+    }
+
+    /// The same elements grouped otherwise. The last dimension must stay unless the tensor is dense.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        if shape.len() != self.len() || !(self.is_dense() || shape.cols() == self.cols()) {
+            return Err(self.refuse(format!("{shape:?} as a view")));
+        }
+        let ld = match shape.cols() == self.cols() {
+            true => self.ld,
+            false => shape.cols(),
+        };
+        Ok(Tensor {
+            shape,
+            ld,
+            ..self.clone()
+        })
+    }
+
+    /// Fills the tensor from the host, row-major, without padding.
+    pub fn copy_from_slice<T: Element>(&mut self, values: &[T]) -> Result<()> {
+        self.check_host::<T>(values.len())?;
+        let (start, size) = (self.byte_range().start, self.dtype.bytes());
+        if self.is_dense() {
+            return self.memory.upload(start, bytemuck::cast_slice(values));
+        }
+        for (row, values) in values.chunks_exact(self.cols()).enumerate() {
+            let offset = start + row * self.ld * size;
+            self.memory.upload(offset, bytemuck::cast_slice(values))?;
+        }
+        Ok(())
+    }
+
+    /// Copies the tensor to the host, row-major, without padding.
+    pub fn copy_to_slice<T: Element>(&self, values: &mut [T]) -> Result<()> {
+        self.check_host::<T>(values.len())?;
+        let (start, size) = (self.byte_range().start, self.dtype.bytes());
+        if self.is_dense() {
+            let bytes = bytemuck::cast_slice_mut(values);
+            return self.memory.download(start, bytes);
+        }
+        for (row, values) in values.chunks_exact_mut(self.cols()).enumerate() {
+            let offset = start + row * self.ld * size;
+            let bytes = bytemuck::cast_slice_mut(values);
+            self.memory.download(offset, bytes)?;
+        }
+        Ok(())
+    }
+
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); self.len()];
+        self.copy_to_slice(&mut values)?;
+        Ok(values)
+    }
+
+    fn check_host<T: Element>(&self, len: usize) -> Result<()> {
+        if T::DTYPE == self.dtype && len == self.len() {
+            return Ok(());
+        }
+        Err(self.refuse(format!(
+            "{len} host values of {} for the {} elements ({})",
+            T::DTYPE,
+            self.len(),
+            self.dtype
+        )))
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
