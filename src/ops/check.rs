@@ -25,6 +25,24 @@ pub fn optional_shape<T: std::borrow::Borrow<Tensor>>(
     tensor.map_or(Ok(()), |t| shape(op, name, t.borrow(), expected))
 }
 
+/// `tensor` must be a matrix of this many rows and columns, however its rows are grouped.
+pub fn matrix(
+    op: &'static str,
+    name: &str,
+    tensor: &Tensor,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
+    if (tensor.rows(), tensor.cols()) == (rows, cols) {
+        return Ok(());
+    }
+    let message = format!(
+        "{name} should have {rows} rows of {cols}, has shape {:?}",
+        tensor.shape()
+    );
+    Err(Error::operation(op, message))
+}
+
 /// `tensor` must hold this element type.
 pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, expected: DType) -> Result<()> {
     if tensor.dtype() == expected {

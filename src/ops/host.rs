@@ -19,6 +19,18 @@ struct Given {
     written: bool,
 }
 
+/// Rows of `cols` elements that one task of an element-wise operation takes: enough of them that handing
+/// a task to a thread does not matter.
+pub fn rows_per_task(cols: usize) -> usize {
+    (16_384 / cols.max(1)).max(1)
+}
+
+/// The rows of a block that [`RowsMut::par_row_blocks`] gave: `cols` elements each, `ld` apart.
+#[inline(always)]
+pub fn rows_of<T>(block: &mut [T], cols: usize, ld: usize) -> impl Iterator<Item = &mut [T]> {
+    block.chunks_mut(ld.max(1)).map(move |row| &mut row[..cols])
+}
+
 /// A tensor to read: `rows` rows of `cols` elements, `ld` apart.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, T> {
