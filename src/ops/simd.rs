@@ -48,3 +48,20 @@ pub fn dot<T: Float>(a: &[T], b: &[T]) -> T {
 pub fn sum<T: Float>(a: &[T]) -> T {
     sum_of(a, a, |a, _| a)
 }
+
+/// The largest element; NaN elements are passed over, and without any other it is -∞.
+#[inline(always)]
+pub fn max<T: Float>(a: &[T]) -> T {
+    let larger = |a: T, b: T| if b > a { b } else { a };
+    let mut lanes = [T::neg_infinity(); LANES];
+    let chunks = a.chunks_exact(LANES);
+    for (i, &a) in chunks.remainder().iter().enumerate() {
+        lanes[i] = larger(lanes[i], a);
+    }
+    for a in chunks {
+        for i in 0..LANES {
+            lanes[i] = larger(lanes[i], a[i]);
+        }
+    }
+    lanes.into_iter().fold(T::neg_infinity(), larger)
+}

@@ -1,1 +1,102 @@
-//! dropout
+//! Inverted dropout: y = x m / (1 - p), m = 0 with probability p, else 1.
+//!
+//! x is (T, B, C), or (B, C) for one step. The mask is not stored: m at (t, b, c) is a function of (seed,
+//! step, site, t, b, c) by [`philox`], kept where the 32 random bits are at least p 2^32. So it is
+//! the same on every device and however far a batch is padded, and backward, dx = dy m / (1 - p), draws it
+//! again: it is the same function as forward.
+
+mod cpu;
+
+use super::{check, copy, dispatch, philox};
+use crate::error::{Error, Result};
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "dropout";
+
+/// Which mask: of which run, training step, and place in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    pub seed: u64,
+    pub step: u32,
+    /// Any number but 2^32 - 1.
+    pub site: u32,
+}
+
+impl Site {
+    /// The `n`-th site after this one.
+    pub fn plus(self, n: u32) -> Self {
+        let site = self.site + n;
+        Site { site, ..self }
+    }
+}
+
+/// y = x m / (1 - p); `first_t` is the step that x begins with.
+///
+/// # Errors
+/// When p is not in [0, 1), or there are more steps or sequences than masks can tell apart.
+pub fn forward(
+    ctx: &Context,
+    p: f64,
+    site: Site,
+    first_t: usize,
+    x: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
+    check::shape(OP, "y", y, x.shape().dims())?;
+    check::dtype(OP, "y", y, x.dtype())?;
+    copy::forward(ctx, x, y)?;
+    in_place(ctx, p, site, first_t, y)
+}
+
+/// dx = dy m / (1 - p), with the mask of the forward pass.
+pub fn backward(
+    ctx: &Context,
+    p: f64,
+    site: Site,
+    first_t: usize,
+    dy: &Tensor,
+    dx: &mut Tensor,
+) -> Result<()> {
+    forward(ctx, p, site, first_t, dy, dx)
+}
+
+/// x ← x m / (1 - p): forward over an input that nothing else needs, or backward over a gradient.
+pub fn in_place(ctx: &Context, p: f64, site: Site, first_t: usize, x: &mut Tensor) -> Result<()> {
+    check::that(OP, (0.0..1.0).contains(&p), || {
+        format!("the probability should be in [0, 1), is {p}")
+    })?;
+    check::that(OP, site.site != philox::STREAM_SITE, || {
+        format!("{} is no site", site.site)
+    })?;
+    let (steps, batch) = match *x.shape().dims() {
+        [batch, _] => (1, batch),
+        [steps, batch, _] => (steps, batch),
+        _ => {
+            let message = format!("x should be (T, B, C) or (B, C), is {:?}", x.shape());
+            return Err(Error::operation(OP, message));
+        }
+    };
+    if p == 0.0 || x.is_empty() {
+        return Ok(());
+    }
+    philox::row_id(first_t + steps - 1, batch - 1)?;
+    let mask = Mask {
+        site,
+        threshold: (p * 4_294_967_296.0) as u32,
+        scale: 1.0 / (1.0 - p),
+        first_t,
+        batch,
+    };
+    dispatch!(ctx, OP, x.dtype(), apply(&mask, x))
+}
+
+/// What the devices need to know to draw a mask.
+struct Mask {
+    site: Site,
+    /// Elements whose random bits are below it are dropped.
+    threshold: u32,
+    /// What the others are multiplied by.
+    scale: f64,
+    first_t: usize,
+    batch: usize,
+}
