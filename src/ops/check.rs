@@ -59,3 +59,14 @@ pub fn that(op: &'static str, holds: bool, message: impl FnOnce() -> String) -> 
         false => Err(Error::operation(op, message())),
     }
 }
+
+/// `tensor` must have N dimensions, which are given back: `let [n, h, w, c] = dims(OP, "x", x)?`.
+pub fn dims<const N: usize>(op: &'static str, name: &str, tensor: &Tensor) -> Result<[usize; N]> {
+    tensor.shape().dims().try_into().map_err(|_| {
+        let message = format!(
+            "{name} should have {N} dimensions, has {:?}",
+            tensor.shape()
+        );
+        Error::operation(op, message)
+    })
+}

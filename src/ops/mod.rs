@@ -5,6 +5,7 @@
 //! unless the operation says that it works in place.
 
 mod check;
+mod columns;
 mod float;
 mod host;
 mod simd;
@@ -28,6 +29,7 @@ pub mod philox;
 pub mod pool;
 pub mod preprocess;
 pub mod regulariser;
+pub mod window;
 
 pub use float::Float;
 pub use matmul::Accumulate;

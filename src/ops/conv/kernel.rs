@@ -1,0 +1,370 @@
+//! The forward convolution of a block of output pixels on the CPU.
+//!
+//! An indirect convolution (Dukhan, "The Indirect Convolution Algorithm", 2019): the innermost product
+//! reads pixels of the image where they lie, through a table of slices, so that no columns are built.
+//! A *segment* is what one row of the window covers, S·C consecutive elements; where it touches the
+//! left or right padding it is copied out first, above and below it is a row of zeros.
+//!
+//! The product itself keeps a tile of PIXELS x VECTORS registers of sums. Filters are packed once a call
+//! into panels of as many filters as a tile is wide, [panel][r·s·c][filter], zeros beyond the last.
+//! The depth R·S·C is cut into blocks so that a panel's block stays in the second-level cache while all pixels
+//! pass over it; sums wait in y between blocks. Every sum runs over the depth in order: blocks, panels and threads
+//! change nothing.
+
+use crate::ops::Float;
+use bytemuck::Pod;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Depth of a block, about: 64 filters of f32 take 160 KiB.
+const DEPTH: usize = 640;
+
+/// Tiles are one of these numbers of pixels high, so blocks of pixels are a multiple.
+pub const PIXEL_STEP: usize = 12;
+
+/// Elements that have vectors.
+pub trait Lanes: Float {
+    type Vector<S: Simd>: Pod;
+
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
+
+    /// a b + c, in one rounding where the processor can.
+    fn multiply_add<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+}
+
+impl Lanes for f32 {
+    type Vector<S: Simd> = S::f32s;
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, value: f32) -> S::f32s {
+        simd.splat_f32s(value)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
+        simd.mul_add_e_f32s(a, b, c)
+    }
+}
+
+impl Lanes for f64 {
+    type Vector<S: Simd> = S::f64s;
+
+    #[inline(always)]
+    fn splat<S: Simd>(simd: S, value: f64) -> S::f64s {
+        simd.splat_f64s(value)
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
+        simd.mul_add_e_f64s(a, b, c)
+    }
+}
+
+/// How wide tiles are: a number of vectors, of filters.
+#[derive(Clone, Copy)]
+struct Width {
+    vectors: usize,
+    filters: usize,
+}
+
+impl Width {
+    /// For vectors of type `S` and K filters: no wider than they are, no wider than registers allow.
+    #[inline(always)]
+    fn new<T: Lanes, S: Simd>(k: usize) -> Self {
+        let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
+        let vectors = match k.div_ceil(lanes) {
+            0 | 1 => 1,
+            2 => 2,
+            _ if S::REGISTER_COUNT < 32 => 2,
+            _ => 4,
+        };
+        Width {
+            vectors,
+            filters: vectors * lanes,
+        }
+    }
+
+    /// For the vectors that the processor has.
+    fn here<T: Lanes>(k: usize) -> Self {
+        struct Here<T>(usize, std::marker::PhantomData<T>);
+        impl<T: Lanes> WithSimd for Here<T> {
+            type Output = Width;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Width {
+                Width::new::<T, S>(self.0)
+            }
+        }
+        pulp::Arch::new().dispatch(Here::<T>(k, std::marker::PhantomData))
+    }
+}
+
+/// A cache line: what packed filters are aligned to.
+#[derive(Clone, Copy, bytemuck::Zeroable, Pod)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Filters in panels, with their bias.
+pub struct Packed<'a, T> {
+    panels: &'a [T],
+    /// Padded to whole panels; zeros where there is no bias.
+    bias: Vec<T>,
+    width: usize,
+    depth: usize,
+}
+
+impl<T: Lanes> Packed<'_, T> {
+    /// `depth` steps of a panel, from step `from` on.
+    #[inline(always)]
+    fn weights<S: Simd, const VECTORS: usize>(
+        &self,
+        panel: usize,
+        from: usize,
+        depth: usize,
+    ) -> &[[T::Vector<S>; VECTORS]] {
+        let start = (panel * self.depth + from) * self.width;
+        let weights = &self.panels[start..][..depth * self.width];
+        bytemuck::cast_slice(weights).as_chunks().0
+    }
+}
+
+/// Packs the rows of a filter matrix and hands them to `body`.
+pub fn with_packed<'f, T: Lanes, R>(
+    [k, depth]: [usize; 2],
+    row: impl Fn(usize) -> &'f [T] + Sync,
+    bias: Option<&[T]>,
+    body: impl FnOnce(Packed<T>) -> R,
+) -> R {
+    thread_local! {
+        static ROOM: std::cell::Cell<Vec<Line>> = const { std::cell::Cell::new(Vec::new()) };
+    }
+    let width = Width::here::<T>(k).filters;
+    let count = k.div_ceil(width);
+    let elements = count * width * depth;
+    // Taken, not borrowed: while this thread waits for others it may be given another convolution.
+    let mut room = ROOM.take();
+    let lines = (elements * size_of::<T>()).div_ceil(size_of::<Line>());
+    if room.len() < lines {
+        room.resize(lines, bytemuck::Zeroable::zeroed());
+    }
+    let panels = &mut bytemuck::cast_slice_mut(&mut room)[..elements];
+    panels
+        .par_chunks_mut((width * depth).max(1))
+        .enumerate()
+        .for_each(|(panel, to)| {
+            let filters = panel * width..k.min((panel + 1) * width);
+            pack_panel(width, filters, &row, to);
+        });
+    let mut padded = vec![T::zero(); count * width];
+    if let Some(bias) = bias {
+        padded[..k].copy_from_slice(bias);
+    }
+    let result = body(Packed {
+        panels,
+        bias: padded,
+        width,
+        depth,
+    });
+    ROOM.set(room);
+    result
+}
+
+/// Writes `to[d][j]` = row(filters.start + j)[d], a cache line of every row at a time.
+fn pack_panel<'f, T: Lanes>(
+    width: usize,
+    filters: Range<usize>,
+    row: impl Fn(usize) -> &'f [T],
+    to: &mut [T],
+) {
+    const LINE: usize = 16;
+    if filters.len() < width {
+        to.fill(T::zero());
+    }
+    for (line, to) in to.chunks_mut(LINE * width).enumerate() {
+        for (j, filter) in filters.clone().enumerate() {
+            let from = &row(filter)[line * LINE..];
+            for (to, &from) in to.chunks_exact_mut(width).zip(from) {
+                to[j] = from;
+            }
+        }
+    }
+}
+
+/// The convolution of some output pixels, all filters.
+pub struct Block<'a, T, F> {
+    pub filters: &'a Packed<'a, T>,
+    /// [segment][pixel], each S·C long: what the pixels see; as many pixels as `y` has, rounded up to a
+    /// multiple of `PIXEL_STEP`.
+    pub segments: &'a [&'a [T]],
+    /// Segments of a pixel: R.
+    pub window_rows: usize,
+    /// Rows of `k` elements, `ld` apart.
+    pub y: &'a mut [T],
+    pub k: usize,
+    pub ld: usize,
+    /// The row of the residual that belongs to a row of `y`.
+    pub residual: Option<F>,
+    pub relu: bool,
+}
+
+impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> WithSimd for Block<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (Width::new::<T, S>(self.k).vectors, S::REGISTER_COUNT) {
+            (4, _) => self.run::<S, 4, 6>(simd),
+            (2, 32) => self.run::<S, 2, 12>(simd),
+            (2, _) => self.run::<S, 2, 6>(simd),
+            _ => self.run::<S, 1, 12>(simd),
+        }
+    }
+}
+
+/// A tile of sums: pixels x vectors.
+type Tile<T, S, const VECTORS: usize, const PIXELS: usize> =
+    [[<T as Lanes>::Vector<S>; VECTORS]; PIXELS];
+
+impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
+    #[inline(always)]
+    fn run<S: Simd, const VECTORS: usize, const PIXELS: usize>(mut self, simd: S) {
+        let filters = self.filters;
+        let count = self.y.len().div_ceil(self.ld);
+        let pixels = self.segments.len() / self.window_rows;
+        let length = self.filters.depth / self.window_rows;
+        // Whole window rows, or parts of one.
+        let rows_step = (DEPTH / length).clamp(1, self.window_rows);
+        let part = length.div_ceil(length.div_ceil(DEPTH));
+        for row in (0..self.window_rows).step_by(rows_step) {
+            let rows = row..self.window_rows.min(row + rows_step);
+            for start in (0..length).step_by(part) {
+                let columns = start..length.min(start + part);
+                let first = row == 0 && start == 0;
+                let last = rows.end == self.window_rows && columns.end == length;
+                for panel in 0..self.k.div_ceil(self.filters.width) {
+                    let from = row * length + start;
+                    let depth = rows.len() * columns.len();
+                    let weights = filters.weights::<S, VECTORS>(panel, from, depth);
+                    for pixel in (0..count).step_by(PIXELS) {
+                        let mut tile: Tile<T, S, VECTORS, PIXELS> =
+                            [[T::splat(simd, T::zero()); VECTORS]; PIXELS];
+                        if !first {
+                            self.load(panel, pixel, &mut tile);
+                        }
+                        let segments = rows.clone().map(|r| &self.segments[r * pixels + pixel..]);
+                        accumulate(simd, segments, columns.clone(), weights, &mut tile);
+                        if last {
+                            self.finish::<S, VECTORS, PIXELS>(panel, pixel, &mut tile);
+                        }
+                        self.store(panel, pixel, &tile);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The filters of a panel that exist.
+    #[inline(always)]
+    fn filters(&self, panel: usize) -> Range<usize> {
+        let width = self.filters.width;
+        panel * width..self.k.min((panel + 1) * width)
+    }
+
+    /// The pixels of a tile that exist.
+    #[inline(always)]
+    fn pixels<const PIXELS: usize>(&self, pixel: usize) -> Range<usize> {
+        pixel..self.y.len().div_ceil(self.ld).min(pixel + PIXELS)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd, const VECTORS: usize, const PIXELS: usize>(
+        &self,
+        panel: usize,
+        pixel: usize,
+        tile: &mut Tile<T, S, VECTORS, PIXELS>,
+    ) {
+        let filters = self.filters(panel);
+        for (sums, row) in tile.iter_mut().zip(self.pixels::<PIXELS>(pixel)) {
+            let from = &self.y[row * self.ld..][filters.clone()];
+            scalars::<T, S>(sums)[..from.len()].copy_from_slice(from);
+        }
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd, const VECTORS: usize, const PIXELS: usize>(
+        &self,
+        panel: usize,
+        pixel: usize,
+        tile: &mut Tile<T, S, VECTORS, PIXELS>,
+    ) {
+        let filters = self.filters(panel);
+        let bias = &self.filters.bias[panel * self.filters.width..][..self.filters.width];
+        for (sums, row) in tile.iter_mut().zip(self.pixels::<PIXELS>(pixel)) {
+            let sums = scalars::<T, S>(sums);
+            for (sum, &bias) in sums.iter_mut().zip(bias) {
+                *sum += bias;
+            }
+            if let Some(residual) = &self.residual {
+                for (sum, &z) in sums.iter_mut().zip(&residual(row)[filters.clone()]) {
+                    *sum += z;
+                }
+            }
+            if self.relu {
+                for sum in sums {
+                    // A NaN stays.
+                    *sum = if *sum < T::zero() { T::zero() } else { *sum };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store<S: Simd, const VECTORS: usize, const PIXELS: usize>(
+        &mut self,
+        panel: usize,
+        pixel: usize,
+        tile: &Tile<T, S, VECTORS, PIXELS>,
+    ) {
+        let filters = self.filters(panel);
+        for (sums, row) in tile.iter().zip(self.pixels::<PIXELS>(pixel)) {
+            let to = &mut self.y[row * self.ld..][filters.clone()];
+            let sums: &[T] = bytemuck::cast_slice(sums);
+            to.copy_from_slice(&sums[..to.len()]);
+        }
+    }
+}
+
+#[inline(always)]
+fn scalars<T: Lanes, S: Simd>(vectors: &mut [T::Vector<S>]) -> &mut [T] {
+    bytemuck::cast_slice_mut(vectors)
+}
+
+/// tile[i] += Σ over segments and `columns`: segment[i][c] · weights[step], steps counted on.
+#[inline(always)]
+fn accumulate<'s, T: Lanes, S: Simd, const VECTORS: usize, const PIXELS: usize>(
+    simd: S,
+    segments: impl Iterator<Item = &'s [&'s [T]]>,
+    columns: Range<usize>,
+    weights: &[[T::Vector<S>; VECTORS]],
+    tile: &mut Tile<T, S, VECTORS, PIXELS>,
+) {
+    let mut sums = *tile;
+    for (segments, weights) in segments.zip(weights.chunks_exact(columns.len())) {
+        let segments: [&[T]; PIXELS] = std::array::from_fn(|i| &segments[i][columns.clone()]);
+        for (step, weights) in weights.iter().enumerate() {
+            for i in 0..PIXELS {
+                // SAFETY: there are as many weights as columns, and every segment has those columns.
+                let x = T::splat(simd, unsafe { *segments[i].get_unchecked(step) });
+                for v in 0..VECTORS {
+                    sums[i][v] = T::multiply_add(simd, x, weights[v], sums[i][v]);
+                }
+            }
+        }
+    }
+    *tile = sums;
+}
