@@ -1,1 +1,1 @@
-//! decode
+//! From logits to sentences.

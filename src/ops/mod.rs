@@ -29,6 +29,7 @@ pub mod philox;
 pub mod pool;
 pub mod preprocess;
 pub mod regulariser;
+pub mod top_k;
 pub mod window;
 
 pub use float::Float;

@@ -1,1 +1,96 @@
-//! optimiser
+//! Optimisers, over one range of the parameter arena at a time.
+//!
+//! g is the gradient after the clip, plus weight_decay · w.
+//!
+//! - SGD with momentum μ (PyTorch's form): u ← μ u + g, w ← w - lr u.
+//! - Adam (Kingma and Ba 2015): m ← β1 m + (1-β1) g, v ← β2 v + (1-β2) g²,
+//!   w ← w - lr / (1-β1ᵗ) · m / (√(v / (1-β2ᵗ)) + ε), t the number of this step, from 1.
+//!
+//! lr and t change from step to step, so they are read from device memory: `schedule` holds (lr, t).
+//! w, g, u, m, v are (n), dense; padding of the arena holds zeros and keeps them.
+
+mod cpu;
+
+use super::clip::Clip;
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "optimiser";
+
+#[derive(Clone, Copy, Debug)]
+pub struct Sgd {
+    pub momentum: f64,
+    pub weight_decay: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Adam {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+}
+
+/// One step of SGD; `velocity` is u. `schedule` (2) holds lr and t.
+pub fn sgd(
+    ctx: &Context,
+    settings: Sgd,
+    schedule: &Tensor,
+    clip: Clip,
+    gradients: &Tensor,
+    velocity: &mut Tensor,
+    values: &mut Tensor,
+) -> Result<()> {
+    check_arguments(schedule, clip, gradients, &[velocity, values])?;
+    dispatch!(
+        ctx,
+        OP,
+        values.dtype(),
+        sgd(settings, schedule, clip, gradients, velocity, values)
+    )
+}
+
+/// Adam's running means of the gradient and of its square.
+pub struct Moments<'a> {
+    pub first: &'a mut Tensor,
+    pub second: &'a mut Tensor,
+}
+
+/// One step of Adam. `schedule` (2) holds lr and t.
+pub fn adam(
+    ctx: &Context,
+    settings: Adam,
+    schedule: &Tensor,
+    clip: Clip,
+    gradients: &Tensor,
+    moments: Moments,
+    values: &mut Tensor,
+) -> Result<()> {
+    let state = [&*moments.first, moments.second, values];
+    check_arguments(schedule, clip, gradients, &state)?;
+    dispatch!(
+        ctx,
+        OP,
+        values.dtype(),
+        adam(settings, schedule, clip, gradients, moments, values)
+    )
+}
+
+fn check_arguments(
+    schedule: &Tensor,
+    clip: Clip,
+    gradients: &Tensor,
+    state: &[&Tensor],
+) -> Result<()> {
+    check::shape(OP, "schedule", schedule, &[2])?;
+    check::dtype(OP, "schedule", schedule, gradients.dtype())?;
+    if let Clip::Factor(factor) = clip {
+        check::shape(OP, "clip factor", factor, &[1])?;
+    }
+    for tensor in state {
+        check::shape(OP, "state", tensor, &[gradients.len()])?;
+        check::dtype(OP, "state", tensor, gradients.dtype())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! A batch of encoded captions, and the losses computed on it: what both decoders share.
+
+use crate::error::Result;
+use crate::ops::dropout;
+use crate::tensor::{Context, DType, Tensor};
+
+/// Token id that pads captions to the batch's longest; its targets do not count.
+pub const PAD: u32 = 0;
+/// Token id that starts every caption.
+pub const SOS: u32 = 1;
+/// Token id of words outside the vocabulary.
+pub const UNK: u32 = 2;
+/// Token id that ends every caption.
+pub const EOS: u32 = 3;
+
+/// Encoded captions, `<sos> w1 … wn <eos>` and padding, time-major.
+pub struct Captions {
+    /// (T, B)
+    pub tokens: Tensor,
+    /// Tokens that are not padding.
+    pub words: usize,
+}
+
+impl Captions {
+    /// Takes room in the step arena and uploads `tokens`, (T, B) on the host.
+    pub fn upload(ctx: &Context, steps: usize, batch: usize, tokens: &[u32]) -> Result<Self> {
+        let words = tokens.iter().filter(|&&token| token != PAD).count();
+        let mut device = ctx.empty([steps, batch], DType::U32)?;
+        device.copy_from_slice(tokens)?;
+        Ok(Captions {
+            tokens: device,
+            words,
+        })
+    }
+
+    pub fn steps(&self) -> usize {
+        self.tokens.rows()
+    }
+
+    pub fn batch(&self) -> usize {
+        self.tokens.cols()
+    }
+}
+
+/// What makes a forward pass a training pass: dropout is on, drawn from this seed and step.
+#[derive(Clone, Copy, Debug)]
+pub struct Noise {
+    pub seed: u64,
+    pub step: u32,
+}
+
+impl Noise {
+    /// The dropout of one place in a model.
+    pub fn at(&self, site: u32) -> dropout::Site {
+        let Noise { seed, step } = *self;
+        dropout::Site { seed, step, site }
+    }
+}
+
+/// Losses of a batch, one-element tensors on the device.
+pub struct Losses {
+    /// What is minimised.
+    pub loss: Tensor,
+    /// The cross-entropy in it.
+    pub cross_entropy: Tensor,
+}

@@ -1,0 +1,34 @@
+//! The k most probable entries of every row, with their log-probabilities.
+//!
+//! logits (R, V) → ids (R, k) u32 and log p (R, k), best first; the lower id wins a tie. log p = logit -
+//! log Σ exp(logits). With k = 1 the ids are the argmax.
+
+mod cpu;
+
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, DType, Tensor};
+
+const OP: &str = "top-k";
+
+pub fn forward(
+    ctx: &Context,
+    logits: &Tensor,
+    ids: &mut Tensor,
+    log_probabilities: &mut Tensor,
+) -> Result<()> {
+    let (rows, k) = (logits.rows(), ids.cols());
+    check::that(OP, k >= 1 && k <= logits.cols(), || {
+        format!("{k} entries of rows of {}", logits.cols())
+    })?;
+    check::dtype(OP, "ids", ids, DType::U32)?;
+    check::dtype(OP, "log-probabilities", log_probabilities, logits.dtype())?;
+    check::shape(OP, "ids", ids, &[rows, k])?;
+    check::shape(OP, "log-probabilities", log_probabilities, &[rows, k])?;
+    dispatch!(
+        ctx,
+        OP,
+        logits.dtype(),
+        forward(logits, ids, log_probabilities)
+    )
+}
