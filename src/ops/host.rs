@@ -123,11 +123,6 @@ impl<'a, T: Element> Rows<'a, T> {
         &self.data[row * self.ld..][..self.cols]
     }
 
-    /// Element `i` in row-major order, padding not counted.
-    pub fn element(&self, i: usize) -> T {
-        self.row(i / self.cols)[i % self.cols]
-    }
-
     /// Everything from the first element to the last, padding between rows included.
     pub fn data(&self) -> &'a [T] {
         self.data

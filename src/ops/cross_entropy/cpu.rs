@@ -1,0 +1,102 @@
+//! Cross-entropy on the CPU, one row at a time while it lies in the nearest caches.
+
+use super::{OP, Rows};
+use crate::error::{Error, Result};
+use crate::ops::Float;
+use crate::ops::host::Host;
+use crate::ops::simd::{self, simd, sum_of};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+pub fn forward<T: Float>(
+    logits: &Tensor,
+    targets: &Tensor,
+    rows: Rows,
+    losses: &mut Tensor,
+    loss: &mut Tensor,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let logits = host.read::<T>(logits)?;
+    let targets = host.read::<u32>(targets)?.data();
+    let mut losses = host.write::<T>(losses)?;
+    let mut loss = host.write::<T>(loss)?;
+    check_targets(targets, rows, logits.cols)?;
+    let losses = losses.data();
+    losses.par_iter_mut().enumerate().for_each(|(row, loss)| {
+        *loss = match targets[row] == rows.ignore {
+            true => T::zero(),
+            false => simd(|| row_loss(logits.row(row), targets[row] as usize)),
+        };
+    });
+    loss.data()[0] = mean(losses, rows.count);
+    Ok(())
+}
+
+pub fn forward_backward<T: Float>(
+    logits: &mut Tensor,
+    targets: &Tensor,
+    rows: Rows,
+    losses: &mut Tensor,
+    loss: &mut Tensor,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let mut logits = host.write::<T>(logits)?;
+    let targets = host.read::<u32>(targets)?.data();
+    let mut losses = host.write::<T>(losses)?;
+    let mut loss = host.write::<T>(loss)?;
+    check_targets(targets, rows, logits.cols)?;
+    let losses = losses.data();
+    let share = T::of(1.0 / rows.count as f64);
+    let each = logits.par_rows().zip(losses.par_iter_mut()).zip(targets);
+    each.for_each(|((row, loss), &target)| {
+        if target == rows.ignore {
+            *loss = T::zero();
+            row.fill(T::zero());
+        } else {
+            *loss = simd(|| row_gradient(row, target as usize, share));
+        }
+    });
+    loss.data()[0] = mean(losses, rows.count);
+    Ok(())
+}
+
+fn check_targets(targets: &[u32], rows: Rows, words: usize) -> Result<()> {
+    let beyond = |&&target: &&u32| target != rows.ignore && target as usize >= words;
+    match targets.iter().find(beyond) {
+        None => Ok(()),
+        Some(target) => {
+            let message = format!("target {target} among {words} words");
+            Err(Error::operation(OP, message))
+        }
+    }
+}
+
+/// A NaN among the logits reaches the sum, and so the loss, although `max` passes it over.
+#[inline(always)]
+fn row_loss<T: Float>(row: &[T], target: usize) -> T {
+    let max = simd::max(row);
+    let sum = sum_of(row, row, |x, _| (x - max).fast_exp());
+    sum.ln() + (max - row[target])
+}
+
+/// The row's loss; the row becomes its gradient, times `share`.
+#[inline(always)]
+fn row_gradient<T: Float>(row: &mut [T], target: usize, share: T) -> T {
+    let max = simd::max(row);
+    let below_max = max - row[target];
+    for x in row.iter_mut() {
+        *x = (*x - max).fast_exp();
+    }
+    let sum = simd::sum(row);
+    let scale = share / sum;
+    for x in row.iter_mut() {
+        *x *= scale;
+    }
+    row[target] -= share;
+    sum.ln() + below_max
+}
+
+fn mean<T: Float>(losses: &[T], count: usize) -> T {
+    let sum: f64 = losses.iter().copied().map(Float::to_f64).sum();
+    T::of(sum / count as f64)
+}
