@@ -1,7 +1,10 @@
 //! What the tests share: random tensors, finite differences, error measures.
 
-#![allow(dead_code)] // every test file uses its own part
+#![allow(dead_code, unused_imports)] // every test file uses its own part
 
+mod golden;
+
+pub use golden::Golden;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Device, Shape};
 

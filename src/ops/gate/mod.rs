@@ -1,1 +1,40 @@
-//! gate
+//! Gate: z = σ(g) ∘ x, element by element.
+//!
+//! g, x and z have the same number of rows and columns. Saves s = σ(g), which takes the place of g.
+//! Backward, from dz: dx = dz ∘ s, dg = dz ∘ x ∘ s (1 - s).
+
+mod cpu;
+
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "gate";
+
+/// z = σ(g) ∘ x; g becomes σ(g).
+pub fn forward(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
+    check_alike(z, [("g", g), ("x", x)])?;
+    dispatch!(ctx, OP, z.dtype(), forward(g, x, z))
+}
+
+/// dg and dx from dz; `g` as forward left it, that is σ(g).
+pub fn backward(
+    ctx: &Context,
+    g: &Tensor,
+    x: &Tensor,
+    dz: &Tensor,
+    dg: &mut Tensor,
+    dx: &mut Tensor,
+) -> Result<()> {
+    check_alike(dz, [("g", g), ("x", x)])?;
+    check_alike(dz, [("dg", dg), ("dx", dx)])?;
+    dispatch!(ctx, OP, dz.dtype(), backward(g, x, dz, dg, dx))
+}
+
+fn check_alike(like: &Tensor, tensors: [(&str, &Tensor); 2]) -> Result<()> {
+    for (name, tensor) in tensors {
+        check::matrix(OP, name, tensor, like.rows(), like.cols())?;
+        check::dtype(OP, name, tensor, like.dtype())?;
+    }
+    Ok(())
+}

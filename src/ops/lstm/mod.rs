@@ -1,1 +1,187 @@
-//! lstm
+//! Long short-term memory (Hochreiter and Schmidhuber 1997, with forget gates), as PyTorch defines it.
+//!
+//! Pre-activations of the four gates, in the order i f g o:
+//! a = x W_ihᵀ + b_ih + h' W_hhᵀ + b_hh, with h', c' the state before the step;
+//! i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o); c = f c' + i g; h = o tanh(c).
+//!
+//! Backward of the cell, from dh and from dc that comes back from later steps:
+//! δ = dc + dh o (1 - tanh²c); da_i = δ g i (1 - i), da_f = δ c' f (1 - f), da_g = δ i (1 - g²),
+//! da_o = dh tanh(c) o (1 - o); dc' = δ f. Saves the activated gates, c' and c.
+//!
+//! The sequence over all steps and layers is in [`sequence`].
+
+mod cpu;
+pub mod sequence;
+
+use super::matmul::{self, Accumulate, Factor};
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "lstm";
+
+/// The parameters of one layer.
+#[derive(Clone, Copy)]
+pub struct Layer<'a> {
+    /// (4H, I)
+    pub weight_ih: &'a Tensor,
+    /// (4H, H)
+    pub weight_hh: &'a Tensor,
+    /// (4H)
+    pub bias_ih: &'a Tensor,
+    /// (4H)
+    pub bias_hh: &'a Tensor,
+}
+
+impl Layer<'_> {
+    fn hidden(&self) -> usize {
+        self.weight_hh.cols()
+    }
+
+    fn check(&self, inputs: usize, hidden: usize) -> Result<()> {
+        check::shape(OP, "weight_ih", self.weight_ih, &[4 * hidden, inputs])?;
+        check::shape(OP, "weight_hh", self.weight_hh, &[4 * hidden, hidden])?;
+        check::shape(OP, "bias_ih", self.bias_ih, &[4 * hidden])?;
+        check::shape(OP, "bias_hh", self.bias_hh, &[4 * hidden])
+    }
+}
+
+/// The gradients of one layer's parameters. The two biases have the same.
+pub struct LayerGradients<'a> {
+    pub weight_ih: &'a mut Tensor,
+    pub weight_hh: &'a mut Tensor,
+    pub bias_ih: &'a mut Tensor,
+    pub bias_hh: &'a mut Tensor,
+}
+
+/// What the layers remember between steps.
+#[derive(Clone, Copy)]
+pub struct State<'a> {
+    /// (L, B, H)
+    pub h: &'a Tensor,
+    /// (L, B, H)
+    pub c: &'a Tensor,
+}
+
+/// A state, or its gradient, to write.
+pub struct StateMut<'a> {
+    /// (L, B, H)
+    pub h: &'a mut Tensor,
+    /// (L, B, H)
+    pub c: &'a mut Tensor,
+}
+
+/// gates = x W_ihᵀ + b_ih + b_hh: the part of the pre-activations that does not depend on the state, for any
+/// number of rows at once. x (R, I), gates (R, 4H); `weight_ih` may be some columns of the layer's, with x
+/// the matching part of the input.
+pub fn input_gates(
+    ctx: &Context,
+    x: &Tensor,
+    weight_ih: &Tensor,
+    bias_ih: &Tensor,
+    bias_hh: &Tensor,
+    gates: &mut Tensor,
+) -> Result<()> {
+    for (name, bias) in [("bias_ih", bias_ih), ("bias_hh", bias_hh)] {
+        check::shape(OP, name, bias, &[gates.cols()])?;
+        check::dtype(OP, name, bias, gates.dtype())?;
+    }
+    set_biases(ctx, bias_ih, bias_hh, gates)?;
+    let weight = Factor::Transposed(weight_ih);
+    matmul::forward(ctx, Factor::Plain(x), weight, Accumulate::Yes, gates)
+}
+
+fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
+    dispatch!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
+}
+
+/// gates += h W_hhᵀ
+fn add_state(ctx: &Context, h: &Tensor, weight_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
+    let (h, weight) = (Factor::Plain(h), Factor::Transposed(weight_hh));
+    matmul::forward(ctx, h, weight, Accumulate::Yes, gates)
+}
+
+/// One step from the pre-activations. `gates` (B, 4H) become the activated gates; c and h (B, H) are written.
+pub fn cell_forward(
+    ctx: &Context,
+    gates: &mut Tensor,
+    c_prev: &Tensor,
+    c: &mut Tensor,
+    h: &mut Tensor,
+) -> Result<()> {
+    check_cell(h, [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)])?;
+    dispatch!(ctx, OP, h.dtype(), cell_forward(gates, c_prev, c, h))
+}
+
+/// The gradient of the pre-activations. `gates` (B, 4H) as [`cell_forward`] left them; `dc` (B, H) is the
+/// gradient of c that comes from later steps and becomes that of `c_prev`.
+pub fn cell_backward(
+    ctx: &Context,
+    gates: &Tensor,
+    c_prev: &Tensor,
+    c: &Tensor,
+    dh: &Tensor,
+    dc: &mut Tensor,
+    d_gates: &mut Tensor,
+) -> Result<()> {
+    check_cell(
+        dh,
+        [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)],
+    )?;
+    check_cell(dh, [("d_gates", d_gates, 4), ("dc", dc, 1)])?;
+    dispatch!(
+        ctx,
+        OP,
+        dh.dtype(),
+        cell_backward(gates, c_prev, c, dh, dc, d_gates)
+    )
+}
+
+/// Each tensor must have as many rows as `h` and so many times its columns.
+fn check_cell<const N: usize>(h: &Tensor, tensors: [(&str, &Tensor, usize); N]) -> Result<()> {
+    for (name, tensor, times) in tensors {
+        check::matrix(OP, name, tensor, h.rows(), times * h.cols())?;
+        check::dtype(OP, name, tensor, h.dtype())?;
+    }
+    Ok(())
+}
+
+/// One step of all layers without dropout, for decoding: from x (B, I) and `state` to `next`. The last
+/// layer's h in `next` is the output.
+pub fn step(
+    ctx: &Context,
+    layers: &[Layer],
+    x: &Tensor,
+    state: State,
+    next: StateMut,
+) -> Result<()> {
+    let (batch, hidden) = (x.rows(), check_layers(layers, x.cols())?);
+    let shape = [layers.len(), batch, hidden];
+    check::shape(OP, "h", state.h, &shape)?;
+    check::shape(OP, "c", state.c, &shape)?;
+    check::shape(OP, "next h", next.h, &shape)?;
+    check::shape(OP, "next c", next.c, &shape)?;
+    ctx.scope(|| {
+        let mut gates = ctx.empty_padded([batch, 4 * hidden], x.dtype())?;
+        let mut input = x.clone();
+        for (l, layer) in layers.iter().enumerate() {
+            let (weight_ih, bias_ih) = (layer.weight_ih, layer.bias_ih);
+            input_gates(ctx, &input, weight_ih, bias_ih, layer.bias_hh, &mut gates)?;
+            add_state(ctx, &state.h.index(l)?, layer.weight_hh, &mut gates)?;
+            let (mut c, mut h) = (next.c.index(l)?, next.h.index(l)?);
+            cell_forward(ctx, &mut gates, &state.c.index(l)?, &mut c, &mut h)?;
+            input = h;
+        }
+        Ok(())
+    })
+}
+
+/// The layers' common H: the first takes `inputs` columns, the others what the one below puts out.
+fn check_layers(layers: &[Layer], inputs: usize) -> Result<usize> {
+    check::that(OP, !layers.is_empty(), || "there are no layers".into())?;
+    let hidden = layers[0].hidden();
+    for (l, layer) in layers.iter().enumerate() {
+        layer.check(if l == 0 { inputs } else { hidden }, hidden)?;
+    }
+    Ok(hidden)
+}
