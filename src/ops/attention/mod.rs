@@ -1,1 +1,242 @@
-//! attention
+//! Additive attention (Bahdanau et al. 2015; over image positions: Xu et al. 2015), one step of the decoder.
+//!
+//! An image has C cells of features f_c (D). The model attends over P positions, which are fixed means of
+//! the cells: position p is Σ_c M_pc f_c, with M a [`CellMix`]. What is linear in the positions is computed on
+//! the cells, so that the (B, P, D) tensor never exists:
+//!
+//! - once for a batch: keys k_p = Σ_c M_pc (W f_c) + b (A), by [`mix_forward`] from the projected cells;
+//! - each step, from the query q (A) = W_h h + b_h: e_p = w · relu(k_p + q) + b_e; α = softmax(e) over P;
+//!   β = Mᵀα; context = Σ_c β_c f_c (D), which is Σ_p α_p (Mf)_p.
+//!
+//! Backward of a step, from d_context and, if α itself is in the loss, dα':
+//! dβ_c = d_context · f_c; dα = M dβ + dα'; de_p = α_p (dα_p - Σ α dα); with r_p = [k_p + q > 0]:
+//! dk_p = de_p w r_p, dq = Σ_p dk_p, dw = Σ_p de_p relu(k_p + q), db_e = Σ_p de_p (zero but for rounding, as
+//! softmax does not see b_e). Saves α, and β for [`values_backward`]: df_c = Σ_t β_tc d_context_t, one product
+//! per image after the loop over time.
+//!
+//! dk, and dw and db_e image by image, are added up over the steps; [`finish`] adds up the images.
+
+mod cell_mix;
+mod cpu;
+
+use super::matmul::Accumulate;
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+pub use cell_mix::CellMix;
+
+const OP: &str = "attention";
+
+/// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
+pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    check_mix(mix, x, y)?;
+    dispatch!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
+}
+
+/// dx_c = Σ_p M_pc dy_p: dy (B, P, A) to dx (B, C, A).
+pub fn mix_backward(
+    ctx: &Context,
+    mix: &CellMix,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    dx: &mut Tensor,
+) -> Result<()> {
+    check_mix(mix, dx, dy)?;
+    dispatch!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
+}
+
+fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
+    let [batch, _, cols] = check::dims(OP, "cells", cells)?;
+    check::shape(OP, "cells", cells, &[batch, mix.cells(), cols])?;
+    check::shape(OP, "positions", positions, &[batch, mix.positions(), cols])?;
+    check::dtype(OP, "positions", positions, cells.dtype())
+}
+
+/// The mean over the positions, (B, D), of values (B, C, D): cell c weighs Σ_p M_pc / P.
+pub fn mean_forward(
+    ctx: &Context,
+    mix: &CellMix,
+    values: &Tensor,
+    mean: &mut Tensor,
+) -> Result<()> {
+    check_mean(mix, values, mean)?;
+    dispatch!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
+}
+
+/// d_values (B, C, D) from d_mean (B, D).
+pub fn mean_backward(
+    ctx: &Context,
+    mix: &CellMix,
+    d_mean: &Tensor,
+    accumulate: Accumulate,
+    d_values: &mut Tensor,
+) -> Result<()> {
+    check_mean(mix, d_values, d_mean)?;
+    dispatch!(
+        ctx,
+        OP,
+        d_mean.dtype(),
+        mean_backward(mix, d_mean, accumulate, d_values)
+    )
+}
+
+fn check_mean(mix: &CellMix, values: &Tensor, mean: &Tensor) -> Result<()> {
+    let [batch, cols] = check::dims(OP, "mean", mean)?;
+    check::shape(OP, "values", values, &[batch, mix.cells(), cols])?;
+    check::dtype(OP, "values", values, mean.dtype())
+}
+
+/// What stays the same from step to step.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub mix: &'a CellMix,
+    /// k, (B, P, A)
+    pub keys: &'a Tensor,
+    /// f, (B, C, D)
+    pub values: &'a Tensor,
+    /// w, (1, A)
+    pub weight: &'a Tensor,
+    /// b_e, (1)
+    pub bias: &'a Tensor,
+}
+
+impl Inputs<'_> {
+    fn check(&self, query: &Tensor, alpha: &Tensor, context: &Tensor) -> Result<()> {
+        let [batch, a] = check::dims(OP, "query", query)?;
+        let (p, c, d) = (self.mix.positions(), self.mix.cells(), context.cols());
+        check::shape(OP, "keys", self.keys, &[batch, p, a])?;
+        check::shape(OP, "values", self.values, &[batch, c, d])?;
+        check::shape(OP, "weight", self.weight, &[1, a])?;
+        check::shape(OP, "bias", self.bias, &[1])?;
+        check::shape(OP, "alpha", alpha, &[batch, p])?;
+        check::shape(OP, "context", context, &[batch, d])?;
+        for (name, tensor) in [
+            ("keys", self.keys),
+            ("values", self.values),
+            ("weight", self.weight),
+            ("bias", self.bias),
+            ("alpha", alpha),
+            ("context", context),
+        ] {
+            check::dtype(OP, name, tensor, query.dtype())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step writes.
+pub struct Outputs<'a> {
+    /// α, (B, P)
+    pub alpha: &'a mut Tensor,
+    /// β, (B, C)
+    pub beta: &'a mut Tensor,
+    /// (B, D)
+    pub context: &'a mut Tensor,
+}
+
+/// One step from the query (B, A).
+pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) -> Result<()> {
+    inputs.check(query, outputs.alpha, outputs.context)?;
+    let (batch, cells) = (query.rows(), inputs.mix.cells());
+    check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
+    check::dtype(OP, "beta", outputs.beta, query.dtype())?;
+    dispatch!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
+}
+
+/// What the backward of a step writes.
+pub struct Gradients<'a> {
+    /// dq, (B, A): overwritten.
+    pub query: &'a mut Tensor,
+    /// dk, (B, P, A): overwritten or added to, as the next two.
+    pub keys: &'a mut Tensor,
+    /// dw of each image, (B, A)
+    pub weight: &'a mut Tensor,
+    /// db_e of each image, (B, 1)
+    pub bias: &'a mut Tensor,
+}
+
+/// The gradients of one step, from d_context (B, D) and that of α (B, P) if α is in the loss by itself.
+/// `accumulate` is `No` for the first step that backward visits.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the step's inputs, saved values and gradients"
+)]
+pub fn backward(
+    ctx: &Context,
+    inputs: Inputs,
+    query: &Tensor,
+    alpha: &Tensor,
+    d_context: &Tensor,
+    d_alpha: Option<&Tensor>,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    inputs.check(query, alpha, d_context)?;
+    let [batch, a] = check::dims(OP, "query", query)?;
+    let p = inputs.mix.positions();
+    check::optional_shape(OP, "d_alpha", d_alpha, &[batch, p])?;
+    check::shape(OP, "query gradient", gradients.query, &[batch, a])?;
+    check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
+    check::shape(OP, "weight gradient", gradients.weight, &[batch, a])?;
+    check::shape(OP, "bias gradient", gradients.bias, &[batch, 1])?;
+    dispatch!(
+        ctx,
+        OP,
+        query.dtype(),
+        backward(
+            inputs, query, alpha, d_context, d_alpha, accumulate, gradients
+        )
+    )
+}
+
+/// dw (1, A) and db_e (1): the sums over the images of what [`backward`] left, (B, A) and (B, 1), in order.
+pub fn finish(
+    ctx: &Context,
+    weight_partials: &Tensor,
+    bias_partials: &Tensor,
+    accumulate: Accumulate,
+    d_weight: &mut Tensor,
+    d_bias: &mut Tensor,
+) -> Result<()> {
+    let [batch, a] = check::dims(OP, "weight partials", weight_partials)?;
+    check::shape(OP, "bias partials", bias_partials, &[batch, 1])?;
+    check::shape(OP, "weight gradient", d_weight, &[1, a])?;
+    check::shape(OP, "bias gradient", d_bias, &[1])?;
+    for (partials, sum) in [(weight_partials, d_weight), (bias_partials, d_bias)] {
+        check::dtype(OP, "partials", partials, sum.dtype())?;
+        sum_images(ctx, partials, accumulate, sum)?;
+    }
+    Ok(())
+}
+
+fn sum_images(
+    ctx: &Context,
+    partials: &Tensor,
+    accumulate: Accumulate,
+    sum: &mut Tensor,
+) -> Result<()> {
+    dispatch!(ctx, OP, sum.dtype(), sum_images(partials, accumulate, sum))
+}
+
+/// d_values (B, C, D) from β (T, B, C) and d_context (T, B, D) of all steps.
+pub fn values_backward(
+    ctx: &Context,
+    beta: &Tensor,
+    d_context: &Tensor,
+    accumulate: Accumulate,
+    d_values: &mut Tensor,
+) -> Result<()> {
+    let [steps, batch, cells] = check::dims(OP, "beta", beta)?;
+    let d = d_values.cols();
+    check::shape(OP, "d_context", d_context, &[steps, batch, d])?;
+    check::shape(OP, "d_values", d_values, &[batch, cells, d])?;
+    check::dtype(OP, "beta", beta, d_values.dtype())?;
+    check::dtype(OP, "d_context", d_context, d_values.dtype())?;
+    dispatch!(
+        ctx,
+        OP,
+        d_values.dtype(),
+        values_backward(beta, d_context, accumulate, d_values)
+    )
+}

@@ -5,7 +5,7 @@
 //! same product again, so it has no function of its own:
 //! dA = dC op(B)ᵀ and dB = op(A)ᵀ dC.
 
-mod cpu;
+pub(super) mod cpu;
 
 use super::{check, dispatch};
 use crate::error::Result;
