@@ -1,1 +1,260 @@
-//! batch_norm
+//! Batch normalisation over all but the channels (Ioffe and Szegedy, 2015), as PyTorch computes it.
+//!
+//! x̂ = (x − μ_c) · i_c with i_c = 1 / √(σ²_c + ε), y = act(γ_c x̂ + β_c + z). x, the optional residual z
+//! and y are (…, C), all else (C); M is the number of rows; act is ReLU or nothing.
+//!
+//! - Running mode: μ and σ² are the running statistics, constants. dx = γ i dy.
+//! - Batch mode: μ = Σ x / M and σ² = Σ (x − μ)² / M, and the running statistics move towards them:
+//!   r ← (1 − m) r + m s, with s = μ, or s = σ² M / (M − 1).
+//!   dx = γ i (dy − dβ / M − x̂ dγ / M).
+//!
+//! In both dγ = Σ dy x̂, dβ = Σ dy, from dy with the ReLU already undone
+//! ([`conv::relu_backward`](super::conv::relu_backward)); the residual's gradient is that dy itself. Saves x, μ, i
+//! and, where there is a ReLU, y.
+//!
+//! The variance is that of blocks of rows about their own means, merged in f64 and in order (Chan,
+//! Golub and LeVeque, 1979): no cancellation, one pass over memory, the same for any number of threads.
+
+mod cpu;
+
+use super::matmul::Accumulate;
+use super::{check, dispatch};
+use crate::error::Result;
+use crate::tensor::{Context, Tensor};
+
+const OP: &str = "batch_norm";
+
+/// ε, added to the variance.
+pub const EPSILON: f64 = 1e-5;
+
+/// How far running statistics move in a step, unless told otherwise.
+pub const MOMENTUM: f64 = 0.1;
+
+/// Which statistics normalise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchNorm {
+    Running,
+    Batch,
+}
+
+/// γ and β, (C) each.
+#[derive(Clone, Copy)]
+pub struct Affine<'a> {
+    pub gamma: &'a Tensor,
+    pub beta: &'a Tensor,
+}
+
+/// What forward does before it stores.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Shaped as x.
+    pub residual: Option<&'a Tensor>,
+    pub relu: bool,
+}
+
+/// Mean and 1 / √(variance + ε) that normalised, (C) each: what backward needs.
+pub struct Statistics<'a> {
+    pub mean: &'a mut Tensor,
+    pub invstd: &'a mut Tensor,
+}
+
+/// How running statistics follow those of a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Momentum {
+    /// By this part of the way.
+    Fixed(f64),
+    /// As the plain mean over all batches, of which there were so many before this one.
+    Cumulative { count: u64 },
+}
+
+impl Momentum {
+    fn factor(self) -> f64 {
+        match self {
+            Momentum::Fixed(factor) => factor,
+            Momentum::Cumulative { count } => 1.0 / (count + 1) as f64,
+        }
+    }
+}
+
+/// Running statistics to update, (C) each.
+pub struct Running<'a> {
+    pub mean: &'a mut Tensor,
+    pub var: &'a mut Tensor,
+    pub momentum: Momentum,
+}
+
+/// Normalises by running statistics and writes them to `statistics` as backward needs them.
+pub fn running_forward(
+    ctx: &Context,
+    x: &Tensor,
+    affine: Affine,
+    [running_mean, running_var]: [&Tensor; 2],
+    epilogue: Epilogue,
+    mut statistics: Statistics,
+    y: &mut Tensor,
+) -> Result<()> {
+    check_channels(x, "running mean", running_mean)?;
+    check_channels(x, "running variance", running_var)?;
+    check_statistics(x, &statistics)?;
+    let dtype = x.dtype();
+    dispatch!(
+        ctx,
+        OP,
+        dtype,
+        running_statistics(running_mean, running_var, &mut statistics)
+    )?;
+    normalise(ctx, x, affine, &statistics, epilogue, y)
+}
+
+/// Normalises by the statistics of x itself, which go to `statistics` and into the running ones.
+///
+/// # Errors
+/// When shapes do not fit, or there is a single row: it has no variance.
+pub fn batch_forward(
+    ctx: &Context,
+    x: &Tensor,
+    affine: Affine,
+    mut running: Option<Running>,
+    epilogue: Epilogue,
+    mut statistics: Statistics,
+    y: &mut Tensor,
+) -> Result<()> {
+    check::that(OP, x.rows() > 1, || {
+        format!(
+            "a batch needs more than one value per channel, x is {:?}",
+            x.shape()
+        )
+    })?;
+    check_statistics(x, &statistics)?;
+    if let Some(running) = &running {
+        check_channels(x, "running mean", running.mean)?;
+        check_channels(x, "running variance", running.var)?;
+    }
+    let dtype = x.dtype();
+    dispatch!(
+        ctx,
+        OP,
+        dtype,
+        batch_statistics(x, running.as_mut(), &mut statistics)
+    )?;
+    normalise(ctx, x, affine, &statistics, epilogue, y)
+}
+
+fn normalise(
+    ctx: &Context,
+    x: &Tensor,
+    affine: Affine,
+    statistics: &Statistics,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+) -> Result<()> {
+    check_channels(x, "gamma", affine.gamma)?;
+    check_channels(x, "beta", affine.beta)?;
+    check::optional_shape(OP, "residual", epilogue.residual, x.shape().dims())?;
+    check::shape(OP, "y", y, x.shape().dims())?;
+    let dtype = x.dtype();
+    dispatch!(
+        ctx,
+        OP,
+        dtype,
+        normalise(x, affine, statistics, epilogue, y)
+    )
+}
+
+/// What backward writes; what is `None` is not computed.
+#[derive(Default)]
+pub struct Gradients<'a> {
+    /// Shaped as x; always overwritten.
+    pub x: Option<&'a mut Tensor>,
+    /// (C)
+    pub gamma: Option<&'a mut Tensor>,
+    /// (C)
+    pub beta: Option<&'a mut Tensor>,
+}
+
+/// What backward reads: forward's input, γ and the statistics that forward left.
+#[derive(Clone, Copy)]
+pub struct Saved<'a> {
+    pub x: &'a Tensor,
+    pub gamma: &'a Tensor,
+    pub mean: &'a Tensor,
+    pub invstd: &'a Tensor,
+}
+
+/// Gradients from dy (…, C). `accumulate` is for those of γ and β.
+pub fn backward(
+    ctx: &Context,
+    mode: BatchNorm,
+    saved: Saved,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    let x = saved.x;
+    check::shape(OP, "dy", dy, x.shape().dims())?;
+    check_channels(x, "gamma", saved.gamma)?;
+    check_channels(x, "mean", saved.mean)?;
+    check_channels(x, "invstd", saved.invstd)?;
+    let channels = [x.cols()];
+    check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
+    check::optional_shape(OP, "gamma gradient", gradients.gamma.as_deref(), &channels)?;
+    check::optional_shape(OP, "beta gradient", gradients.beta.as_deref(), &channels)?;
+    let dtype = x.dtype();
+    dispatch!(
+        ctx,
+        OP,
+        dtype,
+        backward(mode, saved, dy, accumulate, gradients)
+    )
+}
+
+/// Makes a convolution and the normalisation by running statistics after it one convolution with bias:
+/// folded_k = f_k γ_k i_k, bias_k = β_k − μ_k γ_k i_k. Filters are (K, …); `folded` may be shaped otherwise
+/// as long as it has K rows of the same length when seen as a matrix.
+pub fn fold(
+    ctx: &Context,
+    filter: &Tensor,
+    affine: Affine,
+    [running_mean, running_var]: [&Tensor; 2],
+    folded: &mut Tensor,
+    bias: &mut Tensor,
+) -> Result<()> {
+    let k = bias.len();
+    check::that(OP, k > 0 && filter.len() % k == 0, || {
+        format!("filter {:?} for {k} biases", filter.shape())
+    })?;
+    let filter = filter.reshape([k, filter.len() / k])?;
+    let mut folded = folded.reshape([k, folded.len() / k])?;
+    check::shape(OP, "folded filter", &folded, filter.shape().dims())?;
+    for (name, tensor) in [
+        ("gamma", affine.gamma),
+        ("beta", affine.beta),
+        ("running mean", running_mean),
+        ("running variance", running_var),
+    ] {
+        check::shape(OP, name, tensor, &[k])?;
+    }
+    let dtype = filter.dtype();
+    dispatch!(
+        ctx,
+        OP,
+        dtype,
+        fold(
+            &filter,
+            affine,
+            [running_mean, running_var],
+            &mut folded,
+            bias
+        )
+    )
+}
+
+fn check_channels(x: &Tensor, name: &str, tensor: &Tensor) -> Result<()> {
+    check::shape(OP, name, tensor, &[x.cols()])?;
+    check::dtype(OP, name, tensor, x.dtype())
+}
+
+fn check_statistics(x: &Tensor, statistics: &Statistics) -> Result<()> {
+    check_channels(x, "mean", statistics.mean)?;
+    check_channels(x, "invstd", statistics.invstd)
+}

@@ -1,0 +1,254 @@
+//! Batch normalisation on the CPU.
+
+use super::{Affine, BatchNorm, EPSILON, Epilogue, Gradients, OP, Running, Saved, Statistics};
+use crate::error::Result;
+use crate::ops::host::{Host, Rows};
+use crate::ops::matmul::Accumulate;
+use crate::ops::simd::simd;
+use crate::ops::{Float, columns};
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+fn invstd(variance: f64) -> f64 {
+    1.0 / (variance + EPSILON).sqrt()
+}
+
+pub fn running_statistics<T: Float>(
+    mean: &Tensor,
+    var: &Tensor,
+    statistics: &mut Statistics,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);
+    let mut mean_to = host.write::<T>(statistics.mean)?;
+    let mut invstd_to = host.write::<T>(statistics.invstd)?;
+    mean_to.row(0).copy_from_slice(mean.row(0));
+    for (to, &var) in invstd_to.row(0).iter_mut().zip(var.row(0)) {
+        *to = T::of(invstd(Float::to_f64(var)));
+    }
+    Ok(())
+}
+
+/// Mean and Σ (x − mean)² of the rows so far, for every channel.
+struct Moments {
+    rows: f64,
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    fn of<T: Float>(x: Rows<T>) -> Self {
+        let c = x.cols;
+        let none = Moments {
+            rows: 0.0,
+            mean: vec![0.0; c],
+            squares: vec![0.0; c],
+        };
+        let block = |first: usize, rows: usize, sums: &mut [T]| {
+            let (mean, squares) = sums.split_at_mut(c);
+            for row in first..first + rows {
+                for (mean, &x) in mean.iter_mut().zip(x.row(row)) {
+                    *mean += x;
+                }
+            }
+            let part = T::one() / T::of(rows as f64);
+            mean.iter_mut().for_each(|mean| *mean *= part);
+            for row in first..first + rows {
+                for ((square, &mean), &x) in squares.iter_mut().zip(mean.iter()).zip(x.row(row)) {
+                    *square += (x - mean) * (x - mean);
+                }
+            }
+        };
+        columns::reduce([x.rows, c], 2 * c, none, block, Moments::merge)
+    }
+
+    fn merge<T: Float>(&mut self, sums: &[T], rows: usize) {
+        let rows = rows as f64;
+        let total = self.rows + rows;
+        let (means, squares) = sums.split_at(self.mean.len());
+        for (c, (&mean, &square)) in means.iter().zip(squares).enumerate() {
+            let difference = Float::to_f64(mean) - self.mean[c];
+            self.mean[c] += difference * rows / total;
+            self.squares[c] +=
+                Float::to_f64(square) + difference * difference * self.rows * rows / total;
+        }
+        self.rows = total;
+    }
+}
+
+pub fn batch_statistics<T: Float>(
+    x: &Tensor,
+    running: Option<&mut Running>,
+    statistics: &mut Statistics,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let moments = Moments::of(host.read::<T>(x)?);
+    let mut mean = host.write::<T>(statistics.mean)?;
+    let mut inverse = host.write::<T>(statistics.invstd)?;
+    for (c, (mean, inverse)) in mean.row(0).iter_mut().zip(inverse.row(0)).enumerate() {
+        *mean = T::of(moments.mean[c]);
+        *inverse = T::of(invstd(moments.squares[c] / moments.rows));
+    }
+    let Some(running) = running else {
+        return Ok(());
+    };
+    let factor = running.momentum.factor();
+    let mut mean = host.write::<T>(running.mean)?;
+    let mut var = host.write::<T>(running.var)?;
+    let follow = |to: &mut T, value: f64| {
+        *to = T::of((1.0 - factor) * Float::to_f64(*to) + factor * value);
+    };
+    for (c, (mean, var)) in mean.row(0).iter_mut().zip(var.row(0)).enumerate() {
+        follow(mean, moments.mean[c]);
+        follow(var, moments.squares[c] / (moments.rows - 1.0));
+    }
+    Ok(())
+}
+
+pub fn normalise<T: Float>(
+    x: &Tensor,
+    affine: Affine,
+    statistics: &Statistics,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let x = host.read::<T>(x)?;
+    let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
+    let mean = host.read::<T>(statistics.mean)?.row(0);
+    let invstd = host.read::<T>(statistics.invstd)?.row(0);
+    let residual = host.read_some::<T>(epilogue.residual)?;
+    let beta = beta.row(0);
+    let scale: Vec<T> = invstd
+        .iter()
+        .zip(gamma.row(0))
+        .map(|(&i, &g)| i * g)
+        .collect();
+    let mut y = host.write::<T>(y)?;
+    let ld = y.ld;
+    y.par_row_blocks(columns::block_rows(x.cols))
+        .for_each(|(first, block)| {
+            simd(|| {
+                for (i, y) in block.chunks_mut(ld).enumerate() {
+                    let y = &mut y[..x.cols];
+                    let (x, channels) = (x.row(first + i), mean.iter().zip(&scale).zip(beta));
+                    for ((y, &x), ((&mean, &scale), &beta)) in y.iter_mut().zip(x).zip(channels) {
+                        *y = (x - mean) * scale + beta;
+                    }
+                    if let Some(residual) = &residual {
+                        for (y, &z) in y.iter_mut().zip(residual.row(first + i)) {
+                            *y += z;
+                        }
+                    }
+                    if epilogue.relu {
+                        for y in y {
+                            // A NaN stays.
+                            *y = if *y < T::zero() { T::zero() } else { *y };
+                        }
+                    }
+                }
+            });
+        });
+    Ok(())
+}
+
+pub fn backward<T: Float>(
+    mode: BatchNorm,
+    saved: Saved,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let (x, dy) = (host.read::<T>(saved.x)?, host.read::<T>(dy)?);
+    let gamma = host.read::<T>(saved.gamma)?.row(0);
+    let mean = host.read::<T>(saved.mean)?.row(0);
+    let invstd = host.read::<T>(saved.invstd)?.row(0);
+    let (c, rows) = (x.cols, x.rows);
+    let sums_needed = gradients.gamma.is_some()
+        || gradients.beta.is_some()
+        || (gradients.x.is_some() && mode == BatchNorm::Batch);
+    let sums = match sums_needed {
+        true => gradient_sums(x, dy, mean, invstd),
+        false => vec![0.0; 2 * c],
+    };
+    let (d_gamma, d_beta) = sums.split_at(c);
+    for (to, sums) in [(gradients.gamma, d_gamma), (gradients.beta, d_beta)] {
+        let Some(mut to) = host.write_some::<T>(to)? else {
+            continue;
+        };
+        for (to, &sum) in to.row(0).iter_mut().zip(sums) {
+            let before = if accumulate == Accumulate::Yes {
+                *to
+            } else {
+                T::zero()
+            };
+            *to = before + T::of(sum);
+        }
+    }
+    let Some(mut dx) = host.write_some::<T>(gradients.x)? else {
+        return Ok(());
+    };
+    // dx = scale (dy − shift − (x − mean) slope), the last two 0 in running mode.
+    let part = if mode == BatchNorm::Batch {
+        1.0 / rows as f64
+    } else {
+        0.0
+    };
+    let scale: Vec<T> = gamma.iter().zip(invstd).map(|(&g, &i)| g * i).collect();
+    let shift: Vec<T> = d_beta.iter().map(|sum| T::of(sum * part)).collect();
+    let slope = |(sum, &i): (&f64, &T)| T::of(sum * part * Float::to_f64(i));
+    let slope: Vec<T> = d_gamma.iter().zip(invstd).map(slope).collect();
+    let ld = dx.ld;
+    dx.par_row_blocks(columns::block_rows(c))
+        .for_each(|(first, block)| {
+            simd(|| {
+                for (i, dx) in block.chunks_mut(ld).enumerate() {
+                    let (dx, x, dy) = (&mut dx[..c], x.row(first + i), dy.row(first + i));
+                    for c in 0..dx.len() {
+                        dx[c] = scale[c] * (dy[c] - shift[c] - (x[c] - mean[c]) * slope[c]);
+                    }
+                }
+            });
+        });
+    Ok(())
+}
+
+/// Σ dy x̂ of every channel, then Σ dy of every channel.
+fn gradient_sums<T: Float>(x: Rows<T>, dy: Rows<T>, mean: &[T], invstd: &[T]) -> Vec<f64> {
+    let c = x.cols;
+    columns::sums([x.rows, c], 2 * c, |first, rows, sums: &mut [T]| {
+        let (d_gamma, d_beta) = sums.split_at_mut(c);
+        for row in first..first + rows {
+            let (x, dy) = (x.row(row), dy.row(row));
+            for c in 0..c {
+                d_beta[c] += dy[c];
+                d_gamma[c] += dy[c] * ((x[c] - mean[c]) * invstd[c]);
+            }
+        }
+    })
+}
+
+pub fn fold<T: Float>(
+    filter: &Tensor,
+    affine: Affine,
+    [mean, var]: [&Tensor; 2],
+    folded: &mut Tensor,
+    bias: &mut Tensor,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let filter = host.read::<T>(filter)?;
+    let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
+    let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);
+    let mut folded = host.write::<T>(folded)?;
+    let mut bias = host.write::<T>(bias)?;
+    for (k, bias) in bias.row(0).iter_mut().enumerate() {
+        let at = |rows: &Rows<T>| Float::to_f64(rows.row(0)[k]);
+        let scale = at(&gamma) * invstd(at(&var));
+        *bias = T::of(at(&beta) - at(&mean) * scale);
+        for (to, &from) in folded.row(k).iter_mut().zip(filter.row(k)) {
+            *to = from * T::of(scale);
+        }
+    }
+    Ok(())
+}
