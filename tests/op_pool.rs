@@ -1,0 +1,198 @@
+//! Pooling: against plain loops and PyTorch's rules, backward against finite differences.
+
+mod support;
+
+use proptest::prelude::*;
+use showtell::ops::pool;
+use showtell::ops::window::Window;
+use showtell::tensor::{Context, Tensor};
+use support::{Numbers, check_gradient, cpu, inner, nan};
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_vec().unwrap()
+}
+
+/// Window, [N, H, W, C], seed; padding at most half the window.
+fn problems() -> impl Strategy<Value = (Window, [usize; 4], u64)> {
+    let shape = [1usize..4, 4usize..12, 4usize..12, 1usize..20];
+    (
+        [1usize..5, 1usize..5],
+        1usize..4,
+        0usize..3,
+        shape,
+        any::<u64>(),
+    )
+        .prop_map(|(kernel, stride, padding, shape, seed)| {
+            let padding = padding.min(kernel[0] / 2).min(kernel[1] / 2);
+            (
+                Window {
+                    kernel,
+                    stride,
+                    padding,
+                },
+                shape,
+                seed,
+            )
+        })
+}
+
+/// Distinct values a step apart, so that finite differences never change which one is largest.
+fn distinct(ctx: &Context, numbers: &mut Numbers, shape: [usize; 4]) -> Tensor {
+    let len: usize = shape.iter().product();
+    let mut values: Vec<f64> = (0..len).map(|i| i as f64 / len as f64).collect();
+    for i in (1..len).rev() {
+        values.swap(i, numbers.below(i + 1));
+    }
+    Tensor::from_slice(ctx.device(), shape, &values).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn max_takes_the_largest_and_its_gradient_goes_there((window, shape, seed) in problems()) {
+        let ctx = cpu();
+        let mut numbers = Numbers::new(seed);
+        let [n, h, w, c] = shape;
+        let [p, q] = window.output([h, w]);
+        let x = distinct(&ctx, &mut numbers, shape);
+        let mut y = nan(&ctx, [n, p, q, c + 2]).columns(1, c).unwrap();
+        pool::max_forward(&ctx, &x, window, &mut y).unwrap();
+        let from = values(&x);
+        for (i, got) in values(&y).into_iter().enumerate() {
+            let (image, row, col, ch) = (i / c / q / p, i / c / q % p, i / c % q, i % c);
+            let range = |position: usize, kernel: usize, size: usize| {
+                let start = position * window.stride;
+                start.saturating_sub(window.padding)
+                    ..(start + kernel).saturating_sub(window.padding).min(size)
+            };
+            let mut expected = f64::NEG_INFINITY;
+            for h_in in range(row, window.kernel[0], h) {
+                for w_in in range(col, window.kernel[1], w) {
+                    expected = expected.max(from[((image * h + h_in) * w + w_in) * c + ch]);
+                }
+            }
+            prop_assert_eq!(got, expected);
+        }
+        let dy = numbers.f64(&ctx, [n, p, q, c]);
+        let mut dx = nan(&ctx, shape);
+        pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
+        check_gradient("x", &x, &dx, || {
+            let mut y = nan(&ctx, dy.shape());
+            pool::max_forward(&ctx, &x, window, &mut y).unwrap();
+            inner(&y, &dy)
+        });
+    }
+
+    #[test]
+    fn adaptive_average_equals_plain_loops(
+        n in 1usize..4, h in 1usize..12, w in 1usize..12, c in 1usize..20,
+        p in 1usize..16, q in 1usize..16, seed: u64
+    ) {
+        let ctx = cpu();
+        let mut numbers = Numbers::new(seed);
+        let x = numbers.f64(&ctx, [n, h, w, c + 1]).columns(1, c).unwrap();
+        let mut y = nan(&ctx, [n, p, q, c]);
+        pool::adaptive_forward(&ctx, &x, &mut y).unwrap();
+        let from = values(&x);
+        for (i, got) in values(&y).into_iter().enumerate() {
+            let (image, row, col, ch) = (i / c / q / p, i / c / q % p, i / c % q, i % c);
+            let (mut sum, mut cells) = (0.0, 0.0);
+            for h_in in 0..h {
+                for w_in in 0..w {
+                    // Cell i covers output i·P/H … (i+1)·P/H: the two overlap.
+                    let overlaps = |i: usize, n: usize, o: usize, m: usize| {
+                        i * m < (o + 1) * n && (i + 1) * m > o * n
+                    };
+                    if overlaps(h_in, h, row, p) && overlaps(w_in, w, col, q) {
+                        sum += from[((image * h + h_in) * w + w_in) * c + ch];
+                        cells += 1.0;
+                    }
+                }
+            }
+            prop_assert!((got - sum / cells).abs() < 1e-14, "{got} for {}", sum / cells);
+        }
+        let dy = numbers.f64(&ctx, [n, p, q, c]);
+        let mut dx = nan(&ctx, [n, h, w, c]);
+        pool::adaptive_backward(&ctx, &dy, &mut dx).unwrap();
+        check_gradient("x", &x, &dx, || {
+            let mut y = nan(&ctx, dy.shape());
+            pool::adaptive_forward(&ctx, &x, &mut y).unwrap();
+            inner(&y, &dy)
+        });
+    }
+}
+
+#[test]
+fn eight_cells_to_fourteen_average_one_or_two() {
+    let ctx = cpu();
+    let cells: Vec<f64> = (0..8).map(|i| f64::from(1 << i)).collect();
+    let x = Tensor::from_slice(ctx.device(), [1, 8, 1, 1], &cells).unwrap();
+    let mut y = nan(&ctx, [1, 14, 1, 1]);
+    pool::adaptive_forward(&ctx, &x, &mut y).unwrap();
+    let expected = [
+        1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0,
+    ];
+    assert_eq!(values(&y), expected);
+}
+
+#[test]
+fn average_is_the_mean_over_pixels() {
+    let ctx = cpu();
+    let mut numbers = Numbers::new(2);
+    let x = numbers.f64(&ctx, [2, 3, 5, 4]);
+    let dy = numbers.f64(&ctx, [2, 4]);
+    let (mut y, mut dx) = (nan(&ctx, [2, 4]), nan(&ctx, [2, 3, 5, 4]));
+    pool::average_forward(&ctx, &x, &mut y).unwrap();
+    let from = values(&x);
+    for (i, got) in values(&y).into_iter().enumerate() {
+        let column = from[i / 4 * 60..][..60].iter().skip(i % 4).step_by(4);
+        assert!((got - column.sum::<f64>() / 15.0).abs() < 1e-14);
+    }
+    pool::average_backward(&ctx, &dy, &mut dx).unwrap();
+    check_gradient("x", &x, &dx, || {
+        let mut y = nan(&ctx, [2, 4]);
+        pool::average_forward(&ctx, &x, &mut y).unwrap();
+        inner(&y, &dy)
+    });
+}
+
+/// PyTorch's rules: of equals the first in window order, NaN above all, −∞ is a value.
+#[test]
+fn ties_nan_and_infinity() {
+    let ctx = cpu();
+    let window = Window::square(2, 2, 0);
+    let infinity = f64::NEG_INFINITY;
+    let x = [
+        [2.0, 2.0, 1.0, f64::NAN],
+        [2.0, 2.0, f64::NAN, 7.0],
+        [infinity, infinity, 0.0, -0.0],
+        [infinity, infinity, -1.0, 0.0],
+    ];
+    let x = Tensor::from_slice(ctx.device(), [1, 4, 4, 1], x.as_flattened()).unwrap();
+    let mut y = nan(&ctx, [1, 2, 2, 1]);
+    pool::max_forward(&ctx, &x, window, &mut y).unwrap();
+    let got = values(&y);
+    assert!(
+        got[0] == 2.0 && got[1].is_nan() && got[2] == infinity && got[3] == 0.0,
+        "{got:?}"
+    );
+    let dy = Tensor::from_slice(ctx.device(), [1, 2, 2, 1], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let mut dx = nan(&ctx, [1, 4, 4, 1]);
+    pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
+    let expected = [
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 2.0, 0.0],
+        [3.0, 0.0, 4.0, 0.0],
+        [0.0; 4],
+    ];
+    assert_eq!(values(&dx), expected.as_flattened());
+}
+
+#[test]
+fn a_window_that_may_see_nothing_is_an_error() {
+    let ctx = cpu();
+    let (x, mut y) = (nan(&ctx, [1, 4, 4, 1]), nan(&ctx, [1, 7, 7, 1]));
+    let error = pool::max_forward(&ctx, &x, Window::square(2, 1, 2), &mut y).unwrap_err();
+    assert!(error.to_string().contains("more than half"), "{error}");
+}
