@@ -1,0 +1,184 @@
+//! Leading parts of an encoder with batch-norm folded into the filters: a convolution with bias (and
+//! residual) and ReLU, one operation each, nothing saved.
+
+use super::{Bottleneck, PingPong, ResNet, output, wrong_features};
+use crate::error::{Error, Result};
+use crate::nn::params::Params;
+use crate::ops::conv::{self, Epilogue};
+use crate::ops::window::Window;
+use crate::ops::{batch_norm, pool};
+use crate::tensor::{Context, Shape, Tensor};
+
+/// Images that go through together: enough pixels in the last stage to be worth reading its filters,
+/// few enough for activations of the first to stay near the caches.
+const IMAGES: usize = 8;
+
+struct Layer {
+    window: Window,
+    filter: Tensor,
+    bias: Tensor,
+}
+
+impl Layer {
+    fn new(params: &Params, layer: &super::Layer) -> Result<Self> {
+        let filter = params.value(layer.filter);
+        let zeros = |shape: Shape| Tensor::zeros(filter.device(), shape, filter.dtype());
+        Ok(Layer {
+            window: layer.window,
+            filter: zeros(filter.shape())?,
+            bias: zeros(params.value(layer.beta).shape())?,
+        })
+    }
+
+    fn fold(&mut self, ctx: &Context, params: &Params, layer: &super::Layer) -> Result<()> {
+        let filter = params.value(layer.filter);
+        let running = [layer.mean, layer.var].map(|id| params.value(id));
+        let (folded, bias) = (&mut self.filter, &mut self.bias);
+        batch_norm::fold(ctx, filter, layer.affine(params), running, folded, bias)
+    }
+
+    fn output(&self, x: &Tensor) -> Shape {
+        output(self.window, &self.filter, x)
+    }
+
+    fn forward(
+        &self,
+        ctx: &Context,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let bias = Some(&self.bias);
+        let epilogue = Epilogue {
+            bias,
+            residual,
+            relu,
+        };
+        conv::forward(ctx, x, &self.filter, self.window, epilogue, y)
+    }
+
+    /// The output in room of its own.
+    fn activate(&self, ctx: &Context, x: &Tensor, relu: bool) -> Result<Tensor> {
+        let mut y = ctx.empty(self.output(x), x.dtype())?;
+        self.forward(ctx, x, None, relu, &mut y)?;
+        Ok(y)
+    }
+}
+
+/// The leading parts of a [`ResNet`], folded.
+pub struct Folded {
+    parts: usize,
+    stem: Layer,
+    stages: Vec<Vec<Bottleneck<Layer>>>,
+}
+
+impl Folded {
+    /// Folds the first `parts` parts: 1 is the stem alone, [`ResNet::parts`] the whole encoder.
+    ///
+    /// # Errors
+    /// When there is no part to fold, or no room.
+    pub fn new(ctx: &Context, encoder: &ResNet, params: &Params, parts: usize) -> Result<Self> {
+        if parts == 0 || parts > encoder.parts() {
+            let message = format!("{parts} of {} parts cannot be folded", encoder.parts());
+            return Err(Error::operation("residual encoder", message));
+        }
+        let stages = encoder.stages[..parts - 1].iter().map(|stage| {
+            let blocks = stage.iter();
+            blocks
+                .map(|block| block.map(|layer| Layer::new(params, layer)))
+                .collect()
+        });
+        let mut folded = Folded {
+            parts,
+            stem: Layer::new(params, &encoder.stem)?,
+            stages: stages.collect::<Result<_>>()?,
+        };
+        folded.update(ctx, encoder, params)?;
+        Ok(folded)
+    }
+
+    /// Folds the parameters as they are now.
+    pub fn update(&mut self, ctx: &Context, encoder: &ResNet, params: &Params) -> Result<()> {
+        self.stem.fold(ctx, params, &encoder.stem)?;
+        let folded = self.stages.iter_mut().flatten();
+        for (to, from) in folded.zip(encoder.stages.iter().flatten()) {
+            to.reduce.fold(ctx, params, &from.reduce)?;
+            to.spatial.fold(ctx, params, &from.spatial)?;
+            to.expand.fold(ctx, params, &from.expand)?;
+            if let (Some(to), Some(from)) = (&mut to.downsample, &from.downsample) {
+                to.fold(ctx, params, from)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Runs images (N, H, W, 3) through the folded parts, a few at a time; y takes the last one's output.
+    pub fn forward(
+        &self,
+        ctx: &Context,
+        encoder: &ResNet,
+        images: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let expected = encoder.output_of(self.parts, images);
+        if y.shape() != expected {
+            return Err(wrong_features(y, expected));
+        }
+        let count = expected.dims()[0];
+        for start in (0..count).step_by(IMAGES) {
+            let len = IMAGES.min(count - start);
+            let (images, mut y) = (images.narrow(start, len)?, y.narrow(start, len)?);
+            ctx.scope(|| self.forward_few(ctx, encoder, &images, &mut y))?;
+        }
+        Ok(())
+    }
+
+    fn forward_few(
+        &self,
+        ctx: &Context,
+        encoder: &ResNet,
+        images: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let room = encoder.largest_activation(self.parts, images);
+        let mut room = PingPong::new(ctx, room, images.dtype())?;
+        let mut stem = room.next(self.stem.output(images))?;
+        self.stem.forward(ctx, images, None, true, &mut stem)?;
+        let blocks: Vec<_> = self.stages.iter().flatten().collect();
+        let Some((last, blocks)) = blocks.split_last() else {
+            return pool::max_forward(ctx, &stem, super::POOL, y);
+        };
+        let mut x = room.next(encoder.output_of(1, images))?;
+        pool::max_forward(ctx, &stem, super::POOL, &mut x)?;
+        for block in blocks {
+            let mut to = room.next(block.output(&x))?;
+            block.forward(ctx, &x, &mut to)?;
+            x = to;
+        }
+        last.forward(ctx, &x, y)
+    }
+}
+
+impl Bottleneck<Layer> {
+    fn output(&self, x: &Tensor) -> Shape {
+        output(self.spatial.window, &self.expand.filter, x)
+    }
+
+    fn forward(&self, ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        ctx.scope(|| {
+            let reduced = self.reduce.activate(ctx, x, true)?;
+            let inner = self.spatial.activate(ctx, &reduced, true)?;
+            let projected = self.downsample.as_ref();
+            let projected = projected
+                .map(|layer| layer.activate(ctx, x, false))
+                .transpose()?;
+            let residual = projected.as_ref().unwrap_or(x);
+            self.expand.forward(ctx, &inner, Some(residual), true, y)
+        })
+    }
+}
