@@ -1,0 +1,64 @@
+//! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
+
+use super::LONGEST;
+use crate::error::Result;
+use crate::nn::captions::{EOS, SOS};
+use crate::nn::decoder::Decoder;
+use crate::nn::params::Params;
+use crate::ops::top_k;
+use crate::tensor::{Context, DType, Tensor};
+
+/// A generated sentence.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sentence {
+    /// Token ids without `<sos>` and `<eos>`.
+    pub tokens: Vec<u32>,
+    /// For attend, the attention (P) under which each token was chosen.
+    pub attention: Vec<Vec<f32>>,
+}
+
+/// The sentence for each of the images with these features, (B, D) or (B, C, D). Recurrent states and words stay
+/// on the device; the chosen ids are read back once a word to see who has finished.
+pub fn greedy(
+    ctx: &Context,
+    params: &Params,
+    decoder: &Decoder,
+    features: &Tensor,
+) -> Result<Vec<Sentence>> {
+    let batch = features.shape().dims()[0];
+    let mut ids = ctx.empty([batch, 1], DType::U32)?;
+    let mut log_probabilities = ctx.empty([batch, 1], params.dtype())?;
+    let mut generation = decoder.start(ctx, params, features)?;
+    let mut sentences = vec![Sentence::default(); batch];
+    let mut finished = vec![false; batch];
+    let limit = LONGEST - usize::from(!decoder.predicts_start());
+    for position in 0..limit {
+        top_k::forward(ctx, &generation.logits, &mut ids, &mut log_probabilities)?;
+        let chosen = ids.to_vec::<u32>()?;
+        let attention = generation.alpha.as_ref().map(host_rows).transpose()?;
+        for (image, &id) in chosen.iter().enumerate() {
+            finished[image] |= id == EOS;
+            let starts = decoder.predicts_start() && position == 0 && id == SOS;
+            if finished[image] || starts {
+                continue;
+            }
+            sentences[image].tokens.push(id);
+            if let Some(attention) = &attention {
+                sentences[image].attention.push(attention[image].clone());
+            }
+        }
+        if finished.iter().all(|&done| done) || position + 1 == limit {
+            break;
+        }
+        decoder.step(ctx, params, &ids.reshape([batch])?, &mut generation)?;
+    }
+    Ok(sentences)
+}
+
+fn host_rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let values: Vec<f32> = match tensor.dtype() {
+        DType::F64 => tensor.to_vec::<f64>()?.iter().map(|&v| v as f32).collect(),
+        _ => tensor.to_vec()?,
+    };
+    Ok(values.chunks(tensor.cols()).map(<[f32]>::to_vec).collect())
+}

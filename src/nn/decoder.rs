@@ -1,0 +1,156 @@
+//! Either decoder behind one face: training passes, and generation a word at a time.
+
+use super::attend::{self, Attend};
+use super::captions::{Captions, Losses, Noise, SOS};
+use super::params::Params;
+use super::show_tell::{self, ShowTell};
+use crate::error::Result;
+use crate::tensor::{Context, DType, Tensor};
+
+pub enum Decoder {
+    /// Reads features (B, D).
+    ShowTell(ShowTell),
+    /// Reads features (B, C, D).
+    Attend(Attend),
+}
+
+/// A batch of captions that is being generated: the state between two words.
+pub struct Generation {
+    memory: Memory,
+    /// (B, V), for the next token.
+    pub logits: Tensor,
+    /// Attention (B, P) under which those logits came out; attend only.
+    pub alpha: Option<Tensor>,
+}
+
+/// Current and next recurrent state; they change places at every word.
+enum Memory {
+    ShowTell(show_tell::State, show_tell::State),
+    Attend(attend::Image, attend::State, attend::State),
+}
+
+impl Decoder {
+    pub fn vocabulary(&self) -> usize {
+        match self {
+            Decoder::ShowTell(model) => model.config().vocabulary,
+            Decoder::Attend(model) => model.config().vocabulary,
+        }
+    }
+
+    /// Losses without dropout; nothing is trained.
+    pub fn loss(
+        &self,
+        ctx: &Context,
+        params: &Params,
+        features: &Tensor,
+        captions: &Captions,
+    ) -> Result<Losses> {
+        match self {
+            Decoder::ShowTell(model) => {
+                let activations = model.forward(ctx, params, features, captions, None)?;
+                model.loss(ctx, captions, &activations)
+            }
+            Decoder::Attend(model) => {
+                let activations = model.forward(ctx, params, features, captions, None)?;
+                model.loss(ctx, captions, &activations)
+            }
+        }
+    }
+
+    /// Forward and backward: the losses, all decoder gradients in the arena, and that of the features
+    /// when wanted.
+    pub fn train(
+        &self,
+        ctx: &Context,
+        params: &Params,
+        features: &Tensor,
+        captions: &Captions,
+        noise: Option<Noise>,
+        d_features: Option<&mut Tensor>,
+    ) -> Result<Losses> {
+        match self {
+            Decoder::ShowTell(model) => {
+                let activations = model.forward(ctx, params, features, captions, noise)?;
+                model.backward(ctx, params, features, captions, activations, d_features)
+            }
+            Decoder::Attend(model) => {
+                let activations = model.forward(ctx, params, features, captions, noise)?;
+                model.backward(ctx, params, captions, activations, d_features)
+            }
+        }
+    }
+
+    /// Whether the first token generated is `<sos>` itself.
+    pub fn predicts_start(&self) -> bool {
+        matches!(self, Decoder::ShowTell(_))
+    }
+
+    /// Shows the images: logits for the first token. That is `<sos>` for show-tell, which is given the image
+    /// alone, and the first word for attend, which is given `<sos>`.
+    pub fn start(&self, ctx: &Context, params: &Params, features: &Tensor) -> Result<Generation> {
+        let (batch, dtype) = (features.shape().dims()[0], params.dtype());
+        let mut logits = ctx.empty_padded([batch, self.vocabulary()], dtype)?;
+        match self {
+            Decoder::ShowTell(model) => {
+                let state = model.start(ctx, params, features, &mut logits)?;
+                let room = |like: &Tensor| ctx.empty(like.shape(), dtype);
+                let next = show_tell::State {
+                    h: room(&state.h)?,
+                    c: room(&state.c)?,
+                };
+                Ok(Generation {
+                    memory: Memory::ShowTell(state, next),
+                    logits,
+                    alpha: None,
+                })
+            }
+            Decoder::Attend(model) => {
+                let image = model.look(ctx, params, features)?;
+                let state = model.start(ctx, params, &image)?;
+                let room = |like: &Tensor| ctx.empty(like.shape(), dtype);
+                let next = attend::State {
+                    h: room(&state.h)?,
+                    c: room(&state.c)?,
+                };
+                let positions = model.config().mix.positions();
+                let mut generation = Generation {
+                    memory: Memory::Attend(image, state, next),
+                    logits,
+                    alpha: Some(ctx.empty([batch, positions], dtype)?),
+                };
+                let mut words = ctx.empty([batch], DType::U32)?;
+                words.copy_from_slice(&vec![SOS; batch])?;
+                self.step(ctx, params, &words, &mut generation)?;
+                Ok(generation)
+            }
+        }
+    }
+
+    /// Reads one word for every image, `words` (B): logits for the next token.
+    pub fn step(
+        &self,
+        ctx: &Context,
+        params: &Params,
+        words: &Tensor,
+        generation: &mut Generation,
+    ) -> Result<()> {
+        let Generation {
+            memory,
+            logits,
+            alpha,
+        } = generation;
+        ctx.scope(|| match (self, memory, alpha) {
+            (Decoder::ShowTell(model), Memory::ShowTell(state, next), _) => {
+                model.step(ctx, params, words, state, next, logits)?;
+                std::mem::swap(state, next);
+                Ok(())
+            }
+            (Decoder::Attend(model), Memory::Attend(image, state, next), Some(alpha)) => {
+                model.step(ctx, params, image, words, state, next, logits, alpha)?;
+                std::mem::swap(state, next);
+                Ok(())
+            }
+            _ => unreachable!("a generation is continued by the decoder that started it"),
+        })
+    }
+}
