@@ -1,1 +1,9 @@
-//! data
+//! The data set: captions and splits, vocabulary, decoded and augmented images, batches.
+//!
+//! Nothing here holds state between epochs: a sample is a pure function of (seed, epoch, index), and an
+//! epoch's batches of (seed, epoch), whatever the number of threads.
+
+pub mod flickr8k;
+pub mod samples;
+pub mod statistics;
+pub mod vocabulary;

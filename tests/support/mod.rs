@@ -2,9 +2,11 @@
 
 #![allow(dead_code, unused_imports)] // every test file uses its own part
 
+pub mod data;
 mod golden;
 
 pub use golden::Golden;
+
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Device, Shape};
 

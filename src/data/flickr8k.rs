@@ -1,0 +1,381 @@
+//! Flickr8k's captions and splits, in both layouts it is found in.
+//!
+//! As distributed: `Flickr8k.token.txt` (`<file>#<k>\t<caption>`), `Flickr_8k.{train,dev,test}Images.txt`
+//! (one file name a line) and the images in `Flicker8k_Dataset` (sic). The other common layout:
+//! `captions.txt` (CSV `image,caption`, quoted where needed) and `Images`; its splits are the same
+//! lists where they lie beside it, and otherwise, over the names in ascending order, the first six
+//! eighths (train), the next eighth (dev) and the rest (test).
+//!
+//! Only text is read here: the images themselves may be absent.
+
+use crate::error::{Error, Result};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+const TOKENS: &str = "Flickr8k.token.txt";
+const TABLE: &str = "captions.txt";
+const LISTS: [(Split, &str); 3] = [
+    (Split::Train, "Flickr_8k.trainImages.txt"),
+    (Split::Dev, "Flickr_8k.devImages.txt"),
+    (Split::Test, "Flickr_8k.testImages.txt"),
+];
+const IMAGE_DIRECTORIES: [&str; 3] = ["Flicker8k_Dataset", "Flickr8k_Dataset", "Images"];
+const IMAGE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
+
+/// Part of the data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    Train,
+    Dev,
+    /// The official list.
+    Test,
+    /// The official list, then every image that no list names, in the order of the captions: every image
+    /// in neither train nor dev, which is what the published test figures used.
+    TestAndUnlisted,
+}
+
+impl Split {
+    pub const ALL: [Split; 4] = [
+        Split::Train,
+        Split::Dev,
+        Split::Test,
+        Split::TestAndUnlisted,
+    ];
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Split::Train => "train",
+            Split::Dev => "dev",
+            Split::Test => "test",
+            Split::TestAndUnlisted => "test+unlisted",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Split::ALL.into_iter().find(|s| s.to_string() == name);
+        found.ok_or_else(|| {
+            Error::Config(format!(
+                "no split '{name}': expected train, dev, test or test+unlisted"
+            ))
+        })
+    }
+}
+
+/// An image and what people said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// File name inside the image directory.
+    pub name: String,
+    /// Lower-cased, otherwise as in the file, in its order. These are BLEU's references.
+    pub captions: Vec<String>,
+}
+
+/// The data set's text.
+#[derive(Clone, Debug)]
+pub struct Flickr8k {
+    directory: PathBuf,
+    image_directory: Option<PathBuf>,
+    images: Vec<Image>,
+    missing: Vec<Image>,
+    splits: [Vec<usize>; 4],
+    /// Images of a list without a file in the image directory.
+    absent: HashSet<usize>,
+}
+
+impl Flickr8k {
+    /// Reads captions and splits from `directory`.
+    ///
+    /// # Errors
+    /// When a file is missing or a line is not what it should be; the error names file and line.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        let directory = directory.as_ref().to_path_buf();
+        let named = read_captions(&directory)?;
+        let image_directory = find_image_directory(&directory);
+        let files = image_directory.as_deref().map(file_names).transpose()?;
+        let lists = read_lists(&directory)?;
+        let listed: HashSet<&str> = match &lists {
+            Some(lists) => lists.iter().flat_map(|l| &l.names).map(|n| &**n).collect(),
+            None => HashSet::new(),
+        };
+        // A list's image stays even without a file: then the set is incomplete, which is for
+        // `require_images` to say.
+        let exists = |name: &str| match &files {
+            Some(files) => files.contains(name),
+            None => has_image_extension(name),
+        };
+        let (images, missing): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|image| listed.contains(&*image.name) || exists(&image.name));
+        let absent = |(i, image): (usize, &Image)| (!exists(&image.name)).then_some(i);
+        let absent = images.iter().enumerate().filter_map(absent).collect();
+        let splits = match &lists {
+            Some(lists) => splits_by_lists(&images, lists)?,
+            None => splits_by_name(&images),
+        };
+        Ok(Flickr8k {
+            directory,
+            image_directory,
+            images,
+            missing,
+            splits,
+            absent,
+        })
+    }
+
+    /// Every image that exists, in the order in which the captions name them.
+    pub fn images(&self) -> &[Image] {
+        &self.images
+    }
+
+    /// The images of `split`, as indices into `images`, in the order of the list.
+    pub fn split(&self, split: Split) -> &[usize] {
+        &self.splits[split as usize]
+    }
+
+    /// Images that captions name but that do not exist and that no list names: no samples.
+    ///
+    /// An image exists when its file is there; without an image directory, when its name ends as an
+    /// image's.
+    pub fn missing(&self) -> &[Image] {
+        &self.missing
+    }
+
+    /// What to tell once, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |image: &Image| {
+            format!(
+                "{}: image {} does not exist: its {} captions are left out",
+                self.directory.display(),
+                image.name,
+                image.captions.len()
+            )
+        };
+        self.missing.iter().map(warning).collect()
+    }
+
+    /// Every caption line, missing images' too: what attend's vocabulary is made from.
+    pub fn all_captions(&self) -> impl Iterator<Item = &str> {
+        let images = self.images.iter().chain(&self.missing);
+        images.flat_map(|image| &image.captions).map(String::as_str)
+    }
+
+    /// The captions of `split`: show-tell's vocabulary is made from those of `Split::Train`.
+    pub fn captions(&self, split: Split) -> impl Iterator<Item = &str> {
+        let images = self.split(split).iter().map(|&i| &self.images[i]);
+        images.flat_map(|image| &image.captions).map(String::as_str)
+    }
+
+    /// Where the images lie, one path for each of `images`.
+    ///
+    /// # Errors
+    /// When there is no image directory.
+    pub fn image_paths(&self) -> Result<Arc<[PathBuf]>> {
+        let directory = self.image_directory.as_ref().ok_or_else(|| {
+            let expected = IMAGE_DIRECTORIES.join(", ");
+            Error::file(
+                &self.directory,
+                format!("no image directory: expected one of {expected}"),
+            )
+        })?;
+        let paths = self.images.iter().map(|image| directory.join(&image.name));
+        Ok(paths.collect())
+    }
+
+    /// Says early that the data set is incomplete.
+    ///
+    /// # Errors
+    /// When a file of `split` is not in the image directory, or there is none.
+    pub fn require_images(&self, split: Split) -> Result<()> {
+        let paths = self.image_paths()?;
+        let mut absent = self.split(split).iter().filter(|i| self.absent.contains(i));
+        let Some(&first) = absent.next() else {
+            return Ok(());
+        };
+        let message = match absent.count() {
+            0 => format!("this image of the {split} list does not exist"),
+            more => format!("this image of the {split} list and {more} more do not exist"),
+        };
+        Err(Error::file(&paths[first], message))
+    }
+}
+
+/// A split's list: names with the path to blame.
+struct List {
+    split: Split,
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+fn read_lists(directory: &Path) -> Result<Option<Vec<List>>> {
+    let paths = LISTS.map(|(split, name)| (split, directory.join(name)));
+    if directory.join(TABLE).exists() && paths.iter().all(|(_, path)| !path.exists()) {
+        return Ok(None);
+    }
+    let read = |(split, path): (Split, PathBuf)| {
+        let lines = read_lines(&path)?;
+        let names = lines.into_iter().map(|line| line.trim().to_string());
+        let names = names.collect();
+        Ok(List { split, path, names })
+    };
+    paths.into_iter().map(read).collect::<Result<_>>().map(Some)
+}
+
+fn splits_by_lists(images: &[Image], lists: &[List]) -> Result<[Vec<usize>; 4]> {
+    let index: HashMap<&str, usize> = (images.iter().enumerate())
+        .map(|(i, image)| (&*image.name, i))
+        .collect();
+    let mut splits: [Vec<usize>; 4] = Default::default();
+    let mut owner: BTreeMap<usize, Split> = BTreeMap::new();
+    for list in lists {
+        for (line, name) in list.names.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
+            let refuse = |message| Error::file(&list.path, format!("line {}: {message}", line + 1));
+            let &image = (index.get(&**name))
+                .ok_or_else(|| refuse(format!("image {name} has no captions")))?;
+            if let Some(before) = owner.insert(image, list.split) {
+                return Err(refuse(format!("image {name} is already in {before}")));
+            }
+            splits[list.split as usize].push(image);
+        }
+    }
+    let unlisted = (0..images.len()).filter(|i| !owner.contains_key(i));
+    splits[Split::TestAndUnlisted as usize] = splits[Split::Test as usize]
+        .iter()
+        .copied()
+        .chain(unlisted)
+        .collect();
+    Ok(splits)
+}
+
+/// In the proportions of the official lists, 6 : 1 : 1, by ascending name.
+fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
+    let mut order: Vec<usize> = (0..images.len()).collect();
+    order.sort_by_key(|&i| &images[i].name);
+    let (train, dev) = (images.len() * 6 / 8, images.len() / 8);
+    let test = order.split_off(train + dev);
+    let dev = order.split_off(train);
+    [order, dev, test.clone(), test]
+}
+
+/// Image name and caption of a line.
+type ParseLine = fn(&str) -> Result<(String, String), String>;
+
+/// Images in the order of first mention, with their captions.
+fn read_captions(directory: &Path) -> Result<Vec<Image>> {
+    let (tokens, table) = (directory.join(TOKENS), directory.join(TABLE));
+    let (path, parse): (_, ParseLine) = match (tokens.exists(), table.exists()) {
+        (true, _) => (tokens, parse_token_line),
+        (false, true) => (table, parse_table_line),
+        (false, false) => {
+            let message = format!("no captions: expected {TOKENS} or {TABLE} here");
+            return Err(Error::file(directory, message));
+        }
+    };
+    let header = usize::from(path.ends_with(TABLE));
+    let mut index = HashMap::new();
+    let mut images: Vec<Image> = Vec::new();
+    for (number, line) in read_lines(&path)?.iter().enumerate().skip(header) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        let refuse = |message| Error::file(&path, format!("line {}: {message}", number + 1));
+        let (name, caption) = parse(line).map_err(refuse)?;
+        let image = *index.entry(name.clone()).or_insert(images.len());
+        if image == images.len() {
+            let captions = Vec::new();
+            images.push(Image { name, captions });
+        }
+        images[image].captions.push(caption.to_lowercase());
+    }
+    match images.is_empty() {
+        true => Err(Error::file(&path, "no captions in it")),
+        false => Ok(images),
+    }
+}
+
+/// `<file>#<k>\t<caption>`
+fn parse_token_line(line: &str) -> Result<(String, String), String> {
+    let parts = line.split_once('\t').and_then(|(key, caption)| {
+        let (name, number) = key.rsplit_once('#')?;
+        let numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+        (numbered && !name.is_empty()).then_some((name, caption))
+    });
+    let (name, caption) = parts.ok_or("expected <file>#<k>, a tab and a caption")?;
+    Ok((name.to_string(), caption.to_string()))
+}
+
+/// `image,caption`, where a field in double quotes may hold commas, and quotes written twice.
+fn parse_table_line(line: &str) -> Result<(String, String), String> {
+    let (name, rest) = parse_field(line)?;
+    let rest = rest.ok_or("expected two fields, image and caption, found one")?;
+    match parse_field(rest)? {
+        _ if name.is_empty() => Err("the image has no name".to_string()),
+        (caption, None) => Ok((name, caption)),
+        (_, Some(_)) => Err("expected two fields, found more: \
+             a caption with a comma must stand in double quotes"
+            .to_string()),
+    }
+}
+
+/// The first field of a CSV line, and what follows its comma.
+fn parse_field(line: &str) -> Result<(String, Option<&str>), String> {
+    let Some(quoted) = line.strip_prefix('"') else {
+        return Ok(match line.split_once(',') {
+            Some((field, rest)) => (field.to_string(), Some(rest)),
+            None => (line.to_string(), None),
+        });
+    };
+    let mut field = String::new();
+    let mut rest = quoted;
+    loop {
+        let (part, after) = (rest.split_once('"')).ok_or("a double quote is not closed")?;
+        field.push_str(part);
+        match after.chars().next() {
+            None => return Ok((field, None)),
+            Some(',') => return Ok((field, Some(&after[1..]))),
+            Some('"') => field.push('"'),
+            Some(_) => return Err("text after a closing double quote".to_string()),
+        }
+        rest = &after[1..];
+    }
+}
+
+/// The lines of a UTF-8 file, without line ends or byte-order mark.
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+    let line = |(number, line): (usize, &[u8])| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let text = std::str::from_utf8(line);
+        let text = text.map_err(|e| Error::file(path, format!("line {}: {e}", number + 1)))?;
+        Ok(text.to_string())
+    };
+    bytes.split(|&b| b == b'\n').enumerate().map(line).collect()
+}
+
+fn find_image_directory(directory: &Path) -> Option<PathBuf> {
+    let candidates = IMAGE_DIRECTORIES.iter().map(|name| directory.join(name));
+    candidates.into_iter().find(|path| path.is_dir())
+}
+
+fn file_names(directory: &Path) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
+        let entry = entry.map_err(Error::io(directory))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+fn has_image_extension(name: &str) -> bool {
+    let extension = name.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase());
+    extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&&*e))
+}

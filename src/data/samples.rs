@@ -1,0 +1,96 @@
+//! The samples of a split: (image, encoded caption) pairs, in the order of the list.
+
+use super::flickr8k::{Flickr8k, Split};
+use super::vocabulary::Vocabulary;
+use std::collections::{BTreeSet, HashSet};
+
+/// How much of a split to take; `None` is all of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// The first so many images.
+    pub images: Option<usize>,
+    /// The first so many captions of each image.
+    pub captions_per_image: Option<usize>,
+}
+
+/// Pairs of an image (its index in the data set) and a caption `<sos> w1 … wn <eos>`.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    images: Vec<usize>,
+    /// Caption i is `tokens[starts[i]..starts[i + 1]]`.
+    starts: Vec<usize>,
+    tokens: Vec<u32>,
+}
+
+impl Samples {
+    /// The captions of `split`, encoded.
+    pub fn new(dataset: &Flickr8k, split: Split, vocabulary: &Vocabulary, limits: Limits) -> Self {
+        let mut samples = Samples::default();
+        let images = dataset.split(split).iter();
+        for &image in images.take(limits.images.unwrap_or(usize::MAX)) {
+            let captions = dataset.images()[image].captions.iter();
+            for caption in captions.take(limits.captions_per_image.unwrap_or(usize::MAX)) {
+                samples.push(image, &vocabulary.encode(caption));
+            }
+        }
+        samples
+    }
+
+    /// Every image once, in this order, with a caption of no tokens: for encoding or captioning.
+    pub fn of_images(images: impl IntoIterator<Item = usize>) -> Self {
+        let mut samples = Samples::default();
+        for image in images {
+            samples.push(image, &[]);
+        }
+        samples
+    }
+
+    fn push(&mut self, image: usize, tokens: &[u32]) {
+        self.images.push(image);
+        self.starts.push(self.tokens.len());
+        self.tokens.extend(tokens);
+    }
+
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The image of a sample, as an index into the data set's images.
+    pub fn image(&self, sample: usize) -> usize {
+        self.images[sample]
+    }
+
+    /// The encoded caption of a sample.
+    pub fn tokens(&self, sample: usize) -> &[u32] {
+        let end = self.starts.get(sample + 1).copied();
+        &self.tokens[self.starts[sample]..end.unwrap_or(self.tokens.len())]
+    }
+
+    /// The distinct images, in order of first use.
+    pub fn images(&self) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let images = self.images.iter().copied();
+        images.filter(|&image| seen.insert(image)).collect()
+    }
+
+    /// T of the longest encoded caption.
+    pub fn longest(&self) -> usize {
+        let lengths = (0..self.len()).map(|sample| self.tokens(sample).len());
+        lengths.max().unwrap_or(0)
+    }
+
+    /// The samples of all but these images, unreadable ones say.
+    pub fn without(&self, images: &BTreeSet<usize>) -> Self {
+        let mut kept = Samples::default();
+        for sample in 0..self.len() {
+            if !images.contains(&self.image(sample)) {
+                kept.push(self.image(sample), self.tokens(sample));
+            }
+        }
+        kept
+    }
+}

@@ -1,0 +1,154 @@
+//! Words and their ids.
+
+use crate::error::{Error, Result};
+use crate::files;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+pub const PAD: u32 = 0;
+pub const SOS: u32 = 1;
+pub const UNK: u32 = 2;
+pub const EOS: u32 = 3;
+const SPECIALS: [&str; 4] = ["<pad>", "<sos>", "<unk>", "<eos>"];
+
+/// Splits a caption as torchtext's `basic_english`: lower-case; `'` gets one space before and two
+/// after; `"` is removed; `. , ( ) ! ?` get spaces around; `;`, `:` and `<br />` become a space; then
+/// at white space.
+pub fn tokenize(text: &str) -> Vec<String> {
+    let text = text.to_lowercase().replace('"', "").replace("<br />", " ");
+    let mut spaced = String::with_capacity(2 * text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '.' | ',' | '(' | ')' | '!' | '?' => spaced.extend([' ', c, ' ']),
+            ';' | ':' => spaced.push(' '),
+            _ => spaced.push(c),
+        }
+    }
+    spaced
+        .split(is_space)
+        .filter(|w| !w.is_empty())
+        .map(str::to_string)
+        .collect()
+}
+
+/// What Python's `str.split` splits at: Unicode's white space and four ASCII separators.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// V words. Ids 0..3 are `<pad> <sos> <unk> <eos>`, the others follow by descending count, ties by code
+/// point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    words: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// The vocabulary of all words of `captions`.
+    pub fn build<'a>(captions: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for word in captions.into_iter().flat_map(tokenize) {
+            *counts.entry(word).or_default() += 1;
+        }
+        // A caption that spells out a special means that special.
+        counts.retain(|word, _| !SPECIALS.contains(&&**word));
+        let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
+        counts.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
+        let specials = SPECIALS.map(str::to_string).into_iter();
+        let words = specials.chain(counts.into_iter().map(|(word, _)| word));
+        Vocabulary::index(words.collect())
+    }
+
+    /// The vocabulary of exactly these words, in this order.
+    ///
+    /// # Errors
+    /// When the first four are not the specials, a word occurs twice, or is empty or has white space in it.
+    pub fn from_words(words: Vec<String>) -> Result<Self> {
+        if !words.iter().take(4).eq(SPECIALS.iter()) {
+            let expected = SPECIALS.join(" ");
+            return Err(Error::Config(format!(
+                "a vocabulary starts with {expected}"
+            )));
+        }
+        if let Some(id) = words
+            .iter()
+            .position(|w| w.is_empty() || w.contains(is_space))
+        {
+            return Err(Error::Config(format!(
+                "word {id} is empty or has a space in it"
+            )));
+        }
+        let vocabulary = Vocabulary::index(words);
+        let twice = (vocabulary.words.iter().zip(0u32..)).find(|(w, id)| vocabulary.ids[*w] != *id);
+        match twice {
+            Some((word, _)) => Err(Error::Config(format!("word '{word}' occurs twice"))),
+            None => Ok(vocabulary),
+        }
+    }
+
+    fn index(words: Vec<String>) -> Self {
+        let ids = words.iter().cloned().zip(0..).collect();
+        Vocabulary { words, ids }
+    }
+
+    /// V, specials included.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// All words by id.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// The word's id; `UNK` when it is unknown.
+    pub fn id(&self, word: &str) -> u32 {
+        self.ids.get(word).copied().unwrap_or(UNK)
+    }
+
+    /// The word of an id; `<unk>` when there is none.
+    pub fn word(&self, id: u32) -> &str {
+        let word = self.words.get(id as usize);
+        word.map_or(SPECIALS[UNK as usize], String::as_str)
+    }
+
+    /// `<sos> w1 … wn <eos>`.
+    pub fn encode(&self, caption: &str) -> Vec<u32> {
+        let words = tokenize(caption).into_iter().map(|word| self.id(&word));
+        std::iter::once(SOS).chain(words).chain([EOS]).collect()
+    }
+
+    /// The words up to the first `<eos>`, joined by spaces, `<sos>` and `<pad>` left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let ids = ids.iter().take_while(|&&id| id != EOS);
+        let words = ids.filter(|&&id| id != PAD && id != SOS);
+        let words: Vec<&str> = words.map(|&id| self.word(id)).collect();
+        words.join(" ")
+    }
+
+    /// Writes one word a line. The file appears whole or not at all.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let text = self.words.join("\n") + "\n";
+        files::write_atomically(path, |file| {
+            file.write_all(text.as_bytes()).map_err(Error::io(path))
+        })
+    }
+
+    /// Reads what `save` wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a vocabulary (see `from_words`).
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let words = text.lines().map(str::to_string).collect();
+        Vocabulary::from_words(words).map_err(|e| Error::file(path, e.to_string()))
+    }
+}
