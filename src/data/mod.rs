@@ -3,7 +3,11 @@
 //! Nothing here holds state between epochs: a sample is a pure function of (seed, epoch, index), and an
 //! epoch's batches of (seed, epoch), whatever the number of threads.
 
+pub mod augment;
 pub mod flickr8k;
+pub mod image;
+pub mod random;
+pub mod resize;
 pub mod samples;
 pub mod statistics;
 pub mod vocabulary;

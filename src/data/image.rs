@@ -1,0 +1,116 @@
+//! JPEG and PNG files to RGB.
+//!
+//! Colour as Pillow's `convert("RGB")`: gray in all three channels, palettes looked up, alpha dropped
+//! without blending, CMYK converted. Samples of 16 bits keep their high byte. (Pillow does that to colour;
+//! 16-bit gray it saturates at 255, which loses the picture.) EXIF orientation is ignored, as training
+//! pipelines do.
+
+use super::resize::resize;
+use crate::error::{Error, Result};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::io::Cursor;
+use std::path::Path;
+
+/// Larger images are refused before they are decoded: a small file can claim to be huge.
+const MAX_PIXELS: u64 = 1 << 26;
+/// The widest pixel is four samples of 16 bits.
+const MAX_BYTES: u64 = 8 * MAX_PIXELS;
+
+/// An image in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb {
+    pub width: usize,
+    pub height: usize,
+    /// (H, W, 3), row by row from the top.
+    pub pixels: Vec<u8>,
+}
+
+/// Decodes an image and brings it to (S, S, 3).
+///
+/// # Errors
+/// As `decode`.
+pub fn load(path: &Path, size: usize) -> Result<Rgb> {
+    Ok(resize(&decode(path)?, size, size))
+}
+
+/// Decodes a JPEG or PNG file.
+///
+/// # Errors
+/// When the file cannot be read, is neither JPEG nor PNG, is damaged or cut short, or has more than 2^26
+/// pixels. The error names the file.
+pub fn decode(path: &Path) -> Result<Rgb> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    decode_bytes(&bytes).map_err(|message| Error::file(path, message))
+}
+
+fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
+    let format = match image::guess_format(bytes) {
+        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
+        _ => return Err("neither a JPEG nor a PNG image".to_string()),
+    };
+    // The decoder fills what is missing with gray and says nothing.
+    if format == ImageFormat::Jpeg && !reaches_end_of_image(bytes) {
+        return Err("this JPEG is truncated: it has no end-of-image marker".to_string());
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(describe)?;
+    let (width, height) = decoder.dimensions();
+    match u64::from(width) * u64::from(height) {
+        0 => return Err(format!("the image has {width} x {height} pixels")),
+        pixels if pixels > MAX_PIXELS => {
+            return Err(format!(
+                "the image has {width} x {height} pixels; the limit is {MAX_PIXELS} in all"
+            ));
+        }
+        _ => {}
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(describe)?;
+    let pixels = match image.color().bytes_per_pixel() / image.color().channel_count() {
+        1 => image.into_rgb8().into_raw(),
+        _ => {
+            let wide = image.into_rgb16().into_raw();
+            wide.into_iter().map(|sample| (sample >> 8) as u8).collect()
+        }
+    };
+    Ok(Rgb {
+        width: width as usize,
+        height: height as usize,
+        pixels,
+    })
+}
+
+fn describe(error: ImageError) -> String {
+    match error {
+        ImageError::Limits(error) => {
+            format!("{error} (the limit is {MAX_PIXELS} pixels, {MAX_BYTES} bytes)")
+        }
+        error => format!("cannot be decoded: {error}"),
+    }
+}
+
+/// Walks a JPEG's segments and entropy-coded data up to the end-of-image marker (ITU-T T.81, annex B).
+fn reaches_end_of_image(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(start) = rest.iter().position(|&byte| byte == 0xFF) {
+        rest = &rest[start + 1..];
+        match rest.first() {
+            // Fill byte before a marker: the next round starts at it.
+            Some(0xFF) => {}
+            Some(0xD9) => return true,
+            // A coded 0xFF, TEM, restarts and start of image stand alone.
+            Some(0x00 | 0x01 | 0xD0..=0xD8) => rest = &rest[1..],
+            Some(_) => {
+                let Some(&[high, low]) = rest.get(1..3).and_then(|l| l.first_chunk()) else {
+                    return false;
+                };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(1 + length..).unwrap_or_default();
+            }
+            None => return false,
+        }
+    }
+    false
+}

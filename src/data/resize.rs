@@ -1,0 +1,113 @@
+//! Bilinear antialiased resizing of u8 images, equal to Pillow's `resize(..., BILINEAR)` bit for bit.
+//!
+//! Output i of n, over m inputs, is the mean of the inputs around c = (i + 1/2) m/n under a triangle of
+//! half width max(1, m/n). Two passes, horizontal then vertical, each rounded to u8; weights are fixed-point
+//! numbers of 22 bits. Source: Pillow, `src/libImaging/Resample.c`. From Pillow 13 on, images that shrink
+//! more in height than in width go through the passes in the other order there: the published runs are older.
+//!
+//! Tried: fast_image_resize 6.1, 0.28 ms a photo instead of 0.78 (decoding it takes 2.4). Its weights have
+//! fewer bits: one value in six is off by one.
+
+use super::image::Rgb;
+
+/// 32 bits less 8 for the pixel and 2 for the sum's overshoot and sign.
+const PRECISION: u32 = 22;
+
+/// `image` at another size.
+pub fn resize(image: &Rgb, width: usize, height: usize) -> Rgb {
+    let pixels = horizontal(image, &Taps::new(image.width, width));
+    let pixels = vertical(&pixels, 3 * width, &Taps::new(image.height, height));
+    Rgb {
+        width,
+        height,
+        pixels,
+    }
+}
+
+/// For each output, the first input under the triangle and the weights from there on.
+struct Taps {
+    starts: Vec<usize>,
+    /// Output i has `weights[ends[i - 1]..ends[i]]`.
+    ends: Vec<usize>,
+    weights: Vec<i32>,
+}
+
+impl Taps {
+    fn new(inputs: usize, outputs: usize) -> Self {
+        let scale = inputs as f64 / outputs as f64;
+        let support = scale.max(1.0);
+        let mut taps = Taps {
+            starts: Vec::with_capacity(outputs),
+            ends: Vec::with_capacity(outputs),
+            weights: Vec::new(),
+        };
+        for output in 0..outputs {
+            let center = (output as f64 + 0.5) * scale;
+            // A conversion to usize rounds towards zero and takes what is negative to 0.
+            let start = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(inputs);
+            let triangle = |input: usize| {
+                let distance = (input as f64 - center + 0.5) * (1.0 / support);
+                (1.0 - distance.abs()).max(0.0)
+            };
+            let mut sum = 0.0;
+            (start..end).for_each(|input| sum += triangle(input));
+            let fixed = |input| (0.5 + triangle(input) / sum * f64::from(1 << PRECISION)) as i32;
+            taps.weights.extend((start..end).map(fixed));
+            taps.starts.push(start);
+            taps.ends.push(taps.weights.len());
+        }
+        taps
+    }
+
+    /// For each output the first input and the weights.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        let firsts = std::iter::once(&0).chain(&self.ends);
+        let ranges = firsts.zip(&self.ends).map(|(&start, &end)| start..end);
+        let weights = ranges.map(|range| &self.weights[range]);
+        self.starts.iter().copied().zip(weights)
+    }
+}
+
+fn round(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+const HALF: i32 = 1 << (PRECISION - 1);
+
+/// Resizes every row.
+fn horizontal(image: &Rgb, taps: &Taps) -> Vec<u8> {
+    let width = taps.starts.len();
+    let mut resized = vec![0; image.height * width * 3];
+    let rows = image.pixels.chunks_exact(3 * image.width);
+    for (row, resized) in rows.zip(resized.chunks_exact_mut(3 * width)) {
+        for ((start, weights), target) in taps.iter().zip(resized.chunks_exact_mut(3)) {
+            let mut sums = [HALF; 3];
+            for (pixel, &weight) in row[3 * start..].chunks_exact(3).zip(weights) {
+                for (sum, &channel) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(channel) * weight;
+                }
+            }
+            target.copy_from_slice(&sums.map(round));
+        }
+    }
+    resized
+}
+
+/// Resizes every column of an image of `row` bytes a row.
+fn vertical(pixels: &[u8], row: usize, taps: &Taps) -> Vec<u8> {
+    let mut resized = vec![0; taps.starts.len() * row];
+    let mut sums = vec![HALF; row];
+    for ((start, weights), target) in taps.iter().zip(resized.chunks_exact_mut(row)) {
+        sums.fill(HALF);
+        for (values, &weight) in pixels[start * row..].chunks_exact(row).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += i32::from(value) * weight;
+            }
+        }
+        for (target, &sum) in target.iter_mut().zip(&sums) {
+            *target = round(sum);
+        }
+    }
+    resized
+}
