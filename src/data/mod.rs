@@ -4,8 +4,10 @@
 //! epoch's batches of (seed, epoch), whatever the number of threads.
 
 pub mod augment;
+pub mod batches;
 pub mod flickr8k;
 pub mod image;
+pub mod loader;
 pub mod random;
 pub mod resize;
 pub mod samples;

@@ -1,0 +1,155 @@
+//! An epoch as batches of indices and padded captions. No image is touched: training from cached
+//! features needs no more than this, and `loader` adds the pixels.
+
+use super::random::Epoch;
+use super::samples::Samples;
+use super::vocabulary::PAD;
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// In which order an epoch goes through the samples.
+#[derive(Clone, Copy, Debug)]
+pub enum Order {
+    /// That of the split's list.
+    Listed,
+    /// At random, another in every epoch.
+    Shuffled(Epoch),
+}
+
+/// The batches of one epoch. The last may be short.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    samples: Arc<Samples>,
+    order: Arc<[usize]>,
+    size: usize,
+}
+
+impl Batches {
+    /// Batches of `size` samples.
+    ///
+    /// # Errors
+    /// When `size` is 0.
+    pub fn new(samples: &Arc<Samples>, size: usize, order: Order) -> Result<Self> {
+        if size == 0 {
+            return Err(Error::Config("a batch needs at least one sample".into()));
+        }
+        let order = match order {
+            Order::Listed => (0..samples.len()).collect(),
+            Order::Shuffled(epoch) => epoch.permutation(samples.len()).into(),
+        };
+        let samples = samples.clone();
+        Ok(Batches {
+            samples,
+            order,
+            size,
+        })
+    }
+
+    /// How many batches, the short last one included.
+    pub fn len(&self) -> usize {
+        self.order.len().div_ceil(self.size)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Batch `index` of the epoch, which must be below `len`.
+    pub fn get(&self, index: usize) -> Batch {
+        Batch::new(&self.samples, self.samples_of(index).to_vec())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Batch> + '_ {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Every (B, T) of the epoch.
+    pub fn shapes(&self) -> BTreeSet<(usize, usize)> {
+        let shape = |index| {
+            let samples = self.samples_of(index);
+            (samples.len(), longest(&self.samples, samples))
+        };
+        (0..self.len()).map(shape).collect()
+    }
+
+    /// Where in the epoch's order batch `index` lies.
+    pub(super) fn positions(&self, index: usize) -> Range<usize> {
+        let (start, len) = (index.saturating_mul(self.size), self.order.len());
+        start.min(len)..start.saturating_add(self.size).min(len)
+    }
+
+    fn samples_of(&self, index: usize) -> &[usize] {
+        &self.order[self.positions(index)]
+    }
+
+    /// All samples in the epoch's order, batch after batch.
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    pub(super) fn samples(&self) -> &Arc<Samples> {
+        &self.samples
+    }
+}
+
+/// Samples of a step with their captions, padded to the longest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Indices into the samples, B of them.
+    pub samples: Vec<usize>,
+    /// Indices into the data set's images.
+    pub images: Vec<usize>,
+    /// T, the tokens of the longest caption.
+    pub steps: usize,
+    /// (B, T), padded with `PAD`.
+    pub tokens: Vec<u32>,
+}
+
+impl Batch {
+    pub(super) fn new(all: &Samples, samples: Vec<usize>) -> Self {
+        let steps = longest(all, &samples);
+        let mut tokens = vec![PAD; samples.len() * steps];
+        for (row, &sample) in samples.iter().enumerate() {
+            let caption = all.tokens(sample);
+            tokens[row * steps..][..caption.len()].copy_from_slice(caption);
+        }
+        Batch {
+            images: samples.iter().map(|&sample| all.image(sample)).collect(),
+            samples,
+            steps,
+            tokens,
+        }
+    }
+
+    /// B.
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// The captions as (T, B), which is how the decoders read them.
+    pub fn time_major(&self) -> Vec<u32> {
+        let rows = self.len();
+        let tokens = (0..self.steps).flat_map(|t| (0..rows).map(move |b| (t, b)));
+        tokens
+            .map(|(t, b)| self.tokens[b * self.steps + t])
+            .collect()
+    }
+
+    /// Tokens of each caption, specials included, padding not.
+    pub fn lengths(&self) -> Vec<usize> {
+        let rows = (0..self.len()).map(|b| &self.tokens[b * self.steps..][..self.steps]);
+        let length = |row: &[u32]| row.iter().take_while(|&&token| token != PAD).count();
+        rows.map(length).collect()
+    }
+}
+
+fn longest(all: &Samples, samples: &[usize]) -> usize {
+    let lengths = samples.iter().map(|&sample| all.tokens(sample).len());
+    lengths.max().unwrap_or(0)
+}

@@ -1,0 +1,291 @@
+//! Batches and the loader: order, padding, thread counts, bad images, early ends.
+
+mod support;
+
+use showtell::data::batches::{Batch, Batches, Order};
+use showtell::data::flickr8k::{Flickr8k, Split};
+use showtell::data::image::load;
+use showtell::data::loader::{ImageBatch, Loader, LoaderOptions};
+use showtell::data::random::Epoch;
+use showtell::data::samples::{Limits, Samples};
+use showtell::data::vocabulary::{EOS, PAD, SOS, Vocabulary};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use support::Numbers;
+use support::data::{real_data, write_distributed};
+use tempfile::TempDir;
+
+const SEED: u64 = 11;
+
+fn epoch(epoch: u32) -> Epoch {
+    Epoch { seed: SEED, epoch }
+}
+
+/// The made-up set with noise for images, and its training samples.
+fn dataset() -> (TempDir, Arc<Samples>, Arc<[PathBuf]>) {
+    let directory = TempDir::new().unwrap();
+    write_distributed(directory.path());
+    let images = directory.path().join("Images");
+    fs::create_dir(&images).unwrap();
+    let mut numbers = Numbers::new(1);
+    for (i, name) in ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.png"]
+        .iter()
+        .enumerate()
+    {
+        let (width, height) = (20 + 3 * i as u32, 30 - i as u32);
+        let noise = image::RgbImage::from_fn(width, height, |_, _| {
+            image::Rgb([0; 3].map(|_: i32| numbers.below(256) as u8))
+        });
+        noise.save(images.join(name)).unwrap();
+    }
+    let dataset = Flickr8k::open(directory.path()).unwrap();
+    let vocabulary = Vocabulary::build(dataset.all_captions());
+    let samples = Samples::new(&dataset, Split::Train, &vocabulary, Limits::default());
+    (directory, Arc::new(samples), dataset.image_paths().unwrap())
+}
+
+fn options(threads: usize) -> LoaderOptions {
+    LoaderOptions {
+        size: 16,
+        threads,
+        ..LoaderOptions::default()
+    }
+}
+
+#[test]
+fn an_epoch_visits_every_sample_once_in_an_order_of_its_own() {
+    let n = 30_000;
+    let samples = Arc::new(Samples::of_images(0..n));
+    let order = |epoch| -> Vec<usize> {
+        let batches = Batches::new(&samples, 128, Order::Shuffled(epoch)).unwrap();
+        assert_eq!(batches.len(), 235);
+        assert_eq!(batches.get(234).len(), 48);
+        batches.iter().flat_map(|batch| batch.samples).collect()
+    };
+    let first = order(epoch(0));
+    let mut sorted = first.clone();
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..n));
+    assert_eq!(first, order(epoch(0)));
+    let same = |other: &[usize]| first.iter().zip(other).filter(|(a, b)| a == b).count();
+    // Coincidences of two random orders: about Poisson with mean 1.
+    assert!(same(&order(epoch(1))) < 12);
+    let other = Epoch {
+        seed: SEED + 1,
+        epoch: 0,
+    };
+    assert!(same(&order(other)) < 12);
+    assert_eq!(
+        Batches::new(&samples, 32, Order::Listed).unwrap().len(),
+        938
+    );
+    assert!(Batches::new(&samples, 0, Order::Listed).is_err());
+}
+
+/// All 24 orders of 4 occur about equally often: χ² with 23 degrees of freedom stays below its 1 - 1e-5
+/// quantile, 62.
+#[test]
+fn the_shuffle_is_uniform() {
+    let mut counts = std::collections::BTreeMap::new();
+    let epochs = 24_000;
+    for e in 0..epochs {
+        *counts.entry(epoch(e).permutation(4)).or_insert(0u32) += 1;
+    }
+    assert_eq!(counts.len(), 24);
+    let expected = f64::from(epochs) / 24.0;
+    let chi2: f64 = counts
+        .values()
+        .map(|&c| (f64::from(c) - expected).powi(2) / expected)
+        .sum();
+    assert!(chi2 < 62.0, "{chi2}");
+}
+
+#[test]
+fn captions_are_padded_to_the_longest_of_the_batch() {
+    let (_directory, samples, _) = dataset();
+    let batches = Batches::new(&samples, 3, Order::Listed).unwrap();
+    assert_eq!(batches.len(), 3);
+    for (index, batch) in batches.iter().enumerate() {
+        let lengths: Vec<usize> = batch
+            .samples
+            .iter()
+            .map(|&s| samples.tokens(s).len())
+            .collect();
+        assert_eq!(batch.lengths(), lengths);
+        assert_eq!(batch.steps, *lengths.iter().max().unwrap());
+        let time_major = batch.time_major();
+        for (b, &sample) in batch.samples.iter().enumerate() {
+            assert_eq!(sample, 3 * index + b);
+            assert_eq!(batch.images[b], samples.image(sample));
+            let row = &batch.tokens[b * batch.steps..][..batch.steps];
+            let (caption, padding) = row.split_at(lengths[b]);
+            assert_eq!(caption, samples.tokens(sample));
+            assert_eq!((caption[0], caption[lengths[b] - 1]), (SOS, EOS));
+            assert!(padding.iter().all(|&id| id == PAD));
+            for t in 0..batch.steps {
+                assert_eq!(time_major[t * batch.len() + b], row[t]);
+            }
+        }
+    }
+    let shapes = batches.iter().map(|b| (b.len(), b.steps)).collect();
+    assert_eq!(batches.shapes(), shapes);
+}
+
+#[test]
+fn images_alone_have_no_steps() {
+    let samples = Arc::new(Samples::of_images([4, 2, 7]));
+    let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
+    let expected = Batch {
+        samples: vec![2],
+        images: vec![7],
+        steps: 0,
+        tokens: vec![],
+    };
+    assert_eq!(batches.get(1), expected);
+    assert!(batches.get(0).time_major().is_empty());
+}
+
+fn load_all(threads: usize, prefetch: usize, augment: Option<Epoch>) -> Vec<ImageBatch> {
+    let (_directory, samples, paths) = dataset();
+    let batches = Batches::new(&samples, 3, Order::Shuffled(epoch(5))).unwrap();
+    let options = LoaderOptions {
+        prefetch,
+        augment,
+        ..options(threads)
+    };
+    let loader = Loader::new(batches, paths, options).unwrap();
+    loader.map(Result::unwrap).collect()
+}
+
+#[test]
+fn batches_do_not_depend_on_the_number_of_threads() {
+    let one = load_all(1, 0, Some(epoch(5)));
+    assert_eq!(one.len(), 3);
+    for (threads, prefetch) in [(2, 1), (3, 0), (7, 9), (0, usize::MAX)] {
+        assert!(
+            one == load_all(threads, prefetch, Some(epoch(5))),
+            "{threads} threads"
+        );
+    }
+    let other = load_all(2, 2, Some(epoch(6)));
+    assert_eq!(one[0].batch, other[0].batch);
+    assert!(one[0].pixels != other[0].pixels);
+}
+
+#[test]
+fn pixels_are_those_of_the_batchs_images() {
+    let (_directory, samples, paths) = dataset();
+    let batches = Batches::new(&samples, 5, Order::Listed).unwrap();
+    let loader = Loader::new(batches.clone(), paths.clone(), options(2)).unwrap();
+    for (index, loaded) in loader.enumerate() {
+        let loaded = loaded.unwrap();
+        assert_eq!(loaded.batch, batches.get(index));
+        for (&image, pixels) in loaded
+            .batch
+            .images
+            .iter()
+            .zip(loaded.pixels.chunks(16 * 16 * 3))
+        {
+            assert_eq!(pixels, load(&paths[image], 16).unwrap().pixels);
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_image_ends_the_epoch_with_an_error_that_names_it() {
+    let (directory, samples, paths) = dataset();
+    let bad = directory.path().join("Images/a.jpg");
+    let bytes = fs::read(&bad).unwrap();
+    fs::write(&bad, &bytes[..bytes.len() / 2]).unwrap();
+    let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
+    for threads in [1, 4] {
+        let mut loader = Loader::new(batches.clone(), paths.clone(), options(threads)).unwrap();
+        assert_eq!(loader.next().unwrap().unwrap().batch.samples, [0, 1]);
+        let error = loader.next().unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("a.jpg") && error.contains("truncated"),
+            "{error}"
+        );
+        assert!(loader.next().is_none());
+    }
+}
+
+#[test]
+fn bad_images_can_be_skipped() {
+    let (directory, samples, paths) = dataset();
+    fs::remove_file(directory.path().join("Images/a.jpg")).unwrap();
+    let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
+    let options = LoaderOptions {
+        skip_bad_images: true,
+        ..options(3)
+    };
+    let mut loader = Loader::new(batches, paths, options).unwrap();
+    // b.jpg has three captions, then a.jpg five: the second batch keeps one sample, the others none.
+    let loaded: Vec<ImageBatch> = loader.by_ref().map(Result::unwrap).collect();
+    let kept: Vec<&[usize]> = loaded.iter().map(|l| &*l.batch.samples).collect();
+    assert_eq!(kept, [&[0, 1][..], &[2]]);
+    assert_eq!(loaded[1].pixels.len(), 16 * 16 * 3);
+    assert_eq!(loaded[1].batch.steps, samples.tokens(2).len());
+    let [skipped] = loader.skipped() else {
+        panic!("{:?}", loader.skipped());
+    };
+    assert_eq!(skipped.image, 0);
+    assert!(skipped.error.to_string().contains("a.jpg"));
+}
+
+#[test]
+fn a_loader_dropped_early_ends_its_threads() {
+    let (_directory, samples, paths) = dataset();
+    let batches = Batches::new(&samples, 1, Order::Listed).unwrap();
+    for taken in 0..4 {
+        let mut loader = Loader::new(batches.clone(), paths.clone(), options(3)).unwrap();
+        for _ in 0..taken {
+            loader.next().unwrap().unwrap();
+        }
+        drop(loader);
+        // Every thread held a clone of the paths.
+        assert_eq!(Arc::strong_count(&paths), 1);
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_errors() {
+    let (_directory, samples, paths) = dataset();
+    let batches = Batches::new(&samples, 1, Order::Listed).unwrap();
+    let no_size = LoaderOptions {
+        size: 0,
+        ..options(1)
+    };
+    assert!(Loader::new(batches.clone(), paths.clone(), no_size).is_err());
+    let few = paths[..1].into();
+    let error = Loader::new(batches, few, options(1))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("image 1 has no path"), "{error}");
+    let empty = Batches::new(&Arc::new(Samples::default()), 4, Order::Listed).unwrap();
+    assert_eq!(Loader::new(empty, paths, options(2)).unwrap().count(), 0);
+}
+
+#[test]
+fn real_photos_load() {
+    let Some(data) = real_data("flickr8k-mini") else {
+        return;
+    };
+    let dataset = Flickr8k::open(data).unwrap();
+    dataset.require_images(Split::Train).unwrap();
+    let samples = Arc::new(Samples::of_images(
+        dataset.split(Split::Test).iter().copied(),
+    ));
+    let batches = Batches::new(&samples, 8, Order::Listed).unwrap();
+    let loader = Loader::new(
+        batches,
+        dataset.image_paths().unwrap(),
+        LoaderOptions::default(),
+    );
+    let sizes: Vec<usize> = (loader.unwrap())
+        .map(|loaded| loaded.unwrap().pixels.len() / (256 * 256 * 3))
+        .collect();
+    assert_eq!(sizes, [8, 7]);
+}
