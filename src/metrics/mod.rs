@@ -1,1 +1,3 @@
-//! metrics
+//! How good captions are.
+
+pub mod bleu;
