@@ -1,0 +1,88 @@
+//! `showtell data`: what a data set contains.
+
+use crate::data::flickr8k::Flickr8k;
+use crate::data::statistics::{Lengths, Statistics};
+use anyhow::Result;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Width of the longest bar of a histogram.
+const BAR: usize = 50;
+
+/// Counts images, captions and words. Reads no image.
+#[derive(Debug, clap::Args)]
+pub struct StatsArgs {
+    /// The data set: Flickr8k as distributed, or Images/ with captions.txt
+    dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn stats(args: StatsArgs) -> Result<()> {
+    let dataset = Flickr8k::open(&args.dir)?;
+    for warning in dataset.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let statistics = Statistics::new(&dataset);
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&statistics)? + "\n",
+        false => table(&statistics)?,
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn table(statistics: &Statistics) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let row = |text: &mut String, name: &str, images, captions, tokens| {
+        writeln!(text, "{name:14}{images:>8}{captions:>10}{tokens:>10}")
+    };
+    writeln!(
+        text,
+        "{:14}{:>8}{:>10}{:>10}",
+        "", "images", "captions", "tokens"
+    )?;
+    for split in &statistics.splits {
+        row(
+            &mut text,
+            &split.name,
+            split.images,
+            split.captions,
+            split.tokens,
+        )?;
+    }
+    let (images, captions) = (statistics.images, statistics.captions);
+    row(&mut text, "all", images, captions, statistics.tokens)?;
+    writeln!(text, "\nmissing images: {}", statistics.missing.len())?;
+    for name in &statistics.missing {
+        writeln!(text, "  {name}")?;
+    }
+    let vocabulary = &statistics.vocabulary;
+    writeln!(text, "\nvocabulary, with 4 specials")?;
+    writeln!(
+        text,
+        "  all captions (attend)          {:>6}",
+        vocabulary.all_captions
+    )?;
+    writeln!(
+        text,
+        "  training captions (show-tell)  {:>6}",
+        vocabulary.train_captions
+    )?;
+    histogram(&mut text, &statistics.lengths)?;
+    Ok(text)
+}
+
+fn histogram(text: &mut String, lengths: &Lengths) -> std::fmt::Result {
+    let (mean, max) = (lengths.mean, lengths.max);
+    writeln!(text, "\ntokens a caption: mean {mean:.2}, max {max}")?;
+    let most = lengths.histogram.iter().copied().max().unwrap_or(0).max(1);
+    let first = lengths.histogram.iter().position(|&n| n > 0).unwrap_or(0);
+    for (length, &count) in lengths.histogram.iter().enumerate().skip(first) {
+        let bar = "#".repeat((count * BAR).div_ceil(most));
+        writeln!(text, "{length:4}{count:8}  {bar}")?;
+    }
+    Ok(())
+}
