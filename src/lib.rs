@@ -10,6 +10,7 @@ pub mod data;
 pub mod decode;
 pub mod device;
 mod error;
+pub mod files;
 pub mod metrics;
 pub mod nn;
 pub mod ops;

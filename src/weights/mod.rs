@@ -1,1 +1,155 @@
-//! weights
+//! Weight files: memory-mapped tensors by name, in safetensors.
+//!
+//! What a file holds is decided by its content, never by its name. Everything a file says is checked
+//! against its size when it is opened, so that reading a tensor afterwards cannot fail for its bytes;
+//! nothing is ever allocated or executed on a file's word.
+
+pub mod layout;
+pub mod safetensors;
+mod stored;
+pub mod torchvision;
+
+pub use stored::{StoredTensor, StoredType};
+
+use crate::error::{Error, Result};
+use crate::files;
+use memmap2::Mmap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use stored::Entry;
+
+#[cfg(target_endian = "big")]
+compile_error!("weight files are little-endian and are used without conversion");
+
+/// An opened weight file.
+///
+/// The file must not be changed while it is open (see [`files::map`]).
+pub struct WeightFile {
+    path: PathBuf,
+    map: Mmap,
+    format: Format,
+    metadata: BTreeMap<String, String>,
+    /// In file order.
+    entries: Vec<Entry>,
+    by_name: HashMap<String, usize>,
+}
+
+/// How a weight file is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// <https://huggingface.co/docs/safetensors>
+    Safetensors,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Format::Safetensors => "safetensors",
+        })
+    }
+}
+
+/// What a format's reader finds: the tensors, each checked to lie inside the file.
+struct Contents {
+    metadata: BTreeMap<String, String>,
+    entries: Vec<Entry>,
+}
+
+/// What is wrong with a file's content; the caller knows which file.
+type Checked<T> = std::result::Result<T, String>;
+
+impl WeightFile {
+    /// Opens a file and checks all that it says about its tensors.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is of no known format, is truncated, or contradicts itself.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let map = files::map(&path)?;
+        let in_file = |message: String| Error::file(&path, message);
+        let format = recognise(&map).map_err(in_file)?;
+        let read = match format {
+            Format::Safetensors => safetensors::read,
+        };
+        let contents = read(&map).map_err(in_file)?;
+        let mut by_name = HashMap::with_capacity(contents.entries.len());
+        for (i, entry) in contents.entries.iter().enumerate() {
+            if by_name.insert(entry.name.clone(), i).is_some() {
+                let message = format!("holds tensor \"{}\" twice", entry.name);
+                return Err(Error::file(&path, message));
+            }
+        }
+        Ok(WeightFile {
+            path,
+            map,
+            format,
+            metadata: contents.metadata,
+            entries: contents.entries,
+            by_name,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The file's own notes.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// All tensors, in file order.
+    pub fn tensors(&self) -> impl Iterator<Item = StoredTensor<'_>> {
+        self.entries.iter().map(|entry| self.stored(entry))
+    }
+
+    pub fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let &i = self.by_name.get(name)?;
+        Some(self.stored(&self.entries[i]))
+    }
+
+    /// The tensor called `name`, which must have this shape.
+    ///
+    /// # Errors
+    /// When there is none, or it has another shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
+        let Some(tensor) = self.find(name) else {
+            return Err(self.error(format!("has no tensor \"{name}\" of shape {shape:?}")));
+        };
+        tensor.check_shape(shape)?;
+        Ok(tensor)
+    }
+
+    fn stored<'a>(&'a self, entry: &'a Entry) -> StoredTensor<'a> {
+        StoredTensor { file: self, entry }
+    }
+
+    fn error(&self, message: impl Into<String>) -> Error {
+        Error::file(&self.path, message)
+    }
+}
+
+impl std::fmt::Debug for WeightFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (path, tensors) = (self.path.display(), self.entries.len());
+        write!(f, "{path} ({}, {tensors} tensors)", self.format)
+    }
+}
+
+/// Tells the format by the first bytes.
+fn recognise(bytes: &[u8]) -> Checked<Format> {
+    if bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{') {
+        Ok(Format::Safetensors)
+    } else {
+        Err(format!(
+            "is no weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
+             '{{')",
+            bytes.len(),
+            &bytes[..bytes.len().min(9)],
+        ))
+    }
+}

@@ -1,0 +1,251 @@
+//! The safetensors format: eight bytes that say how long the header is, the header in JSON, the tensors.
+//!
+//! The header maps each name to `{"dtype", "shape", "data_offsets": [begin, end]}`, the offsets counting
+//! from the header's end, and `__metadata__` to strings. The tensors follow each other without gaps and
+//! end where the file ends. Source: <https://huggingface.co/docs/safetensors#format>.
+//! Parsed here and not by the `safetensors` crate because its errors name neither tensor nor numbers.
+
+use super::stored::{Entry, StoredType};
+use super::{Checked, Contents};
+use crate::error::{Error, Result};
+use crate::files;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Bytes before the header.
+pub(super) const LENGTH_BYTES: usize = 8;
+
+/// The longest header that the format allows.
+const LONGEST_HEADER: usize = 100_000_000;
+
+const METADATA: &str = "__metadata__";
+
+/// Finds the tensors of a file.
+pub(super) fn read(bytes: &[u8]) -> Checked<Contents> {
+    let (header, data_start) = split_header(bytes)?;
+    let header: Header = serde_json::from_slice(header)
+        .map_err(|error| format!("has an unreadable header: {error}"))?;
+    let mut metadata = BTreeMap::new();
+    let mut tensors = Vec::with_capacity(header.0.len());
+    for (name, value) in header.0 {
+        if name == METADATA {
+            metadata = serde_json::from_value(value)
+                .map_err(|error| format!("has unreadable metadata in its header: {error}"))?;
+        } else {
+            let about: About = serde_json::from_value(value).map_err(|error| {
+                format!("has an unreadable entry for tensor \"{name}\": {error}")
+            })?;
+            tensors.push((name, about));
+        }
+    }
+    tensors.sort_by_key(|(_, about)| about.data_offsets);
+    check_offsets(&tensors, bytes.len() - data_start)?;
+    let place = |(name, about): (String, About)| {
+        let dtype = parse_type(&name, &about.dtype)?;
+        let [begin, end] = about.data_offsets;
+        Entry::dense(
+            name,
+            dtype,
+            about.shape,
+            data_start + begin..data_start + end,
+        )
+    };
+    let entries = tensors.into_iter().map(place).collect::<Checked<_>>()?;
+    Ok(Contents { metadata, entries })
+}
+
+/// The header's bytes, and where the tensors begin.
+fn split_header(bytes: &[u8]) -> Checked<(&[u8], usize)> {
+    let length = bytes
+        .first_chunk()
+        .map_or(0, |&length| u64::from_le_bytes(length));
+    let rest = &bytes[LENGTH_BYTES.min(bytes.len())..];
+    let fits = usize::try_from(length).ok().filter(|&n| n <= rest.len());
+    let Some(length) = fits else {
+        return Err(format!(
+            "is truncated or no safetensors file: its header should take {length} bytes, {} are left",
+            rest.len()
+        ));
+    };
+    if length > LONGEST_HEADER {
+        return Err(format!(
+            "has a header of {length} bytes, longer than the {LONGEST_HEADER} that safetensors allows"
+        ));
+    }
+    Ok((&rest[..length], LENGTH_BYTES + length))
+}
+
+/// Checks that the tensors, sorted by offset, follow each other and end with the file.
+fn check_offsets(tensors: &[(String, About)], data_bytes: usize) -> Checked<()> {
+    let mut at = 0;
+    for (name, about) in tensors {
+        let [begin, end] = about.data_offsets;
+        if begin != at || end < begin {
+            return Err(format!(
+                "tensor \"{name}\" has offsets {begin}..{end}, expected to begin at {at}: tensors should \
+                 follow each other without gaps or overlaps"
+            ));
+        }
+        if end > data_bytes {
+            return Err(format!(
+                "is truncated: tensor \"{name}\" ends at byte {end} of the data, {data_bytes} are there"
+            ));
+        }
+        at = end;
+    }
+    if at != data_bytes {
+        return Err(format!(
+            "has {} bytes after its last tensor, expected none",
+            data_bytes - at
+        ));
+    }
+    Ok(())
+}
+
+/// A tensor's entry in the header.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct About {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
+}
+
+/// The header's entries, kept in order and unmerged so that a name given twice is noticed.
+struct Header(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an object that maps names to tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// The format's names of element types.
+const TYPES: [(&str, StoredType); 13] = [
+    ("F64", StoredType::F64),
+    ("F32", StoredType::F32),
+    ("F16", StoredType::F16),
+    ("BF16", StoredType::Bf16),
+    ("I64", StoredType::I64),
+    ("I32", StoredType::I32),
+    ("I16", StoredType::I16),
+    ("I8", StoredType::I8),
+    ("U64", StoredType::U64),
+    ("U32", StoredType::U32),
+    ("U16", StoredType::U16),
+    ("U8", StoredType::U8),
+    ("BOOL", StoredType::Bool),
+];
+
+fn parse_type(tensor: &str, name: &str) -> Checked<StoredType> {
+    let known = TYPES.iter().find(|(known, _)| *known == name);
+    known.map(|&(_, dtype)| dtype).ok_or_else(|| {
+        let expected = TYPES.map(|(name, _)| name).join(", ");
+        format!("tensor \"{tensor}\" has element type \"{name}\", expected one of {expected}")
+    })
+}
+
+fn type_name(dtype: StoredType) -> &'static str {
+    let known = TYPES.iter().find(|(_, known)| *known == dtype);
+    known.expect("the table lists every type").0
+}
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    pub name: String,
+    pub dtype: StoredType,
+    pub shape: Vec<usize>,
+}
+
+impl Spec {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bytes()
+    }
+}
+
+/// Writes a file as a whole ([`files::write_atomically`]), one tensor in memory at a time.
+///
+/// `content(i)` gives the bytes of `specs[i]`, row-major; it is called once for each, in file order:
+/// wide element types first, so that every tensor lies aligned, otherwise as given.
+///
+/// # Errors
+/// When a name occurs twice, a content's size contradicts its shape, or the file cannot be written.
+pub fn write<'a>(
+    path: impl AsRef<Path>,
+    metadata: &BTreeMap<String, String>,
+    specs: &[Spec],
+    mut content: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let mut order: Vec<usize> = (0..specs.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(specs[i].dtype.bytes()));
+    let header = header(metadata, order.iter().map(|&i| &specs[i]))
+        .map_err(|message| Error::file(path, message))?;
+    files::write_atomically(path, |writer| {
+        let length = (header.len() as u64).to_le_bytes();
+        writer.write_all(&length).map_err(Error::io(path))?;
+        writer.write_all(&header).map_err(Error::io(path))?;
+        for i in order {
+            let bytes = content(i)?;
+            let (spec, found) = (&specs[i], bytes.len());
+            if found != spec.bytes() {
+                let (name, expected) = (&spec.name, spec.bytes());
+                let message =
+                    format!("tensor \"{name}\" should have {expected} bytes, has {found}");
+                return Err(Error::file(path, message));
+            }
+            writer.write_all(&bytes).map_err(Error::io(path))?;
+        }
+        Ok(())
+    })
+}
+
+/// The header of a file that holds these tensors in this order, padded so that they begin aligned.
+fn header<'a>(
+    metadata: &BTreeMap<String, String>,
+    specs: impl Iterator<Item = &'a Spec>,
+) -> Checked<Vec<u8>> {
+    let value = |value: serde_json::Result<serde_json::Value>| value.map_err(|e| e.to_string());
+    let mut entries = serde_json::Map::new();
+    if !metadata.is_empty() {
+        entries.insert(METADATA.into(), value(serde_json::to_value(metadata))?);
+    }
+    let mut at = 0;
+    for spec in specs {
+        let about = About {
+            dtype: type_name(spec.dtype).into(),
+            shape: spec.shape.clone(),
+            data_offsets: [at, at + spec.bytes()],
+        };
+        at += spec.bytes();
+        let about = value(serde_json::to_value(about))?;
+        if spec.name == METADATA || entries.insert(spec.name.clone(), about).is_some() {
+            return Err(format!("cannot hold tensor \"{}\" twice", spec.name));
+        }
+    }
+    let mut header = serde_json::to_vec(&entries).map_err(|error| error.to_string())?;
+    header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
+    Ok(header)
+}

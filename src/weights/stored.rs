@@ -1,0 +1,208 @@
+//! A tensor inside a weight file: where its bytes are, and what they are as numbers.
+
+use super::{Checked, WeightFile};
+use crate::error::Result;
+use crate::tensor::{DType, Element};
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Element types that weight files hold. Only some of them are numbers to compute with ([`DType`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredType {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+impl StoredType {
+    pub const fn bytes(self) -> usize {
+        match self {
+            StoredType::F64 | StoredType::I64 | StoredType::U64 => 8,
+            StoredType::F32 | StoredType::I32 | StoredType::U32 => 4,
+            StoredType::F16 | StoredType::Bf16 | StoredType::I16 | StoredType::U16 => 2,
+            StoredType::I8 | StoredType::U8 | StoredType::Bool => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for StoredType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            StoredType::F64 => "f64",
+            StoredType::F32 => "f32",
+            StoredType::F16 => "f16",
+            StoredType::Bf16 => "bf16",
+            StoredType::I64 => "i64",
+            StoredType::I32 => "i32",
+            StoredType::I16 => "i16",
+            StoredType::I8 => "i8",
+            StoredType::U64 => "u64",
+            StoredType::U32 => "u32",
+            StoredType::U16 => "u16",
+            StoredType::U8 => "u8",
+            StoredType::Bool => "bool",
+        })
+    }
+}
+
+impl From<DType> for StoredType {
+    fn from(dtype: DType) -> Self {
+        match dtype {
+            DType::F32 => StoredType::F32,
+            DType::F64 => StoredType::F64,
+            DType::Bf16 => StoredType::Bf16,
+            DType::F16 => StoredType::F16,
+            DType::U32 => StoredType::U32,
+            DType::U8 => StoredType::U8,
+        }
+    }
+}
+
+/// A tensor's name, type, shape and place; made only by checks that it lies inside the file.
+pub(super) struct Entry {
+    pub name: String,
+    dtype: StoredType,
+    shape: Vec<usize>,
+    /// The file's bytes from the first element to the end of the last.
+    range: Range<usize>,
+}
+
+impl Entry {
+    /// A row-major tensor over exactly these bytes of the file.
+    pub fn dense(
+        name: String,
+        dtype: StoredType,
+        shape: Vec<usize>,
+        range: Range<usize>,
+    ) -> Checked<Self> {
+        let needs = size_in_bytes(&name, dtype, &shape)?;
+        if range.len() != needs {
+            let has = range.len();
+            return Err(format!(
+                "tensor \"{name}\" of {dtype}{shape:?} needs {needs} bytes, has {has}"
+            ));
+        }
+        Ok(Entry {
+            name,
+            dtype,
+            shape,
+            range,
+        })
+    }
+}
+
+fn size_in_bytes(name: &str, dtype: StoredType, shape: &[usize]) -> Checked<usize> {
+    let size = shape
+        .iter()
+        .try_fold(dtype.bytes(), |size, &extent| size.checked_mul(extent));
+    size.ok_or_else(|| format!("tensor \"{name}\" has an impossible shape {shape:?}"))
+}
+
+/// A tensor of an open [`WeightFile`].
+#[derive(Clone, Copy)]
+pub struct StoredTensor<'a> {
+    pub(super) file: &'a WeightFile,
+    pub(super) entry: &'a Entry,
+}
+
+impl<'a> StoredTensor<'a> {
+    pub fn name(&self) -> &'a str {
+        &self.entry.name
+    }
+
+    pub fn dtype(&self) -> StoredType {
+        self.entry.dtype
+    }
+
+    pub fn shape(&self) -> &'a [usize] {
+        &self.entry.shape
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.entry.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements' bytes, row-major.
+    pub fn bytes(&self) -> Cow<'a, [u8]> {
+        Cow::Borrowed(&self.file.map[self.entry.range.clone()])
+    }
+
+    /// The elements, which must be of type `T`; borrowed from the file where alignment permits.
+    ///
+    /// # Errors
+    /// When the tensor holds another type.
+    pub fn values<T: Element>(&self) -> Result<Cow<'a, [T]>> {
+        if self.dtype() != T::DTYPE.into() {
+            return Err(self.refuse_type(&T::DTYPE.to_string()));
+        }
+        Ok(cast(self.bytes()))
+    }
+
+    /// The elements as f32: borrowed if they are, converted from f16, bf16 or f64 (rounded to nearest).
+    ///
+    /// # Errors
+    /// When the tensor holds no floats.
+    pub fn floats(&self) -> Result<Cow<'a, [f32]>> {
+        let bytes = self.bytes();
+        Ok(match self.dtype() {
+            StoredType::F32 => cast(bytes),
+            StoredType::F16 => convert(bytes, |x: f16| x.to_f32()),
+            StoredType::Bf16 => convert(bytes, |x: bf16| x.to_f32()),
+            StoredType::F64 => convert(bytes, |x: f64| x as f32),
+            _ => return Err(self.refuse_type("floats (f32, f16, bf16 or f64)")),
+        })
+    }
+
+    /// # Errors
+    /// When the tensor has another shape; the message names file, tensor, expected and found.
+    pub(super) fn check_shape(&self, expected: &[usize]) -> Result<()> {
+        if self.shape() == expected {
+            return Ok(());
+        }
+        let (name, found) = (self.name(), self.shape());
+        let message = format!("tensor \"{name}\" should have shape {expected:?}, has {found:?}");
+        Err(self.file.error(message))
+    }
+
+    fn refuse_type(&self, expected: &str) -> crate::error::Error {
+        let (name, found) = (self.name(), self.dtype());
+        let message = format!("tensor \"{name}\" should hold {expected}, holds {found}");
+        self.file.error(message)
+    }
+}
+
+impl std::fmt::Debug for StoredTensor<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}{:?}", self.name(), self.dtype(), self.shape())
+    }
+}
+
+/// Bytes as numbers: in place when they lie aligned, otherwise copied.
+fn cast<T: Element>(bytes: Cow<'_, [u8]>) -> Cow<'_, [T]> {
+    if let Cow::Borrowed(bytes) = bytes
+        && let Ok(values) = bytemuck::try_cast_slice(bytes)
+    {
+        return Cow::Borrowed(values);
+    }
+    Cow::Owned(bytemuck::pod_collect_to_vec(&bytes))
+}
+
+fn convert<'a, T: Element>(bytes: Cow<'_, [u8]>, to_f32: impl Fn(T) -> f32) -> Cow<'a, [f32]> {
+    cast(bytes).iter().map(|&x| to_f32(x)).collect()
+}
