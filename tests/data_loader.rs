@@ -227,8 +227,9 @@ fn bad_images_can_be_skipped() {
     assert_eq!(kept, [&[0, 1][..], &[2]]);
     assert_eq!(loaded[1].pixels.len(), 16 * 16 * 3);
     assert_eq!(loaded[1].batch.steps, samples.tokens(2).len());
-    let [skipped] = loader.skipped() else {
-        panic!("{:?}", loader.skipped());
+    let skipped = loader.take_skipped();
+    let [skipped] = &skipped[..] else {
+        panic!("{skipped:?}");
     };
     assert_eq!(skipped.image, 0);
     assert!(skipped.error.to_string().contains("a.jpg"));

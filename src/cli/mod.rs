@@ -1,13 +1,20 @@
 //! The command line: one file per subcommand.
+//!
+//! Results go to stdout, progress and warnings to stderr. Exit status 0, 1 for a failure, 2 for wrong usage.
 
+mod caption;
 mod data;
+mod device;
+mod eval;
+mod progress;
+mod train;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// An image-captioning engine.
+/// Trains image captioners and lets them speak.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "showtell", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -15,25 +22,43 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at a data set
+    Train(Box<train::TrainArgs>),
+    Eval(eval::EvalArgs),
+    Caption(caption::CaptionArgs),
+    /// Looks at data sets
     #[command(subcommand)]
-    Data(Data),
+    Data(DataCommand),
 }
 
 #[derive(Subcommand)]
-enum Data {
+enum DataCommand {
+    /// Counts images, captions, words and lengths; needs no images
     Stats(data::StatsArgs),
 }
 
+/// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Data(Data::Stats(args)) => data::stats(args),
+        Command::Train(args) => train::train(*args),
+        Command::Eval(args) => eval::eval(args),
+        Command::Caption(args) => caption::caption(args),
+        Command::Data(DataCommand::Stats(args)) => data::stats(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("showtell: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever read our output has gone: no reason to complain.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }

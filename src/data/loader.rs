@@ -133,9 +133,9 @@ impl Loader {
         self.batches.is_empty()
     }
 
-    /// The images left out so far, each once, in the order met. Empty unless `skip_bad_images`.
-    pub fn skipped(&self) -> &[SkippedImage] {
-        &self.skipped
+    /// Gives up the images left out so far, each once, in the order met. Empty unless `skip_bad_images`.
+    pub fn take_skipped(&mut self) -> Vec<SkippedImage> {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Lets the workers prepare the first `batches` batches.

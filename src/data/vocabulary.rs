@@ -6,10 +6,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-pub const PAD: u32 = 0;
-pub const SOS: u32 = 1;
-pub const UNK: u32 = 2;
-pub const EOS: u32 = 3;
+pub use crate::nn::captions::{EOS, PAD, SOS, UNK};
+
 const SPECIALS: [&str; 4] = ["<pad>", "<sos>", "<unk>", "<eos>"];
 
 /// Splits a caption as torchtext's `basic_english`: lower-case; `'` gets one space before and two

@@ -1,6 +1,5 @@
 //! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
 
-use super::LONGEST;
 use crate::error::Result;
 use crate::nn::captions::{EOS, SOS};
 use crate::nn::decoder::Decoder;
@@ -18,12 +17,14 @@ pub struct Sentence {
 }
 
 /// The sentence for each of the images with these features, (B, D) or (B, C, D). Recurrent states and words stay
-/// on the device; the chosen ids are read back once a word to see who has finished.
+/// on the device; the chosen ids are read back once a word to see who has finished. A sentence is cut after
+/// `longest` tokens, `<sos>` counted ([`super::LONGEST`] in the published runs).
 pub fn greedy(
     ctx: &Context,
     params: &Params,
     decoder: &Decoder,
     features: &Tensor,
+    longest: usize,
 ) -> Result<Vec<Sentence>> {
     let batch = features.shape().dims()[0];
     let mut ids = ctx.empty([batch, 1], DType::U32)?;
@@ -31,7 +32,7 @@ pub fn greedy(
     let mut generation = decoder.start(ctx, params, features)?;
     let mut sentences = vec![Sentence::default(); batch];
     let mut finished = vec![false; batch];
-    let limit = LONGEST - usize::from(!decoder.predicts_start());
+    let limit = longest - usize::from(!decoder.predicts_start());
     for position in 0..limit {
         top_k::forward(ctx, &generation.logits, &mut ids, &mut log_probabilities)?;
         let chosen = ids.to_vec::<u32>()?;

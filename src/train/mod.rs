@@ -1,1 +1,42 @@
-//! train
+//! Training: recipes, steps, schedules, validation, records, checkpoints. Knows no terminal: what
+//! happens is told to an [`Observer`].
+
+pub mod checkpoint;
+pub mod config;
+pub mod evaluate;
+pub mod features;
+pub mod log;
+pub mod optimiser;
+pub mod run;
+pub mod schedule;
+pub mod step_memory;
+pub mod trainer;
+
+/// Something that takes long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Encoding the training images, counted in images.
+    Features,
+    /// An epoch by number, from 1, counted in steps.
+    Epoch(usize),
+    /// Encoding the validation images, counted in images.
+    ValidationFeatures,
+    /// Losses of the validation split, counted in batches.
+    Validation,
+    /// Captions of the validation images, counted in images.
+    Captions,
+}
+
+/// Is told what training does.
+pub trait Observer {
+    /// A stage of so many parts begins.
+    fn begin(&mut self, stage: Stage, parts: usize);
+    /// So many parts of the stage are done.
+    fn progress(&mut self, done: usize);
+    /// The stage is over.
+    fn end(&mut self);
+    /// A step of the current epoch was taken, with a batch of this many samples.
+    fn step(&mut self, record: &log::StepRecord, samples: usize);
+    fn epoch(&mut self, record: &log::EpochRecord);
+    fn warn(&mut self, message: &str);
+}

@@ -1,0 +1,187 @@
+//! `showtell eval`: losses, BLEU and captions of a split.
+
+use super::device::DeviceArgs;
+use super::progress::Progress;
+use crate::data::flickr8k::{Flickr8k, Split};
+use crate::data::loader::LoaderOptions;
+use crate::data::samples::{Limits, Samples};
+use crate::error::Error;
+use crate::files;
+use crate::train::evaluate::{BATCH, Captioned, Evaluator};
+use crate::train::features::Features;
+use crate::train::run::{Engine, RunDirectory};
+use crate::train::{Observer, Stage};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Evaluates a run's best checkpoint: losses, BLEU, captions
+#[derive(Args)]
+pub struct EvalArgs {
+    /// Folder of the run
+    #[arg(long, value_name = "RUN")]
+    run: PathBuf,
+    /// Data set: a folder in Flickr8k's layout
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// train, dev, test, or test+unlisted: every image in neither train nor dev
+    #[arg(long, default_value = "test")]
+    split: Split,
+    /// File for the captions [default: captions-SPLIT.txt, or .json, in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Go on without images that cannot be read
+    #[arg(long)]
+    skip_bad_images: bool,
+    /// Print the result, and write the captions, as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// What an evaluation finds. BLEU is 0 to 1.
+#[derive(Serialize)]
+struct Evaluation {
+    split: String,
+    images: usize,
+    samples: usize,
+    loss: f64,
+    ce: f64,
+    bleu_corpus: [f64; 4],
+    bleu_sentence_mean: [f64; 4],
+    distinct_captions: usize,
+    captions: PathBuf,
+}
+
+pub fn eval(args: EvalArgs) -> Result<()> {
+    let run = RunDirectory::open(&args.run)?;
+    let device = args.device.open()?;
+    let engine = Engine::open(&run, &device)?;
+    let dataset = Flickr8k::open(&args.data)?;
+    let mut progress = Progress::new();
+    for warning in dataset.warnings() {
+        progress.warn(&warning);
+    }
+    if !args.skip_bad_images {
+        dataset.require_images(args.split)?;
+    }
+    let samples = Samples::new(&dataset, args.split, &engine.vocabulary, Limits::default());
+    let images = samples.images();
+    if images.is_empty() {
+        anyhow::bail!(
+            "the split {} of {} is empty",
+            args.split,
+            args.data.display()
+        );
+    }
+    let options = LoaderOptions {
+        size: engine.config.image_size,
+        threads: args.device.loader_threads(),
+        skip_bad_images: args.skip_bad_images,
+        ..LoaderOptions::default()
+    };
+    let Engine {
+        ctx,
+        params,
+        captioner,
+        vocabulary,
+        ..
+    } = &engine;
+    progress.begin(Stage::ValidationFeatures, images.len());
+    let done = |done| progress.progress(done);
+    let (features, skipped) =
+        Features::compute(ctx, params, captioner, &dataset, &images, options, done)?;
+    progress.end();
+    for image in &skipped {
+        progress.warn(&format!("left out: {}", image.error));
+    }
+    let missing = skipped.iter().map(|skipped| skipped.image).collect();
+    let samples = Arc::new(samples.without(&missing));
+    let evaluator = Evaluator {
+        ctx,
+        params,
+        captioner,
+        vocabulary,
+        dataset: &dataset,
+        features: &features,
+    };
+    progress.begin(Stage::Validation, samples.len().div_ceil(BATCH));
+    let losses = evaluator.losses(&samples, |done| progress.progress(done))?;
+    progress.end();
+    let images = samples.images();
+    progress.begin(Stage::Captions, images.len());
+    let captions = evaluator.captions(&images, |done| progress.progress(done))?;
+    progress.end();
+    let ending = if args.json { "json" } else { "txt" };
+    let default = args.run.join(format!("captions-{}.{ending}", args.split));
+    let evaluation = Evaluation {
+        split: args.split.to_string(),
+        images: images.len(),
+        samples: samples.len(),
+        loss: losses.loss,
+        ce: losses.ce,
+        bleu_corpus: evaluator.bleu(&captions),
+        bleu_sentence_mean: evaluator.sentence_bleu(&captions),
+        distinct_captions: distinct(&captions),
+        captions: args.out.clone().unwrap_or(default),
+    };
+    write_captions(&evaluation, &captions, args.json)?;
+    print(&evaluation, args.json)
+}
+
+fn distinct(captions: &[Captioned]) -> usize {
+    let sentences = captions.iter().map(|captioned| &captioned.caption);
+    sentences.collect::<std::collections::HashSet<_>>().len()
+}
+
+fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -> Result<()> {
+    let path = &evaluation.captions;
+    let text = match json {
+        true => serde_json::to_string_pretty(captions)? + "\n",
+        false => captions
+            .iter()
+            .map(|captioned| format!("{}\t{}\n", captioned.file, captioned.caption))
+            .collect(),
+    };
+    files::write_atomically(path, |file| {
+        file.write_all(text.as_bytes()).map_err(Error::io(path))
+    })?;
+    Ok(())
+}
+
+fn print(evaluation: &Evaluation, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(evaluation)?)?;
+        return Ok(());
+    }
+    let percent = |bleu: [f64; 4]| bleu.map(|b| format!("{:.1}", 100.0 * b)).join(" / ");
+    let e = evaluation;
+    writeln!(
+        out,
+        "{}: {} images, {} captions",
+        e.split, e.images, e.samples
+    )?;
+    writeln!(out, "loss {:.4}, cross-entropy {:.4}", e.loss, e.ce)?;
+    writeln!(
+        out,
+        "BLEU-1/2/3/4 corpus         {}",
+        percent(e.bleu_corpus)
+    )?;
+    writeln!(
+        out,
+        "BLEU-1/2/3/4 sentence mean  {}",
+        percent(e.bleu_sentence_mean)
+    )?;
+    writeln!(
+        out,
+        "{} distinct captions, written to {}",
+        e.distinct_captions,
+        e.captions.display()
+    )?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
+
+use crate::train::log::{EpochRecord, StepRecord};
+use crate::train::{Observer, Stage};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Time between plain lines.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+pub struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    stage: Option<Stage>,
+    parts: usize,
+    done: usize,
+    /// Samples trained on in this stage.
+    samples: usize,
+    started: Instant,
+    last_line: Instant,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Progress {
+            bar: ProgressBar::hidden(),
+            terminal: std::io::stderr().is_terminal(),
+            stage: None,
+            parts: 0,
+            done: 0,
+            samples: 0,
+            started: Instant::now(),
+            last_line: Instant::now(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self.stage {
+            None => String::new(),
+            Some(Stage::Features) => "encoding training images".into(),
+            Some(Stage::Epoch(epoch)) => format!("epoch {epoch}"),
+            Some(Stage::ValidationFeatures) => "encoding images".into(),
+            Some(Stage::Validation) => "losses".into(),
+            Some(Stage::Captions) => "captions".into(),
+        }
+    }
+
+    /// Shows where the stage is, with a note behind it.
+    fn show(&mut self, note: String) {
+        if self.terminal {
+            self.bar.set_position(self.done as u64);
+            self.bar.set_message(note);
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let (done, parts) = (self.done, self.parts);
+            eprintln!("{}: {done}/{parts} {note}", self.name());
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn begin(&mut self, stage: Stage, parts: usize) {
+        (self.stage, self.parts) = (Some(stage), parts);
+        (self.done, self.samples, self.started) = (0, 0, Instant::now());
+        if self.terminal {
+            let template = "{prefix:>25} {bar:30} {pos}/{len} {msg} {eta} left";
+            let style = ProgressStyle::with_template(template);
+            self.bar = ProgressBar::new(parts as u64);
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar
+                .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar.set_prefix(self.name());
+        }
+    }
+
+    fn progress(&mut self, done: usize) {
+        self.done = done;
+        self.show(String::new());
+    }
+
+    fn end(&mut self) {
+        self.bar.finish_and_clear();
+        self.stage = None;
+    }
+
+    fn step(&mut self, record: &StepRecord, samples: usize) {
+        self.done += 1;
+        self.samples += samples;
+        let rate = self.samples as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        self.show(format!("loss {:.3}, {rate:.1} images/s", record.loss));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let EpochRecord {
+            epoch,
+            train_loss,
+            seconds,
+            ..
+        } = record;
+        let mut line = format!("epoch {epoch}: training loss {train_loss:.4}");
+        if let Some(v) = &record.validation {
+            let [b1, b2, b3, b4] = v.bleu.map(|b| 100.0 * b);
+            line += &format!(
+                ", validation loss {:.4}, BLEU {b1:.1} {b2:.1} {b3:.1} {b4:.1}",
+                v.validation_loss
+            );
+        }
+        eprintln!("{line}, {seconds:.1} s");
+    }
+
+    fn warn(&mut self, message: &str) {
+        self.bar
+            .suspend(|| eprintln!("showtell: warning: {message}"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Checkpoints: one safetensors file with weights, optimiser and position, under PyTorch's names and in
+//! its layouts, so that weights move both ways.
+//!
+//! Parameters and buffers have the reference's names; the optimiser's state has theirs behind
+//! `optimizer.exp_avg.` and the like. The metadata holds the format version, the position, and where a frozen
+//! encoder that is not in the file came from.
+
+use super::optimiser::Optimiser;
+use super::schedule::Plateau;
+use crate::error::{Error, Result};
+use crate::nn::params::{Id, Params};
+use crate::weights::safetensors::{self, Spec};
+use crate::weights::{StoredType, WeightFile};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Raised when a file written before can no longer be read.
+pub const FORMAT_VERSION: u32 = 1;
+
+const VERSION_KEY: &str = "showtell.format";
+const POSITION_KEY: &str = "showtell.position";
+const ENCODER_KEY: &str = "showtell.encoder";
+const STATE_PREFIX: &str = "optimizer.";
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// Epochs completed.
+    pub epoch: usize,
+    /// Steps taken in the epoch that is under way.
+    pub epoch_step: usize,
+    /// Steps taken in all.
+    pub step: u64,
+    pub schedule: Plateau,
+    /// Steps since the optimiser's state was last reset.
+    pub optimiser_steps: u64,
+    /// Sums of loss and cross-entropy over the steps of the epoch under way.
+    pub epoch_sums: [f64; 2],
+}
+
+/// The file that a frozen encoder was read from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderSource {
+    pub path: PathBuf,
+    /// Of the whole file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Writes a checkpoint. The tensors of an encoder that `source` stands for are left out.
+pub fn save(
+    path: &Path,
+    params: &Params,
+    optimiser: &Optimiser,
+    position: &Position,
+    source: Option<&EncoderSource>,
+) -> Result<()> {
+    let text =
+        |value: serde_json::Result<String>| value.map_err(|e| Error::file(path, e.to_string()));
+    let mut metadata = BTreeMap::from([
+        (VERSION_KEY.to_string(), FORMAT_VERSION.to_string()),
+        (
+            POSITION_KEY.to_string(),
+            text(serde_json::to_string(position))?,
+        ),
+    ]);
+    if let Some(source) = source {
+        metadata.insert(ENCODER_KEY.into(), text(serde_json::to_string(source))?);
+    }
+    let stored: Vec<Id> = params
+        .ids()
+        .filter(|&id| params.is_trained(id) || source.is_none())
+        .collect();
+    let trained: Vec<Id> = params.ids().filter(|&id| params.is_trained(id)).collect();
+    let spec = |prefix: &str, id: Id| Spec {
+        name: format!("{prefix}{}", params.name(id)),
+        dtype: StoredType::F32,
+        shape: params.shape(id).to_vec(),
+    };
+    let mut specs: Vec<Spec> = stored.iter().map(|&id| spec("", id)).collect();
+    for name in optimiser.state_names() {
+        let prefix = format!("{STATE_PREFIX}{name}.");
+        specs.extend(trained.iter().map(|&id| spec(&prefix, id)));
+    }
+    safetensors::write(path, &metadata, &specs, |i| {
+        let values = match i.checked_sub(stored.len()) {
+            None => params.export(stored[i])?,
+            Some(i) => {
+                let (arena, id) = (i / trained.len(), trained[i % trained.len()]);
+                params.read(id, &params.slice_of(id, &optimiser.state()[arena])?)?
+            }
+        };
+        Ok(Cow::Owned(bytemuck::cast_slice(&values).to_vec()))
+    })
+}
+
+/// An opened checkpoint.
+pub struct Checkpoint {
+    file: WeightFile,
+    pub position: Position,
+    /// Where the encoder is, when it is not in the file.
+    pub encoder: Option<EncoderSource>,
+}
+
+impl Checkpoint {
+    /// # Errors
+    /// When the file is not a checkpoint, or one of another format version.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = WeightFile::open(path)?;
+        let metadata = file.metadata();
+        let version = metadata.get(VERSION_KEY).ok_or_else(|| {
+            let message = "these are weights, not a checkpoint: no position of a run in it";
+            Error::file(path, message)
+        })?;
+        if *version != FORMAT_VERSION.to_string() {
+            let message = format!(
+                "checkpoint of format version {version}; this showtell reads version \
+                 {FORMAT_VERSION}: use the showtell that wrote it"
+            );
+            return Err(Error::file(path, message));
+        }
+        let damaged = |e: serde_json::Error| Error::file(path, format!("damaged position: {e}"));
+        let position = metadata.get(POSITION_KEY).map_or("", String::as_str);
+        let position = serde_json::from_str(position).map_err(damaged)?;
+        let encoder = metadata
+            .get(ENCODER_KEY)
+            .map(|text| serde_json::from_str(text));
+        let encoder = encoder.transpose().map_err(damaged)?;
+        Ok(Checkpoint {
+            file,
+            position,
+            encoder,
+        })
+    }
+
+    /// Reads every parameter and buffer; those of a frozen encoder only when they are in the file.
+    pub fn load_weights(&self, params: &Params) -> Result<()> {
+        for id in params.ids() {
+            if params.is_trained(id) || self.encoder.is_none() {
+                let tensor = self.file.tensor(params.name(id), params.shape(id))?;
+                params.import(id, &tensor.floats()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the optimiser's state.
+    pub fn load_optimiser(&self, params: &Params, optimiser: &mut Optimiser) -> Result<()> {
+        for (arena, name) in optimiser.state().iter().zip(optimiser.state_names()) {
+            for id in params.ids().filter(|&id| params.is_trained(id)) {
+                let name = format!("{STATE_PREFIX}{name}.{}", params.name(id));
+                let tensor = self.file.tensor(&name, params.shape(id))?;
+                params.write(id, params.slice_of(id, arena)?, &tensor.floats()?)?;
+            }
+        }
+        optimiser.set_steps(self.position.optimiser_steps);
+        Ok(())
+    }
+}
+
+/// Loads any subset of parameters and buffers by name (`--init`). Gives the names that the model has and
+/// the file has not.
+///
+/// # Errors
+/// When the file has a tensor that the model has not, or one of another shape.
+pub fn load_subset(path: &Path, params: &Params) -> Result<Vec<String>> {
+    let file = WeightFile::open(path)?;
+    for tensor in file.tensors() {
+        let name = tensor.name();
+        if name.ends_with("num_batches_tracked") || name.starts_with(STATE_PREFIX) {
+            continue;
+        }
+        let Some(id) = params.find(name) else {
+            let message = format!(
+                "tensor {name} {:?}: the model has no parameter of that name",
+                tensor.shape()
+            );
+            return Err(Error::file(path, message));
+        };
+        let tensor = file.tensor(name, params.shape(id))?;
+        params.import(id, &tensor.floats()?)?;
+    }
+    let missing = params
+        .ids()
+        .filter(|&id| file.find(params.name(id)).is_none());
+    Ok(missing.map(|id| params.name(id).to_string()).collect())
+}

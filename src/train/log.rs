@@ -1,0 +1,92 @@
+//! A run's records: one JSON object a line, appended as training goes.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A line of `steps.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Steps taken, this one included.
+    pub step: u64,
+    /// What is minimised.
+    pub loss: f32,
+    /// Cross-entropy, mean over tokens.
+    pub ce: f32,
+    /// Norm of all gradients before clipping.
+    pub grad_norm: f32,
+    pub lr: f64,
+    /// Milliseconds the step took, waiting for data included.
+    pub ms: f64,
+}
+
+/// A line of `epochs.jsonl`. Losses are unweighted means over batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// Steps taken up to its end.
+    pub step: u64,
+    pub train_loss: f64,
+    pub train_ce: f64,
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    pub validation: Option<ValidationRecord>,
+    pub lr: f64,
+    pub seconds: f64,
+}
+
+/// What an epoch's validation found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationRecord {
+    pub validation_loss: f64,
+    pub validation_ce: f64,
+    /// Corpus BLEU-1 … BLEU-4, 0 to 1.
+    pub bleu: [f64; 4],
+}
+
+/// A file of records, open for appending.
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Starts an empty log.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        Ok(Log { path, file })
+    }
+
+    /// Goes on with a log.
+    pub fn append(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = file.map_err(Error::io(&path))?;
+        Ok(Log { path, file })
+    }
+
+    /// Writes a record as one line, in one piece.
+    pub fn write(&mut self, record: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(record);
+        let mut line = text.map_err(|e| Error::file(&self.path, e.to_string()))?;
+        line.push('\n');
+        let written = self.file.write_all(line.as_bytes());
+        written.map_err(Error::io(&self.path))
+    }
+}
+
+/// Reads a log back.
+pub fn read<T: for<'a> Deserialize<'a>>(path: impl AsRef<Path>) -> Result<Vec<T>> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(number, line)| {
+            serde_json::from_str(line)
+                .map_err(|e| Error::file(path, format!("line {}: {e}", number + 1)))
+        })
+        .collect()
+}

@@ -1,0 +1,79 @@
+//! The learning rate over a run: lowered at the end of an epoch that did not improve.
+
+use super::config::{Config, Schedule};
+use serde::{Deserialize, Serialize};
+
+/// Where the schedule stands; part of every checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plateau {
+    /// Learning rates of the decoder and of the encoder.
+    pub lr: [f64; 2],
+    /// The best score so far, lower being better; none before the first epoch.
+    pub best: Option<f64>,
+}
+
+/// What the end of an epoch means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The epoch is the best so far.
+    pub improved: bool,
+    /// The rate was lowered: the optimiser's state is to be reset.
+    pub lowered: bool,
+}
+
+impl Plateau {
+    pub fn new(config: &Config) -> Self {
+        Plateau {
+            lr: [config.lr, config.encoder_lr],
+            best: None,
+        }
+    }
+
+    /// Ends epoch number `epoch`, from 1, whose monitored score (lower is better) is `score`.
+    pub fn end_epoch(&mut self, config: &Config, epoch: usize, score: f64) -> Verdict {
+        let improved = self.best.is_none_or(|best| score < best);
+        if improved {
+            self.best = Some(score);
+        }
+        let lowered =
+            !improved && config.schedule == Schedule::Plateau && epoch >= config.schedule_from;
+        if lowered {
+            for lr in &mut self.lr {
+                *lr *= config.schedule_factor;
+            }
+        }
+        Verdict { improved, lowered }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::Model;
+
+    #[test]
+    fn show_tell_lowers_at_every_epoch_that_is_not_strictly_better() {
+        let config = Config::recipe(Model::ShowTell);
+        let mut plateau = Plateau::new(&config);
+        let lowered = |p: &mut Plateau, epoch, score| p.end_epoch(&config, epoch, score).lowered;
+        assert!(!lowered(&mut plateau, 1, 3.0));
+        assert!(lowered(&mut plateau, 2, 3.0), "equal is not better");
+        assert!(!lowered(&mut plateau, 3, 2.9));
+        assert!(lowered(&mut plateau, 4, f64::NAN));
+        assert!((plateau.lr[0] - 0.9 * 0.2 * 0.2).abs() < 1e-15);
+        assert_eq!(plateau.best, Some(2.9));
+    }
+
+    #[test]
+    fn attend_lowers_from_the_eleventh_epoch_on() {
+        let config = Config::recipe(Model::Attend);
+        let mut plateau = Plateau::new(&config);
+        for epoch in 1..=10 {
+            assert!(!plateau.end_epoch(&config, epoch, 3.0).lowered);
+        }
+        let verdict = plateau.end_epoch(&config, 11, 3.0);
+        assert!(verdict.lowered && !verdict.improved);
+        assert!((plateau.lr[0] - 4e-4 * 0.8).abs() < 1e-18);
+        assert!((plateau.lr[1] - 1e-4 * 0.8).abs() < 1e-18);
+    }
+}
