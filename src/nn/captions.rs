@@ -64,3 +64,20 @@ pub struct Losses {
     /// The cross-entropy in it.
     pub cross_entropy: Tensor,
 }
+
+/// Recurrent state of a batch of images while words are generated: (L, B, H) each for show-tell, (B, H) for
+/// attend.
+pub struct State {
+    pub h: Tensor,
+    pub c: Tensor,
+}
+
+impl State {
+    /// Room for a state like this one.
+    pub fn empty_like(&self, ctx: &Context) -> Result<State> {
+        Ok(State {
+            h: ctx.empty(self.h.shape(), self.h.dtype())?,
+            c: ctx.empty(self.c.shape(), self.c.dtype())?,
+        })
+    }
+}

@@ -1,9 +1,9 @@
 //! Either decoder behind one face: training passes, and generation a word at a time.
 
 use super::attend::{self, Attend};
-use super::captions::{Captions, Losses, Noise, SOS};
+use super::captions::{Captions, Losses, Noise, SOS, State};
 use super::params::Params;
-use super::show_tell::{self, ShowTell};
+use super::show_tell::ShowTell;
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -16,17 +16,15 @@ pub enum Decoder {
 
 /// A batch of captions that is being generated: the state between two words.
 pub struct Generation {
-    memory: Memory,
+    /// What attend looks at.
+    image: Option<attend::Image>,
+    /// They change places at every word.
+    state: State,
+    next: State,
     /// (B, V), for the next token.
     pub logits: Tensor,
     /// Attention (B, P) under which those logits came out; attend only.
     pub alpha: Option<Tensor>,
-}
-
-/// Current and next recurrent state; they change places at every word.
-enum Memory {
-    ShowTell(show_tell::State, show_tell::State),
-    Attend(attend::Image, attend::State, attend::State),
 }
 
 impl Decoder {
@@ -93,13 +91,10 @@ impl Decoder {
         match self {
             Decoder::ShowTell(model) => {
                 let state = model.start(ctx, params, features, &mut logits)?;
-                let room = |like: &Tensor| ctx.empty(like.shape(), dtype);
-                let next = show_tell::State {
-                    h: room(&state.h)?,
-                    c: room(&state.c)?,
-                };
                 Ok(Generation {
-                    memory: Memory::ShowTell(state, next),
+                    image: None,
+                    next: state.empty_like(ctx)?,
+                    state,
                     logits,
                     alpha: None,
                 })
@@ -107,14 +102,11 @@ impl Decoder {
             Decoder::Attend(model) => {
                 let image = model.look(ctx, params, features)?;
                 let state = model.start(ctx, params, &image)?;
-                let room = |like: &Tensor| ctx.empty(like.shape(), dtype);
-                let next = attend::State {
-                    h: room(&state.h)?,
-                    c: room(&state.c)?,
-                };
                 let positions = model.config().mix.positions();
                 let mut generation = Generation {
-                    memory: Memory::Attend(image, state, next),
+                    image: Some(image),
+                    next: state.empty_like(ctx)?,
+                    state,
                     logits,
                     alpha: Some(ctx.empty([batch, positions], dtype)?),
                 };
@@ -135,22 +127,20 @@ impl Decoder {
         generation: &mut Generation,
     ) -> Result<()> {
         let Generation {
-            memory,
+            image,
+            state,
+            next,
             logits,
             alpha,
         } = generation;
-        ctx.scope(|| match (self, memory, alpha) {
-            (Decoder::ShowTell(model), Memory::ShowTell(state, next), _) => {
-                model.step(ctx, params, words, state, next, logits)?;
-                std::mem::swap(state, next);
-                Ok(())
-            }
-            (Decoder::Attend(model), Memory::Attend(image, state, next), Some(alpha)) => {
-                model.step(ctx, params, image, words, state, next, logits, alpha)?;
-                std::mem::swap(state, next);
-                Ok(())
+        ctx.scope(|| match (self, image, alpha) {
+            (Decoder::ShowTell(model), ..) => model.step(ctx, params, words, state, next, logits),
+            (Decoder::Attend(model), Some(image), Some(alpha)) => {
+                model.step(ctx, params, image, words, state, next, logits, alpha)
             }
             _ => unreachable!("a generation is continued by the decoder that started it"),
-        })
+        })?;
+        std::mem::swap(state, next);
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! x_0 = W_fc f + b_fc, x_t = dropout(embedding(w_{t-1})) for t = 1 … T-1; an LSTM of L layers runs over x;
 //! logits_t = W_out h_t + b_out predicts w_t, `<sos>` included. f (B, D) are pooled encoder features.
 
-use super::captions::{Captions, Losses, Noise, PAD};
+use super::captions::{Captions, Losses, Noise, PAD, State};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
 use crate::ops::linear::{self, Gradients};
@@ -46,12 +46,6 @@ pub struct Activations {
     noise: Option<Noise>,
     /// (T, B, V); rows padded.
     pub logits: Tensor,
-}
-
-/// Recurrent state of a batch of images while words are generated: (L, B, H) each.
-pub struct State {
-    pub h: Tensor,
-    pub c: Tensor,
 }
 
 impl ShowTell {
@@ -288,10 +282,7 @@ impl ShowTell {
         };
         fill::zero(ctx, &mut zero.h)?;
         fill::zero(ctx, &mut zero.c)?;
-        let mut next = State {
-            h: ctx.empty(shape, dtype)?,
-            c: ctx.empty(shape, dtype)?,
-        };
+        let mut next = zero.empty_like(ctx)?;
         self.advance(ctx, params, &x, &zero, &mut next, logits)?;
         Ok(next)
     }

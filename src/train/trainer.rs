@@ -82,14 +82,14 @@ impl<'a> Trainer<'a> {
             Arc::new(samples)
         };
         let training = samples(Split::Train, limits);
-        if training.len() == 0 {
+        if training.is_empty() {
             let message = "the training list names no image that has a caption";
             return Err(Error::Config(message.into()));
         }
         let validation = config
             .validate
             .then(|| samples(Split::Dev, Limits::default()));
-        let validation = validation.filter(|samples| samples.len() > 0);
+        let validation = validation.filter(|samples| !samples.is_empty());
         let optimiser = Optimiser::new(config, &engine.params)?;
         let position = Position {
             epoch: 0,

@@ -13,7 +13,7 @@
 
 mod backward;
 
-use super::captions::{Captions, Noise};
+use super::captions::{Captions, Noise, State};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
 use crate::ops::attention::{self, CellMix};
@@ -95,12 +95,6 @@ pub struct Activations {
     pub alpha: Tensor,
     /// (S, B, V); rows padded.
     pub logits: Tensor,
-}
-
-/// Recurrent state of a batch of images while words are generated: (B, H) each.
-pub struct State {
-    pub h: Tensor,
-    pub c: Tensor,
 }
 
 /// What one step reads (`h`, `c`, and the embedding's half of the product in `gates`) and writes.

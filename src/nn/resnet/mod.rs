@@ -71,7 +71,7 @@ impl Config {
     pub fn channels(&self) -> usize {
         match self.blocks.len() {
             0 => self.width,
-            stages => EXPANSION * self.width << (stages - 1),
+            stages => (EXPANSION * self.width) << (stages - 1),
         }
     }
 

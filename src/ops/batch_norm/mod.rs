@@ -220,7 +220,7 @@ pub fn fold(
     bias: &mut Tensor,
 ) -> Result<()> {
     let k = bias.len();
-    check::that(OP, k > 0 && filter.len() % k == 0, || {
+    check::that(OP, k > 0 && filter.len().is_multiple_of(k), || {
         format!("filter {:?} for {k} biases", filter.shape())
     })?;
     let filter = filter.reshape([k, filter.len() / k])?;

@@ -1,0 +1,347 @@
+//! The engine against PyTorch: small captioners whose first step, ten steps of training and greedy
+//! captions `tests/goldens/make.py` computed in float64, from the same initial weights and images.
+//!
+//! Bounds: logits within 1e-4 of the largest; gradients within 1e-4 by ‖Δ‖ / (‖g‖ + 1e-6 √n), 1e-3 for those that
+//! come through batch-statistics batch-norm; losses within 1e-4, 1e-3 under Adam, which divides
+//! rounding by rounding where gradients vanish.
+
+mod support;
+
+use serde::Deserialize;
+use showtell::decode;
+use showtell::nn::captioner::{Captioner, Input};
+use showtell::nn::captions::{Captions, Noise};
+use showtell::nn::decoder::Decoder;
+use showtell::nn::params::Params;
+use showtell::nn::resnet::Mode;
+use showtell::ops::batch_norm::Momentum;
+use showtell::ops::{pool, preprocess};
+use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::train::optimiser::Optimiser;
+use showtell::train::run::structure;
+use showtell::weights::WeightFile;
+use showtell::{Context, DType, Tensor};
+use std::path::PathBuf;
+use support::{cpu, relative_error};
+
+#[derive(Deserialize)]
+struct Golden {
+    case: Case,
+    trace: Vec<Step>,
+    captions: Vec<Vec<u32>>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    tuned: bool,
+    batch_norm: String,
+    size: usize,
+    limit: usize,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    loss: f64,
+    ce: f64,
+    grad_norm: f64,
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/goldens")
+        .join(name)
+}
+
+fn open(name: &str) -> WeightFile {
+    WeightFile::open(golden(name)).unwrap()
+}
+
+fn floats(file: &WeightFile, name: &str) -> Vec<f32> {
+    file.find(name)
+        .unwrap_or_else(|| panic!("{name}"))
+        .floats()
+        .unwrap()
+        .into_owned()
+}
+
+/// A case with its model, ready for the first step.
+struct Parity {
+    name: String,
+    golden: Golden,
+    file: WeightFile,
+    ctx: Context,
+    captioner: Captioner,
+    params: Params,
+    config: Config,
+    pixels: Tensor,
+    tokens: Vec<u32>,
+    shape: [usize; 2],
+}
+
+impl Parity {
+    fn new(model: Model, case: &str) -> Self {
+        let prefix = match model {
+            Model::ShowTell => "show_tell",
+            Model::Attend => "attend",
+        };
+        let name = format!("{prefix}.{case}");
+        let text = std::fs::read_to_string(golden(&format!("{name}.json"))).unwrap();
+        let golden: Golden = serde_json::from_str(&text).unwrap();
+        let config = Config {
+            encoder_blocks: vec![1, 2, 1, 1],
+            encoder_width: 4,
+            encoder_batch_norm: match &golden.case.batch_norm[..] {
+                "batch" => EncoderBatchNorm::Batch,
+                _ => EncoderBatchNorm::Running,
+            },
+            fine_tune: golden.case.tuned,
+            image_size: golden.case.size,
+            embed: 12,
+            hidden: if model == Model::ShowTell { 16 } else { 14 },
+            attention: 10,
+            dropout: 0.0,
+            embed_dropout: 0.0,
+            lstm_dropout: 0.0,
+            ..Config::recipe(model)
+        };
+        let ctx = cpu();
+        let init = open(&format!("{prefix}.init.safetensors"));
+        let vocabulary = init.find("embedding.weight").unwrap().shape()[0];
+        let (mut captioner, declare) = Captioner::declare(&structure(&config, vocabulary)).unwrap();
+        let params = declare.build(ctx.device(), DType::F32).unwrap();
+        for id in params.ids() {
+            let tensor = init.tensor(params.name(id), params.shape(id)).unwrap();
+            params.import(id, &tensor.floats().unwrap()).unwrap();
+        }
+        captioner.prepare(&ctx, &params).unwrap();
+        let batch = open(&format!("batch{}.safetensors", config.image_size));
+        let images = batch.find("images").unwrap();
+        let shape: [usize; 4] = images.shape().try_into().unwrap();
+        let pixels = images.values::<u8>().unwrap();
+        let pixels = Tensor::from_slice(ctx.device(), shape, &pixels).unwrap();
+        let stored = batch.find("tokens").unwrap();
+        let [n, t] = stored.shape().try_into().unwrap();
+        let rows = stored.values::<u32>().unwrap();
+        let tokens = (0..n * t).map(|i| rows[i % n * t + i / n]).collect();
+        let file = open(&format!("{name}.safetensors"));
+        let shape = [t, n];
+        Parity {
+            name,
+            golden,
+            file,
+            ctx,
+            captioner,
+            params,
+            config,
+            pixels,
+            tokens,
+            shape,
+        }
+    }
+
+    fn batch_statistics(&self) -> bool {
+        self.config.encoder_batch_norm == EncoderBatchNorm::Batch
+    }
+
+    fn captions(&self) -> Captions {
+        let [steps, batch] = self.shape;
+        Captions::upload(&self.ctx, steps, batch, &self.tokens).unwrap()
+    }
+
+    /// The encoder's map in inference mode, for attend; show-tell's is pooled at once.
+    fn check_features(&self) {
+        let Decoder::Attend(_) = self.captioner.decoder else {
+            return;
+        };
+        let features = self
+            .captioner
+            .features(&self.ctx, &self.params, &self.pixels)
+            .unwrap();
+        let [n, cells, d] = features.shape().dims().try_into().unwrap();
+        let values = features.to_vec::<f32>().unwrap();
+        let transposed: Vec<f32> = (0..values.len())
+            .map(|i| {
+                let (image, channel, cell) = (i / (d * cells), i / cells % d, i % cells);
+                values[(image * cells + cell) * d + channel]
+            })
+            .collect();
+        assert_eq!(transposed.len(), n * d * cells);
+        let error = relative_error(&transposed, &floats(&self.file, "features"));
+        assert!(error <= 1e-5, "{}: features differ by {error:e}", self.name);
+    }
+
+    /// What the decoder reads in the first training step.
+    fn training_features(&self) -> Tensor {
+        let (ctx, params, captioner) = (&self.ctx, &self.params, &self.captioner);
+        if !self.batch_statistics() {
+            return captioner.features(ctx, params, &self.pixels).unwrap();
+        }
+        let [n, h, w, _] = self.pixels.shape().dims().try_into().unwrap();
+        let mut images = ctx.empty([n, h, w, 3], DType::F32).unwrap();
+        let normalisation = preprocess::Normalisation::IMAGENET;
+        preprocess::forward(ctx, &self.pixels, normalisation, &mut images).unwrap();
+        let encoder = &captioner.encoder;
+        let [p, q] = encoder.config().feature_size([h, w]);
+        let d = encoder.config().channels();
+        let mut map = ctx.empty([n, p, q, d], DType::F32).unwrap();
+        // A momentum of 0 leaves the running statistics alone.
+        let mode = Mode::Batch(Momentum::Fixed(0.0));
+        encoder
+            .forward(ctx, params, mode, &images, &mut map)
+            .unwrap();
+        match captioner.decoder {
+            Decoder::Attend(_) => map.reshape([n, p * q, d]).unwrap(),
+            Decoder::ShowTell(_) => {
+                let mut pooled = ctx.empty([n, d], DType::F32).unwrap();
+                pool::average_forward(ctx, &map, &mut pooled).unwrap();
+                pooled
+            }
+        }
+    }
+
+    fn check_logits(&self) {
+        let (ctx, params) = (&self.ctx, &self.params);
+        let features = self.training_features();
+        let captions = self.captions();
+        let logits = match &self.captioner.decoder {
+            Decoder::ShowTell(model) => {
+                model
+                    .forward(ctx, params, &features, &captions, None)
+                    .unwrap()
+                    .logits
+            }
+            Decoder::Attend(model) => {
+                model
+                    .forward(ctx, params, &features, &captions, None)
+                    .unwrap()
+                    .logits
+            }
+        };
+        let [steps, batch, v] = logits.shape().dims().try_into().unwrap();
+        let values = logits.to_vec::<f32>().unwrap();
+        let expected = floats(&self.file, "logits");
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (i, &expected) in expected.iter().enumerate() {
+            let (b, t, word) = (i / (steps * v), i / v % steps, i % v);
+            let got = values[(t * batch + b) * v + word];
+            let bound = 1e-4 * largest;
+            assert!(
+                (got - expected).abs() <= bound,
+                "{}: logit {i}: {got}, {expected}",
+                self.name
+            );
+        }
+    }
+
+    fn check_gradients(&self) {
+        for id in self.params.ids().filter(|&id| self.params.is_trained(id)) {
+            let name = self.params.name(id);
+            let gradient = self.params.export_gradient(id).unwrap();
+            let expected = floats(&self.file, &format!("grad.{name}"));
+            if name == "full_att.bias" {
+                // Zero in theory: softmax does not see a shift of all scores.
+                assert!(
+                    gradient[0].abs() <= 1e-6,
+                    "{}: {name}: {gradient:?}",
+                    self.name
+                );
+                continue;
+            }
+            let through_statistics =
+                self.batch_statistics() && self.captioner.is_encoder(&self.params, id);
+            let bound = if through_statistics { 1e-3 } else { 1e-4 };
+            let error = relative_error(&gradient, &expected);
+            assert!(
+                error <= bound,
+                "{}: gradient of {name} differs by {error:e}",
+                self.name
+            );
+        }
+    }
+
+    fn close(&self, what: &str, step: usize, got: f32, expected: f64) {
+        let bound = if self.config.model == Model::Attend {
+            1e-3
+        } else {
+            1e-4
+        };
+        let error = (f64::from(got) - expected).abs() / expected;
+        assert!(
+            error <= bound,
+            "{}: {what} of step {step}: {got} for {expected}",
+            self.name
+        );
+    }
+
+    fn check(mut self) {
+        self.check_features();
+        self.check_logits();
+        self.ctx.reset().unwrap();
+        let mut optimiser = Optimiser::new(&self.config, &self.params).unwrap();
+        let lr = [self.config.lr, self.config.encoder_lr];
+        let scalar = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap()[0];
+        for step in 0..self.golden.trace.len() {
+            let (ctx, params) = (&self.ctx, &self.params);
+            {
+                let noise = Some(Noise {
+                    seed: 1,
+                    step: step as u32,
+                });
+                let (input, captions) = (Input::Images(&self.pixels), self.captions());
+                let losses = self
+                    .captioner
+                    .train(ctx, params, input, &captions, noise)
+                    .unwrap();
+                if step == 0 {
+                    self.check_gradients();
+                }
+                optimiser.step(ctx, params, lr).unwrap();
+                let expected = &self.golden.trace[step];
+                self.close("loss", step, scalar(&losses.loss), expected.loss);
+                self.close(
+                    "cross-entropy",
+                    step,
+                    scalar(&losses.cross_entropy),
+                    expected.ce,
+                );
+                self.close(
+                    "gradient norm",
+                    step,
+                    scalar(&optimiser.norm),
+                    expected.grad_norm,
+                );
+            }
+            ctx.reset().unwrap();
+        }
+        self.captioner.prepare(&self.ctx, &self.params).unwrap();
+        self.check_captions();
+    }
+
+    fn check_captions(&self) {
+        let (ctx, params, decoder) = (&self.ctx, &self.params, &self.captioner.decoder);
+        let features = self.captioner.features(ctx, params, &self.pixels).unwrap();
+        // The golden's limit counts words; ours counts `<sos>` too.
+        let longest = self.golden.case.limit + 1;
+        let sentences = decode::greedy(ctx, params, decoder, &features, longest).unwrap();
+        let said: Vec<Vec<u32>> = sentences.into_iter().map(|s| s.tokens).collect();
+        assert_eq!(said, self.golden.captions, "{}: captions", self.name);
+    }
+}
+
+macro_rules! cases {
+    ($($test:ident: $model:ident $case:literal),* $(,)?) => {
+        $(#[test] fn $test() { Parity::new(Model::$model, $case).check() })*
+    };
+}
+
+cases! {
+    show_tell_frozen_running: ShowTell "frozen.running",
+    show_tell_frozen_batch: ShowTell "frozen.batch",
+    show_tell_tuned_running: ShowTell "tuned.running",
+    show_tell_tuned_batch: ShowTell "tuned.batch",
+    attend_frozen_running: Attend "frozen.running",
+    attend_frozen_running_odd_map: Attend "frozen.running.96",
+    attend_frozen_batch: Attend "frozen.batch",
+    attend_tuned_running: Attend "tuned.running",
+    attend_tuned_batch: Attend "tuned.batch",
+}
