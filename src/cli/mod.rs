@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod data;
+mod weights;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -18,6 +19,9 @@ enum Command {
     /// Look at a data set
     #[command(subcommand)]
     Data(Data),
+    /// Look at weight files
+    #[command(subcommand)]
+    Weights(Weights),
 }
 
 #[derive(Subcommand)]
@@ -25,9 +29,15 @@ enum Data {
     Stats(data::StatsArgs),
 }
 
+#[derive(Subcommand)]
+enum Weights {
+    Inspect(weights::InspectArgs),
+}
+
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Data(Data::Stats(args)) => data::stats(args),
+        Command::Weights(Weights::Inspect(args)) => weights::inspect(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
