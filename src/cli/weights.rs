@@ -15,7 +15,7 @@ pub struct InspectArgs {
     json: bool,
 }
 
-/// Prints a file's tensors, in file order, and how many parameters they have in all.
+/// Prints a file's tensors, in file order, and how many numbers they hold in all.
 ///
 /// # Errors
 /// When the file cannot be read as weights or standard output cannot be written.
@@ -28,7 +28,7 @@ pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
-fn parameters(file: &WeightFile) -> usize {
+fn elements(file: &WeightFile) -> usize {
     file.tensors().map(|tensor| tensor.len()).sum()
 }
 
@@ -45,7 +45,7 @@ fn as_json(file: &WeightFile) -> serde_json::Value {
         "format": file.format().to_string(),
         "metadata": file.metadata(),
         "tensors": file.tensors().map(tensor).collect::<Vec<_>>(),
-        "parameters": parameters(file),
+        "elements": elements(file),
     })
 }
 
@@ -68,11 +68,11 @@ fn as_table(file: &WeightFile) -> String {
             .map(|(key, value)| format!("{key} = {value}")),
     );
     lines.push(format!(
-        "{}: {}, {} tensors, {} parameters",
+        "{}: {}, {} tensors, {} parameters and buffers",
         file.path().display(),
         file.format(),
         file.tensors().count(),
-        grouped(parameters(file)),
+        grouped(elements(file)),
     ));
     lines.join("\n") + "\n"
 }
@@ -105,7 +105,8 @@ mod tests {
             table.starts_with("plain          f32   [2, 3]\nparameter      f32   [3]\n"),
             "{table}"
         );
-        let last = "tests/pth/legacy.pth: PyTorch (legacy), 17 tensors, 83 parameters\n";
+        let last =
+            "tests/pth/legacy.pth: PyTorch (legacy), 17 tensors, 83 parameters and buffers\n";
         assert!(table.ends_with(last), "{table}");
         assert_eq!(
             ["0", "999", "25,557,032"],
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn json_says_the_same() {
         let value = as_json(&legacy());
-        assert_eq!(value["parameters"], 83);
+        assert_eq!(value["elements"], 83);
         assert_eq!(
             value["tensors"][4],
             json!({"name": "transposed", "dtype": "f32", "shape": [6, 4]})
