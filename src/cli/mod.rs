@@ -8,6 +8,7 @@ mod device;
 mod eval;
 mod progress;
 mod train;
+mod weights;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,12 +29,20 @@ enum Command {
     /// Looks at data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// Looks at weight files
+    #[command(subcommand)]
+    Weights(WeightsCommand),
 }
 
 #[derive(Subcommand)]
 enum DataCommand {
     /// Counts images, captions, words and lengths; needs no images
     Stats(data::StatsArgs),
+}
+
+#[derive(Subcommand)]
+enum WeightsCommand {
+    Inspect(weights::InspectArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -43,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::eval(args),
         Command::Caption(args) => caption::caption(args),
         Command::Data(DataCommand::Stats(args)) => data::stats(args),
+        Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

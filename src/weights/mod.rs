@@ -1,10 +1,11 @@
-//! Weight files: memory-mapped tensors by name, in safetensors.
+//! Weight files: memory-mapped tensors by name, in safetensors or PyTorch's own format.
 //!
 //! What a file holds is decided by its content, never by its name. Everything a file says is checked
 //! against its size when it is opened, so that reading a tensor afterwards cannot fail for its bytes;
 //! nothing is ever allocated or executed on a file's word.
 
 pub mod layout;
+mod pth;
 pub mod safetensors;
 mod stored;
 pub mod torchvision;
@@ -39,12 +40,18 @@ pub struct WeightFile {
 pub enum Format {
     /// <https://huggingface.co/docs/safetensors>
     Safetensors,
+    /// `torch.save` since PyTorch 1.6: a zip archive.
+    TorchZip,
+    /// `torch.save` before PyTorch 1.6: a stream of pickles, then the storages.
+    TorchLegacy,
 }
 
 impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
+            Format::TorchZip => "PyTorch (zip)",
+            Format::TorchLegacy => "PyTorch (legacy)",
         })
     }
 }
@@ -70,6 +77,8 @@ impl WeightFile {
         let format = recognise(&map).map_err(in_file)?;
         let read = match format {
             Format::Safetensors => safetensors::read,
+            Format::TorchZip => pth::read_zip,
+            Format::TorchLegacy => pth::read_legacy,
         };
         let contents = read(&map).map_err(in_file)?;
         let mut by_name = HashMap::with_capacity(contents.entries.len());
@@ -97,7 +106,7 @@ impl WeightFile {
         self.format
     }
 
-    /// The file's own notes.
+    /// The file's own notes; PyTorch's formats have none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -142,14 +151,19 @@ impl std::fmt::Debug for WeightFile {
 
 /// Tells the format by the first bytes.
 fn recognise(bytes: &[u8]) -> Checked<Format> {
-    if bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{') {
+    if bytes.starts_with(b"PK\x03\x04") {
+        Ok(Format::TorchZip)
+    } else if bytes.starts_with(&pth::LEGACY_START) {
+        Ok(Format::TorchLegacy)
+    } else if bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{') {
         Ok(Format::Safetensors)
     } else {
         Err(format!(
             "is no weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
-             '{{')",
+             '{{') or PyTorch (a zip archive, or a pickle that begins with {:02x?})",
             bytes.len(),
             &bytes[..bytes.len().min(9)],
+            pth::LEGACY_START,
         ))
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct Entry {
     shape: Vec<usize>,
     /// The file's bytes from the first element to the end of the last.
     range: Range<usize>,
+    /// Elements between neighbours along each dimension; `None` when row-major without gaps.
+    strides: Option<Vec<usize>>,
 }
 
 impl Entry {
@@ -98,6 +100,45 @@ impl Entry {
             dtype,
             shape,
             range,
+            strides: None,
+        })
+    }
+
+    /// A tensor whose first element is element `first` of a storage that takes these bytes of the file.
+    pub fn strided(
+        name: String,
+        dtype: StoredType,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        first: usize,
+        storage: Range<usize>,
+    ) -> Checked<Self> {
+        let needs = size_in_bytes(&name, dtype, &shape)?;
+        let elements = storage.len() / dtype.bytes();
+        // One past the last element that the strides reach.
+        let end = match needs {
+            0 => Some(first),
+            _ => reach(&shape, &strides).and_then(|reach| reach.checked_add(first)),
+        };
+        let end = end.filter(|&end| end <= elements).ok_or_else(|| {
+            format!(
+                "tensor \"{name}\" of shape {shape:?} with strides {strides:?} from element {first} reaches \
+                 beyond its storage of {elements} elements"
+            )
+        })?;
+        if needs > storage.len() {
+            return Err(format!(
+                "tensor \"{name}\" of shape {shape:?} has more elements than its storage ({elements}): \
+                 expanded tensors are not read"
+            ));
+        }
+        let byte = |element: usize| storage.start + element * dtype.bytes();
+        Ok(Entry {
+            range: byte(first)..byte(end),
+            strides: (needs > 0 && !is_row_major(&shape, &strides)).then_some(strides),
+            name,
+            dtype,
+            shape,
         })
     }
 }
@@ -107,6 +148,24 @@ fn size_in_bytes(name: &str, dtype: StoredType, shape: &[usize]) -> Checked<usiz
         .iter()
         .try_fold(dtype.bytes(), |size, &extent| size.checked_mul(extent));
     size.ok_or_else(|| format!("tensor \"{name}\" has an impossible shape {shape:?}"))
+}
+
+/// Elements from the first to the last, both included, of a tensor that has any.
+fn reach(shape: &[usize], strides: &[usize]) -> Option<usize> {
+    let mut reach = 1usize;
+    for (&extent, &stride) in shape.iter().zip(strides) {
+        reach = reach.checked_add((extent - 1).checked_mul(stride)?)?;
+    }
+    Some(reach)
+}
+
+fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(&extent, &stride)| {
+        let fits = extent == 1 || stride == expected;
+        expected *= extent;
+        fits
+    })
 }
 
 /// A tensor of an open [`WeightFile`].
@@ -138,9 +197,36 @@ impl<'a> StoredTensor<'a> {
         self.len() == 0
     }
 
-    /// The elements' bytes, row-major.
+    /// The elements' bytes, row-major: the file's own, unless it holds them in another order.
     pub fn bytes(&self) -> Cow<'a, [u8]> {
-        Cow::Borrowed(&self.file.map[self.entry.range.clone()])
+        let bytes = &self.file.map[self.entry.range.clone()];
+        match &self.entry.strides {
+            None => Cow::Borrowed(bytes),
+            Some(strides) => Cow::Owned(self.gather(bytes, strides)),
+        }
+    }
+
+    /// Collects a strided tensor's elements in row-major order.
+    fn gather(&self, bytes: &[u8], strides: &[usize]) -> Vec<u8> {
+        let (shape, size) = (self.shape(), self.dtype().bytes());
+        let mut index = vec![0; shape.len()];
+        let mut gathered = Vec::with_capacity(self.len() * size);
+        for _ in 0..self.len() {
+            let element: usize = index
+                .iter()
+                .zip(strides)
+                .map(|(i, stride)| i * stride)
+                .sum();
+            gathered.extend_from_slice(&bytes[element * size..][..size]);
+            for (i, &extent) in index.iter_mut().zip(shape).rev() {
+                *i += 1;
+                if *i < extent {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        gathered
     }
 
     /// The elements, which must be of type `T`; borrowed from the file where alignment permits.

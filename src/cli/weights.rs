@@ -1,0 +1,126 @@
+//! `showtell weights inspect`: what a weight file holds.
+
+use crate::weights::{StoredTensor, WeightFile};
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// List the tensors of a weight file: names, element types, shapes
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    /// A safetensors file or a PyTorch file (.pth) with a state dict
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints a file's tensors, in file order, and how many numbers they hold in all.
+///
+/// # Errors
+/// When the file cannot be read as weights or standard output cannot be written.
+pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
+    let file = WeightFile::open(&args.file)?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&as_json(&file))? + "\n",
+        false => as_table(&file),
+    };
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn elements(file: &WeightFile) -> usize {
+    file.tensors().map(|tensor| tensor.len()).sum()
+}
+
+fn as_json(file: &WeightFile) -> serde_json::Value {
+    let tensor = |tensor: StoredTensor| {
+        json!({
+            "name": tensor.name(),
+            "dtype": tensor.dtype().to_string(),
+            "shape": tensor.shape(),
+        })
+    };
+    json!({
+        "file": file.path(),
+        "format": file.format().to_string(),
+        "metadata": file.metadata(),
+        "tensors": file.tensors().map(tensor).collect::<Vec<_>>(),
+        "elements": elements(file),
+    })
+}
+
+fn as_table(file: &WeightFile) -> String {
+    let width = file
+        .tensors()
+        .map(|tensor| tensor.name().chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut lines: Vec<String> = file
+        .tensors()
+        .map(|tensor| {
+            let (name, dtype) = (tensor.name(), tensor.dtype().to_string());
+            format!("{name:width$}  {dtype:4}  {:?}", tensor.shape())
+        })
+        .collect();
+    lines.extend(
+        file.metadata()
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}")),
+    );
+    lines.push(format!(
+        "{}: {}, {} tensors, {} parameters and buffers",
+        file.path().display(),
+        file.format(),
+        file.tensors().count(),
+        grouped(elements(file)),
+    ));
+    lines.join("\n") + "\n"
+}
+
+/// A number with its digits in groups of three: 25,557,032.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn legacy() -> WeightFile {
+        WeightFile::open("tests/pth/legacy.pth").unwrap()
+    }
+
+    #[test]
+    fn the_table_lists_every_tensor_and_the_total() {
+        let table = as_table(&legacy());
+        assert!(
+            table.starts_with("plain          f32   [2, 3]\nparameter      f32   [3]\n"),
+            "{table}"
+        );
+        let last =
+            "tests/pth/legacy.pth: PyTorch (legacy), 17 tensors, 83 parameters and buffers\n";
+        assert!(table.ends_with(last), "{table}");
+        assert_eq!(
+            ["0", "999", "25,557,032"],
+            [0, 999, 25_557_032].map(grouped)[..]
+        );
+    }
+
+    #[test]
+    fn json_says_the_same() {
+        let value = as_json(&legacy());
+        assert_eq!(value["elements"], 83);
+        assert_eq!(
+            value["tensors"][4],
+            json!({"name": "transposed", "dtype": "f32", "shape": [6, 4]})
+        );
+    }
+}
