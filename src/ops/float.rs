@@ -77,11 +77,12 @@ impl Float for f32 {
         ] {
             series = series * r + coefficient;
         }
-        // n = 128 only at the very top: two factors keep the scale finite there.
-        let half = |bits: i32| f32::from_bits(((bits + 127) << 23) as u32);
-        let exponent = (shifted.to_bits() as i32) - (ROUND.to_bits() as i32);
+        // n = 128 only at the very top: two factors keep the scale finite there. Wrapping, since checks for
+        // overflow, as the tests have them, would keep the loop around this from being vectorised.
+        let half = |bits: i32| f32::from_bits((bits.wrapping_add(127) << 23) as u32);
+        let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
         let low = exponent >> 1;
-        let scaled = series * half(low) * half(exponent - low);
+        let scaled = series * half(low) * half(exponent.wrapping_sub(low));
         let value = if self < LOWEST { 0.0 } else { scaled };
         let value = if self > HIGHEST { f32::INFINITY } else { value };
         if self.is_nan() { self } else { value }
