@@ -9,9 +9,13 @@ use crate::ops::window::Window;
 use crate::ops::{batch_norm, pool};
 use crate::tensor::{Context, Shape, Tensor};
 
-/// Images that go through together: enough pixels in the last stage to be worth reading its filters,
-/// few enough for activations of the first to stay near the caches.
+/// Images that go through together: in the last stages they are enough pixels to be worth reading the
+/// filters.
 const IMAGES: usize = 8;
+
+/// In the first stages fewer go through a stage together, so that an activation takes at most so many
+/// bytes and the next layer finds it in the caches.
+const CACHED: usize = 8 << 20;
 
 struct Layer {
     window: Window,
@@ -129,13 +133,9 @@ impl Folded {
         if y.shape() != expected {
             return Err(wrong_features(y, expected));
         }
-        let count = expected.dims()[0];
-        for start in (0..count).step_by(IMAGES) {
-            let len = IMAGES.min(count - start);
-            let (images, mut y) = (images.narrow(start, len)?, y.narrow(start, len)?);
-            ctx.scope(|| self.forward_few(ctx, encoder, &images, &mut y))?;
-        }
-        Ok(())
+        by_images(images, y, IMAGES, |images, y| {
+            ctx.scope(|| self.forward_few(ctx, encoder, images, y))
+        })
     }
 
     fn forward_few(
@@ -145,30 +145,74 @@ impl Folded {
         images: &Tensor,
         y: &mut Tensor,
     ) -> Result<()> {
-        let room = encoder.largest_activation(self.parts, images);
+        let outputs = (1..=self.parts).map(|parts| encoder.output_of(parts, images));
+        let outputs: Vec<_> = outputs.collect();
+        let room = outputs.iter().map(Shape::len).max().unwrap_or(0);
         let mut room = PingPong::new(ctx, room, images.dtype())?;
-        let mut stem = room.next(self.stem.output(images))?;
-        self.stem.forward(ctx, images, None, true, &mut stem)?;
-        let blocks: Vec<_> = self.stages.iter().flatten().collect();
-        let Some((last, blocks)) = blocks.split_last() else {
-            return pool::max_forward(ctx, &stem, super::POOL, y);
-        };
-        let mut x = room.next(encoder.output_of(1, images))?;
-        pool::max_forward(ctx, &stem, super::POOL, &mut x)?;
-        for block in blocks {
-            let mut to = room.next(block.output(&x))?;
-            block.forward(ctx, &x, &mut to)?;
+        let mut x = images.clone();
+        for (part, &output) in outputs.iter().enumerate() {
+            let mut to = match part + 1 == self.parts {
+                true => y.clone(),
+                false => room.next(output)?,
+            };
+            let largest = match part {
+                0 => self.stem.output(&x),
+                _ => output,
+            };
+            let bytes = (largest.len() * x.dtype().bytes()).div_ceil(largest.dims()[0].max(1));
+            let together = (CACHED / bytes.max(1)).clamp(1, IMAGES);
+            by_images(&x, &mut to, together, |x, y| {
+                ctx.scope(|| match part {
+                    0 => self.forward_stem(ctx, x, y),
+                    _ => forward_stage(ctx, &self.stages[part - 1], x, y),
+                })
+            })?;
             x = to;
         }
-        last.forward(ctx, &x, y)
+        Ok(())
+    }
+
+    fn forward_stem(&self, ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let activation = self.stem.activate(ctx, x, true)?;
+        pool::max_forward(ctx, &activation, super::POOL, y)
     }
 }
 
-impl Bottleneck<Layer> {
-    fn output(&self, x: &Tensor) -> Shape {
-        output(self.spatial.window, &self.expand.filter, x)
+/// Calls `body` with `together` images at a time of x and y.
+fn by_images(
+    x: &Tensor,
+    y: &mut Tensor,
+    together: usize,
+    mut body: impl FnMut(&Tensor, &mut Tensor) -> Result<()>,
+) -> Result<()> {
+    let count = y.shape().dims()[0];
+    for start in (0..count).step_by(together) {
+        let len = together.min(count - start);
+        body(&x.narrow(start, len)?, &mut y.narrow(start, len)?)?;
     }
+    Ok(())
+}
 
+fn forward_stage(
+    ctx: &Context,
+    blocks: &[Bottleneck<Layer>],
+    x: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
+    let mut room = PingPong::new(ctx, y.len(), y.dtype())?;
+    let mut x = x.clone();
+    for (i, block) in blocks.iter().enumerate() {
+        let mut to = match i + 1 == blocks.len() {
+            true => y.clone(),
+            false => room.next(y.shape())?,
+        };
+        block.forward(ctx, &x, &mut to)?;
+        x = to;
+    }
+    Ok(())
+}
+
+impl Bottleneck<Layer> {
     fn forward(&self, ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
         ctx.scope(|| {
             let reduced = self.reduce.activate(ctx, x, true)?;

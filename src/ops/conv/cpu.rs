@@ -65,16 +65,20 @@ struct Images<'a, T> {
     window: Window,
     size: [usize; 2],
     output: [usize; 2],
+    /// A segment outside the image.
+    zeros: Vec<T>,
 }
 
 impl<'a, T: Float> Images<'a, T> {
     fn new(host: &'a Host, x: &'a Tensor, window: Window) -> Result<Self> {
         let size = super::image_size(x);
+        let zeros = vec![T::zero(); window.kernel[1] * x.cols()];
         Ok(Images {
             x: host.read(x)?,
             window,
             size,
             output: window.output(size),
+            zeros,
         })
     }
 
@@ -84,18 +88,30 @@ impl<'a, T: Float> Images<'a, T> {
         [pixel / (p * q), pixel / q % p, pixel % q]
     }
 
-    /// Elements that a row of the window covers.
-    fn segment_length(&self) -> usize {
-        self.window.kernel[1] * self.x.cols
+    /// The positions of output pixels from `first` on.
+    fn positions(&self, first: usize) -> impl Iterator<Item = [usize; 3]> {
+        let [p_count, q_count] = self.output;
+        std::iter::successors(Some(self.position(first)), move |&[image, p, q]| {
+            Some(match (p + 1 < p_count, q + 1 < q_count) {
+                (_, true) => [image, p, q + 1],
+                (true, false) => [image, p + 1, 0],
+                (false, false) => [image + 1, 0, 0],
+            })
+        })
     }
 
-    /// What a row of the window covers, if it lies inside the image and in one piece.
-    fn segment(&self, image: usize, h: usize, q: usize) -> Option<&'a [T]> {
-        let ([height, width], [_, s]) = (self.size, self.window.kernel);
-        let w = (q * self.window.stride).checked_sub(self.window.padding)?;
+    /// Elements that a row of the window covers.
+    fn segment_length(&self) -> usize {
+        self.zeros.len()
+    }
+
+    /// The image's column where the window at `q` starts, if all that a row of the window covers lies inside the
+    /// image and in one piece.
+    fn start(&self, q: usize) -> Option<usize> {
+        let s = self.window.kernel[1];
         let in_one_piece = s == 1 || self.x.ld == self.x.cols;
-        let start = ((image * height + h) * width + w) * self.x.ld;
-        (in_one_piece && w + s <= width).then(|| &self.x.data()[start..][..self.segment_length()])
+        let start = (q * self.window.stride).checked_sub(self.window.padding)?;
+        (in_one_piece && start + s <= self.size[1]).then_some(start)
     }
 
     /// Copies what a row of the window covers to `to`, zeros where it leaves the image.
@@ -113,35 +129,28 @@ impl<'a, T: Float> Images<'a, T> {
     /// multiple of `PIXEL_STEP`, and hands it to `body`.
     fn with_segments(&self, first: usize, count: usize, body: impl FnOnce(&[&[T]])) {
         let (rows, length) = (self.window.kernel[0], self.segment_length());
-        let source = |r: usize, pixel: usize| {
-            let [image, p, q] = self.position(first + pixel);
-            let h = self.window.source(p, r, self.size[0])?;
-            Some((image, h, q))
-        };
-        let is_cut = |(image, h, q)| self.segment(image, h, q).is_none();
-        let cut = (0..rows)
-            .map(|r| {
-                (0..count)
-                    .filter(|&i| source(r, i).is_some_and(is_cut))
-                    .count()
-            })
-            .sum::<usize>();
-        let zeros = vec![T::zero(); length];
-        let mut copies = vec![T::zero(); cut * length];
+        let positions = || self.positions(first).take(count);
+        let cut = positions()
+            .filter(|&[.., q]| self.start(q).is_none())
+            .count();
+        let mut copies = vec![T::zero(); cut * rows * length];
         let mut copies = copies.chunks_exact_mut(length);
         let stride = count.next_multiple_of(PIXEL_STEP);
-        let mut table = vec![zeros.as_slice(); rows * stride];
-        for r in 0..rows {
-            for pixel in 0..count {
-                let Some((image, h, q)) = source(r, pixel) else {
+        let mut table = vec![self.zeros.as_slice(); rows * stride];
+        for (pixel, [image, p, q]) in positions().enumerate() {
+            let start = self.start(q);
+            for r in 0..rows {
+                let Some(h) = self.window.source(p, r, self.size[0]) else {
                     continue;
                 };
-                let segment = self.segment(image, h, q).or_else(|| {
-                    let copy = copies.next()?;
+                let segment = &mut table[r * stride + pixel];
+                if let Some(w) = start {
+                    let row = (image * self.size[0] + h) * self.size[1] + w;
+                    *segment = &self.x.data()[row * self.x.ld..][..length];
+                } else if let Some(copy) = copies.next() {
                     self.copy_segment(image, h, q, copy);
-                    Some(copy)
-                });
-                table[r * stride + pixel] = segment.unwrap_or(&zeros);
+                    *segment = copy;
+                }
             }
         }
         body(&table);

@@ -29,6 +29,11 @@ pub trait Lanes: Float {
 
     fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
 
+    fn plus<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
+    /// The larger of a and 0; a NaN stays.
+    fn relu<S: Simd>(simd: S, a: Self::Vector<S>) -> Self::Vector<S>;
+
     /// a b + c, in one rounding where the processor can.
     fn multiply_add<S: Simd>(
         simd: S,
@@ -47,6 +52,17 @@ impl Lanes for f32 {
     }
 
     #[inline(always)]
+    fn plus<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+        simd.add_f32s(a, b)
+    }
+
+    #[inline(always)]
+    fn relu<S: Simd>(simd: S, a: S::f32s) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        simd.select_f32s(simd.less_than_f32s(a, zero), zero, a)
+    }
+
+    #[inline(always)]
     fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
         simd.mul_add_e_f32s(a, b, c)
     }
@@ -58,6 +74,17 @@ impl Lanes for f64 {
     #[inline(always)]
     fn splat<S: Simd>(simd: S, value: f64) -> S::f64s {
         simd.splat_f64s(value)
+    }
+
+    #[inline(always)]
+    fn plus<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
+        simd.add_f64s(a, b)
+    }
+
+    #[inline(always)]
+    fn relu<S: Simd>(simd: S, a: S::f64s) -> S::f64s {
+        let zero = simd.splat_f64s(0.0);
+        simd.select_f64s(simd.less_than_f64s(a, zero), zero, a)
     }
 
     #[inline(always)]
@@ -251,17 +278,16 @@ impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
                     let depth = rows.len() * columns.len();
                     let weights = filters.weights::<S, VECTORS>(panel, from, depth);
                     for pixel in (0..count).step_by(PIXELS) {
-                        let mut tile: Tile<T, S, VECTORS, PIXELS> =
-                            [[T::splat(simd, T::zero()); VECTORS]; PIXELS];
+                        let mut tile = [[T::splat(simd, T::zero()); VECTORS]; PIXELS];
                         if !first {
-                            self.load(panel, pixel, &mut tile);
+                            self.load(simd, panel, pixel..count, &mut tile);
                         }
                         let segments = rows.clone().map(|r| &self.segments[r * pixels + pixel..]);
                         accumulate(simd, segments, columns.clone(), weights, &mut tile);
                         if last {
-                            self.finish::<S, VECTORS, PIXELS>(panel, pixel, &mut tile);
+                            self.finish(simd, panel, pixel..count, &mut tile);
                         }
-                        self.store(panel, pixel, &tile);
+                        self.store::<S, VECTORS, PIXELS>(panel, pixel..count, &tile);
                     }
                 }
             }
@@ -275,49 +301,46 @@ impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
         panel * width..self.k.min((panel + 1) * width)
     }
 
-    /// The pixels of a tile that exist.
-    #[inline(always)]
-    fn pixels<const PIXELS: usize>(&self, pixel: usize) -> Range<usize> {
-        pixel..self.y.len().div_ceil(self.ld).min(pixel + PIXELS)
-    }
-
+    /// The tile's sums so far, from y.
     #[inline(always)]
     fn load<S: Simd, const VECTORS: usize, const PIXELS: usize>(
         &self,
+        simd: S,
         panel: usize,
-        pixel: usize,
+        pixels: Range<usize>,
         tile: &mut Tile<T, S, VECTORS, PIXELS>,
     ) {
         let filters = self.filters(panel);
-        for (sums, row) in tile.iter_mut().zip(self.pixels::<PIXELS>(pixel)) {
-            let from = &self.y[row * self.ld..][filters.clone()];
-            scalars::<T, S>(sums)[..from.len()].copy_from_slice(from);
+        for (sums, row) in tile.iter_mut().zip(pixels) {
+            *sums = read(simd, &self.y[row * self.ld..][filters.clone()]);
         }
     }
 
+    /// Bias, residual and ReLU.
     #[inline(always)]
     fn finish<S: Simd, const VECTORS: usize, const PIXELS: usize>(
         &self,
+        simd: S,
         panel: usize,
-        pixel: usize,
+        pixels: Range<usize>,
         tile: &mut Tile<T, S, VECTORS, PIXELS>,
     ) {
         let filters = self.filters(panel);
-        let bias = &self.filters.bias[panel * self.filters.width..][..self.filters.width];
-        for (sums, row) in tile.iter_mut().zip(self.pixels::<PIXELS>(pixel)) {
-            let sums = scalars::<T, S>(sums);
-            for (sum, &bias) in sums.iter_mut().zip(bias) {
-                *sum += bias;
+        let width = self.filters.width;
+        let bias: [_; VECTORS] = read(simd, &self.filters.bias[panel * width..][..width]);
+        for (sums, row) in tile.iter_mut().zip(pixels) {
+            for (sum, &bias) in sums.iter_mut().zip(&bias) {
+                *sum = T::plus(simd, *sum, bias);
             }
             if let Some(residual) = &self.residual {
-                for (sum, &z) in sums.iter_mut().zip(&residual(row)[filters.clone()]) {
-                    *sum += z;
+                let residual: [_; VECTORS] = read(simd, &residual(row)[filters.clone()]);
+                for (sum, z) in sums.iter_mut().zip(residual) {
+                    *sum = T::plus(simd, *sum, z);
                 }
             }
             if self.relu {
                 for sum in sums {
-                    // A NaN stays.
-                    *sum = if *sum < T::zero() { T::zero() } else { *sum };
+                    *sum = T::relu(simd, *sum);
                 }
             }
         }
@@ -327,21 +350,29 @@ impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
     fn store<S: Simd, const VECTORS: usize, const PIXELS: usize>(
         &mut self,
         panel: usize,
-        pixel: usize,
+        pixels: Range<usize>,
         tile: &Tile<T, S, VECTORS, PIXELS>,
     ) {
         let filters = self.filters(panel);
-        for (sums, row) in tile.iter().zip(self.pixels::<PIXELS>(pixel)) {
+        for (sums, row) in tile.iter().zip(pixels) {
             let to = &mut self.y[row * self.ld..][filters.clone()];
-            let sums: &[T] = bytemuck::cast_slice(sums);
-            to.copy_from_slice(&sums[..to.len()]);
+            match to.len() == self.filters.width {
+                true => bytemuck::cast_slice_mut(to).copy_from_slice(sums),
+                false => to.copy_from_slice(&bytemuck::cast_slice(sums)[..to.len()]),
+            }
         }
     }
 }
 
+/// A row of a tile, zeros beyond the end of `from`.
 #[inline(always)]
-fn scalars<T: Lanes, S: Simd>(vectors: &mut [T::Vector<S>]) -> &mut [T] {
-    bytemuck::cast_slice_mut(vectors)
+fn read<T: Lanes, S: Simd, const VECTORS: usize>(simd: S, from: &[T]) -> [T::Vector<S>; VECTORS] {
+    let mut row = [T::splat(simd, T::zero()); VECTORS];
+    match size_of_val(from) == size_of_val(&row) {
+        true => row.copy_from_slice(bytemuck::cast_slice(from)),
+        false => bytemuck::cast_slice_mut(&mut row)[..from.len()].copy_from_slice(from),
+    }
+    row
 }
 
 /// tile[i] += Σ over segments and `columns`: segment[i][c] · weights[step], steps counted on.

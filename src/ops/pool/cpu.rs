@@ -37,21 +37,22 @@ pub fn max_forward<T: Float>(x: &Tensor, window: Window, y: &mut Tensor) -> Resu
     let (image, [p_count, q_count]) = (size(x), size(y));
     let x = host.read::<T>(x)?;
     let pixels = image[0] * image[1];
-    host.write::<T>(y)?
-        .par_rows()
-        .enumerate()
-        .for_each(|(i, y)| {
-            let (n, p, q) = (i / (p_count * q_count), i / q_count % p_count, i % q_count);
-            y.fill(T::neg_infinity());
-            for pixel in under(window, image, [p, q]) {
-                let x = x.row(n * pixels + pixel);
-                simd(|| {
-                    for (largest, &x) in y.iter_mut().zip(x) {
+    let mut y = host.write::<T>(y)?;
+    let ld = y.ld;
+    y.par_row_blocks(q_count).for_each(|(first, y)| {
+        let (n, p) = (first / (p_count * q_count), first / q_count % p_count);
+        simd(|| {
+            for (q, y) in y.chunks_mut(ld).enumerate() {
+                let y = &mut y[..x.cols];
+                y.fill(T::neg_infinity());
+                for pixel in under(window, image, [p, q]) {
+                    for (largest, &x) in y.iter_mut().zip(x.row(n * pixels + pixel)) {
                         *largest = if exceeds(x, *largest) { x } else { *largest };
                     }
-                });
+                }
             }
         });
+    });
     Ok(())
 }
 
