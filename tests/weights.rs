@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use showtell::DType;
 use showtell::weights::safetensors::{Spec, write};
-use showtell::weights::{Format, StoredType, WeightFile, layout, torchvision};
+use showtell::weights::{Format, StoredType, WeightFile, torchvision};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -307,15 +307,6 @@ fn a_writing_that_fails_leaves_the_old_file() {
         message.contains("missing/best.safetensors: No such file"),
         "{message}"
     );
-}
-
-#[test]
-fn filters_change_their_order_and_come_back() {
-    let dims = [2, 3, 1, 2];
-    let kcrs: Vec<f32> = (0..12).map(|i| i as f32).collect();
-    let krsc = layout::kcrs_to_krsc(&kcrs, dims);
-    assert_eq!(krsc, [0., 2., 4., 1., 3., 5., 6., 8., 10., 7., 9., 11.]);
-    assert_eq!(layout::krsc_to_kcrs(&krsc, dims), kcrs);
 }
 
 proptest! {

@@ -4,7 +4,6 @@
 //! against its size when it is opened, so that reading a tensor afterwards cannot fail for its bytes;
 //! nothing is ever allocated or executed on a file's word.
 
-pub mod layout;
 mod pth;
 pub mod safetensors;
 mod stored;
