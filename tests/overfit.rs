@@ -1,0 +1,125 @@
+//! Slow, run by `./scripts/test --slow`: on real photos, each captioner learns 24 captions by heart. A model that
+//! does not see the image cannot: it stays above a cross-entropy of 0.25.
+
+use showtell::data::flickr8k::{Flickr8k, Split};
+use showtell::data::vocabulary::tokenize;
+use showtell::train::log::{self, StepRecord};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const PHOTOS: usize = 24;
+/// For each model, on two cores.
+const LIMIT: Duration = Duration::from_secs(150);
+
+fn showtell() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_showtell"))
+}
+
+fn data() -> Option<PathBuf> {
+    let data = std::env::var_os("SHOWTELL_TEST_DATA").map(PathBuf::from);
+    let mini = data.map(|data| data.join("flickr8k-mini"));
+    if mini.is_none() {
+        eprintln!("skipped: SHOWTELL_TEST_DATA does not name a folder with flickr8k-mini");
+    }
+    mini
+}
+
+/// What `showtell caption` says of each photo, by file name.
+fn captions(run: &Path, photos: &[PathBuf]) -> BTreeMap<String, String> {
+    let output = showtell()
+        .args(["caption", "--run"])
+        .arg(run)
+        .args(photos)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |line: &str| {
+        let (path, caption) = line.split_once('\t').unwrap();
+        let name = Path::new(path).file_name().unwrap().to_str().unwrap();
+        (name.to_string(), caption.to_string())
+    };
+    text.lines().map(line).collect()
+}
+
+fn learns_by_heart(flags: &[&str]) {
+    let Some(data) = data() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let limit = PHOTOS.to_string();
+    let common = [
+        "--encoder-weights",
+        "random",
+        "--limit-images",
+        &limit,
+        "--captions-per-image",
+        "1",
+        "--no-augment",
+        "--no-validate",
+        "--schedule",
+        "none",
+        "--threads",
+        "2",
+    ];
+    let started = Instant::now();
+    let status = showtell()
+        .arg("train")
+        .args(common)
+        .args(flags)
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(&run)
+        .status()
+        .unwrap();
+    let took = started.elapsed();
+    assert!(status.success());
+    let steps: Vec<StepRecord> = log::read(run.join("steps.jsonl")).unwrap();
+    let last = steps.last().unwrap();
+    eprintln!(
+        "{flags:?}: {} steps in {took:.1?}, cross-entropy {:.4}",
+        last.step, last.ce
+    );
+    assert!(last.ce < 0.1, "cross-entropy {}", last.ce);
+
+    let dataset = Flickr8k::open(&data).unwrap();
+    let paths = dataset.image_paths().unwrap();
+    let chosen = &dataset.split(Split::Train)[..PHOTOS];
+    let photos: Vec<PathBuf> = chosen.iter().map(|&i| paths[i].clone()).collect();
+    let said = captions(&run, &photos);
+    for &i in chosen {
+        let image = &dataset.images()[i];
+        let learnt = tokenize(&image.captions[0]).join(" ");
+        assert_eq!(said[&image.name], learnt, "{}", image.name);
+    }
+    assert!(took < LIMIT, "{took:?}");
+}
+
+#[test]
+#[ignore = "slow: a minute or two"]
+fn show_tell_learns_24_captions_by_heart() {
+    let dropouts = ["--embed-dropout", "0", "--lstm-dropout", "0"];
+    learns_by_heart(&[&["--model", "show-tell", "--epochs", "525"], &dropouts[..]].concat());
+}
+
+#[test]
+#[ignore = "slow: a minute or two"]
+fn attend_learns_24_captions_by_heart() {
+    let flags = [
+        "--model",
+        "attend",
+        "--epochs",
+        "160",
+        "--lr",
+        "1e-3",
+        "--dropout",
+        "0",
+    ];
+    learns_by_heart(&flags);
+}
