@@ -1,5 +1,6 @@
 //! `showtell data`: what a data set contains.
 
+use super::tell;
 use crate::data::flickr8k::Flickr8k;
 use crate::data::statistics::{Lengths, Statistics};
 use anyhow::Result;
@@ -23,7 +24,7 @@ pub struct StatsArgs {
 pub fn stats(args: StatsArgs) -> Result<()> {
     let dataset = Flickr8k::open(&args.dir)?;
     for warning in dataset.warnings() {
-        eprintln!("warning: {warning}");
+        tell(format_args!("showtell: warning: {warning}"));
     }
     let statistics = Statistics::new(&dataset);
     let text = match args.json {

@@ -11,6 +11,8 @@ mod train;
 mod weights;
 
 use clap::{Parser, Subcommand};
+use std::fmt::Arguments;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Trains image captioners and lets them speak.
@@ -58,10 +60,15 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("showtell: {error:#}");
+            tell(format_args!("showtell: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes a line to stderr. When nobody reads it any more, the work goes on.
+fn tell(line: Arguments) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Whoever read our output has gone: no reason to complain.

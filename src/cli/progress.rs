@@ -1,5 +1,6 @@
 //! Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
 
+use super::tell;
 use crate::train::log::{EpochRecord, StepRecord};
 use crate::train::{Observer, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -54,7 +55,7 @@ impl Progress {
         } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let (done, parts) = (self.done, self.parts);
-            eprintln!("{}: {done}/{parts} {note}", self.name());
+            tell(format_args!("{}: {done}/{parts} {note}", self.name()));
         }
     }
 }
@@ -106,11 +107,11 @@ impl Observer for Progress {
                 v.validation_loss
             );
         }
-        eprintln!("{line}, {seconds:.1} s");
+        tell(format_args!("{line}, {seconds:.1} s"));
     }
 
     fn warn(&mut self, message: &str) {
         self.bar
-            .suspend(|| eprintln!("showtell: warning: {message}"));
+            .suspend(|| tell(format_args!("showtell: warning: {message}")));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
+use super::tell;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::train::Observer;
 use crate::train::checkpoint;
@@ -11,6 +12,7 @@ use crate::train::trainer::{self, Trainer};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Trains a captioner by its published recipe; every number can be changed
@@ -198,12 +200,14 @@ pub fn train(args: TrainArgs) -> Result<()> {
     let mut engine = Engine::new(&device, config, vocabulary)?;
     let random = prepare_weights(&mut engine, &args)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
-    eprintln!("{trained} trainable parameters, vocabulary {words}");
+    tell(format_args!(
+        "{trained} trainable parameters, vocabulary {words}"
+    ));
     let run = RunDirectory::create(&args.out)?;
     let threads = args.device.loader_threads();
     let mut trainer = Trainer::start(engine, &dataset, run, threads, random, &mut progress)?;
     trainer.train(&mut progress)?;
-    println!("{}", args.out.display());
+    writeln!(std::io::stdout(), "{}", args.out.display())?;
     Ok(())
 }
 

@@ -221,9 +221,12 @@ impl<'a> Trainer<'a> {
         Ok(features)
     }
 
-    /// Trains to the end of the run.
+    /// Trains to the end of the run. A run of no epochs leaves the model as it started.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let epochs = self.config().epochs;
+        if epochs == 0 {
+            self.save(&self.run.last())?;
+        }
         while self.position.epoch < epochs && !self.reached_step_limit() {
             self.epoch(observer)?;
         }

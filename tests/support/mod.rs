@@ -4,6 +4,8 @@
 
 pub mod data;
 mod golden;
+pub mod pictures;
+pub mod training;
 
 pub use golden::Golden;
 

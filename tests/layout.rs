@@ -1,0 +1,332 @@
+//! The house: which room uses which, where an operation's files lie, how long files are, that every
+//! `unsafe` says why it is sound. Read from the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each room of `src` may use, as the beginning of a path behind `crate::`. Errors are everybody's.
+const USES: [(&str, &[&str]); 13] = [
+    (
+        "cli",
+        &[
+            "train", "report", "decode", "metrics", "data", "weights", "nn", "ops", "tensor",
+            "device", "files",
+        ],
+    ),
+    (
+        "report",
+        &[
+            "train", "decode", "metrics", "data", "nn", "ops", "tensor", "device", "files",
+        ],
+    ),
+    (
+        "train",
+        &[
+            "decode", "metrics", "data", "weights", "nn", "ops", "tensor", "device", "files",
+        ],
+    ),
+    ("decode", &["nn", "ops", "tensor", "device"]),
+    ("nn", &["ops", "tensor", "device"]),
+    ("ops", &["tensor", "device"]),
+    ("tensor", &["device"]),
+    ("device", &[]),
+    ("data", &["files", "nn::captions", "ops::philox"]),
+    ("weights", &["files", "tensor"]),
+    ("metrics", &[]),
+    ("files", &[]),
+    ("error", &[]),
+];
+
+/// Words that must not appear in a room's code, and what they would mean there.
+const FOREIGN: [(&str, &[&str], &str); 4] = [
+    (
+        "nn",
+        &["std::fs", "std::io", "std::path", "memmap2", "serde"],
+        "a file format",
+    ),
+    (
+        "train",
+        &["clap", "indicatif", "println!", "eprintln!", "IsTerminal"],
+        "a terminal",
+    ),
+    ("ops", &["std::fs", "std::io", "std::path"], "files"),
+    (
+        "data",
+        &["clap", "indicatif", "println!", "eprintln!"],
+        "a terminal",
+    ),
+];
+
+/// Longest file, in lines: a longer one is two rooms.
+const LONGEST: usize = 500;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files under a folder whose names end so, in order. None when there is no such folder.
+fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let ending = path.extension().unwrap_or_default().to_string_lossy();
+            if path.is_dir() {
+                folders.push(path);
+            } else if endings.contains(&ending.as_ref()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn shown(path: &Path) -> String {
+    let path = path.strip_prefix(root()).unwrap_or(path);
+    path.to_string_lossy().replace('\\', "/")
+}
+
+/// A source without its comments. Strings that hold `//` lose their end, which hides no path.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that a file of `src` is in, from the room on: `src/nn/attend/mod.rs` is `nn`, `attend`.
+fn module(path: &Path) -> Vec<String> {
+    let inside = path.strip_prefix(root().join("src")).unwrap();
+    let parts = inside.with_extension("");
+    let parts = parts.iter().map(|part| part.to_string_lossy().into_owned());
+    parts.filter(|part| part != "mod").collect()
+}
+
+/// The paths that begin behind `text`, which is what follows `crate::`: one, or each of `{a, b::c}`.
+fn paths(text: &str) -> Vec<String> {
+    let one = |text: &str| -> String {
+        let path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        text.trim_start().chars().take_while(|&c| path(c)).collect()
+    };
+    let Some(group) = text.strip_prefix('{') else {
+        return vec![one(text)];
+    };
+    let (mut depth, mut item, mut items) = (1, String::new(), Vec::new());
+    for c in group.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 {
+            break;
+        }
+        match c {
+            ',' if depth == 1 => items.push(std::mem::take(&mut item)),
+            c => item.push(c),
+        }
+    }
+    items.push(item);
+    let paths = items.iter().map(|item| one(item));
+    paths.filter(|path| !path.is_empty()).collect()
+}
+
+/// Every path from the crate's root that a file of `src` uses: behind `crate::`, and behind as many
+/// `super::` as lead there.
+fn uses(path: &Path) -> Vec<String> {
+    let (code, depth) = (code(path), module(path).len());
+    let behind = code.split("crate::").skip(1).flat_map(paths);
+    let mut found: Vec<String> = behind.collect();
+    // Unit tests are one module deeper; what they reach through `super` is their own file's.
+    let own = code.split("#[cfg(test)]").next().unwrap_or("");
+    let climb = "super::".repeat(depth);
+    for (at, _) in own.match_indices(&climb) {
+        let longer = own[..at].ends_with("super::");
+        if !longer {
+            found.extend(paths(&own[at + climb.len()..]));
+        }
+    }
+    found
+}
+
+/// A path as the room that it leads to: `Tensor` is exported at the root for users of the library.
+fn through_root(path: &str) -> String {
+    let (first, rest) = path.split_once("::").unwrap_or((path, ""));
+    match first {
+        "Tensor" | "Shape" | "DType" | "Context" => format!("tensor::{rest}"),
+        "Device" => format!("device::{rest}"),
+        "Error" | "Result" => format!("error::{rest}"),
+        _ => path.to_string(),
+    }
+}
+
+fn begins_with(path: &str, allowed: &str) -> bool {
+    path.strip_prefix(allowed)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+#[test]
+fn rooms_use_only_those_below() {
+    let mut wrong = Vec::new();
+    for file in files("src", &["rs"]) {
+        let module = module(&file);
+        if ["lib", "main"].contains(&module[0].as_str()) {
+            continue;
+        }
+        let room = &module[0];
+        let rules = USES.iter().find(|(name, _)| name == room);
+        let Some((_, allowed)) = rules else {
+            wrong.push(format!("{}: a room without rules", shown(&file)));
+            continue;
+        };
+        for path in uses(&file) {
+            let path = through_root(&path);
+            let own = begins_with(&path, room) || begins_with(&path, "error");
+            if !own && !allowed.iter().any(|allowed| begins_with(&path, allowed)) {
+                wrong.push(format!("{} uses crate::{path}", shown(&file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_sources_sees_all_spellings() {
+    let group = "{nn::{params, resnet}, ops, Device};";
+    assert_eq!(paths(group), ["nn::", "ops", "Device"]);
+    assert_eq!(paths("nn::captions::PAD;"), ["nn::captions::PAD"]);
+    assert_eq!(through_root("Tensor"), "tensor::");
+    assert!(begins_with("nn::captions", "nn") && !begins_with("nnn", "nn"));
+    let found = uses(&root().join("src/train/trainer.rs"));
+    for expected in ["data::batches::", "nn::captions::", "files"] {
+        assert!(found.iter().any(|path| path == expected), "{found:?}");
+    }
+}
+
+#[test]
+fn rooms_know_nothing_foreign() {
+    let mut wrong = Vec::new();
+    for (room, words, meaning) in FOREIGN {
+        for file in files(&format!("src/{room}"), &["rs"]) {
+            let code = code(&file);
+            for word in words.iter().filter(|&&word| code.contains(word)) {
+                wrong.push(format!("{}: {word} is {meaning}", shown(&file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Everything above the operations is the same on every device.
+#[test]
+fn only_operations_and_the_tensors_know_which_device_it_is() {
+    for file in files("src", &["rs"]) {
+        let module = module(&file);
+        if ["device", "tensor", "ops"].contains(&module[0].as_str()) {
+            continue;
+        }
+        let code = code(&file);
+        for kind in ["Device::Cpu", "Device::Plan", "Device::Cuda"] {
+            assert!(!code.contains(kind), "{} names {kind}", shown(&file));
+        }
+    }
+}
+
+/// The folders of `src/ops`.
+fn operations() -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join("src/ops")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let folders = paths.filter(|path| path.is_dir());
+    folders
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect()
+}
+
+fn stems(files: &[PathBuf]) -> Vec<String> {
+    let stem = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    files.iter().map(stem).collect()
+}
+
+#[test]
+fn an_operation_has_one_stem_everywhere() {
+    let operations = operations();
+    assert!(operations.len() >= 18, "{operations:?}");
+    for op in &operations {
+        for file in ["mod.rs", "cpu.rs"] {
+            let path = root().join("src/ops").join(op).join(file);
+            assert!(path.is_file(), "{} is missing", shown(&path));
+        }
+        let test = root().join(format!("tests/op_{op}.rs"));
+        assert!(test.is_file(), "{} is missing", shown(&test));
+        let cuda = root().join(format!("src/ops/{op}/cuda.rs"));
+        let kernels = root().join(format!("kernels/{op}.cu"));
+        assert!(
+            !kernels.is_file() || cuda.is_file(),
+            "{} has no {}",
+            shown(&kernels),
+            shown(&cuda)
+        );
+    }
+    for stem in stems(&files("tests", &["rs"])) {
+        if let Some(op) = stem.strip_prefix("op_") {
+            assert!(
+                operations.contains(op),
+                "tests/{stem}.rs tests no operation"
+            );
+        }
+    }
+    for stem in stems(&files("kernels", &["cu"])) {
+        assert!(
+            operations.contains(&stem),
+            "kernels/{stem}.cu is of no operation"
+        );
+    }
+}
+
+#[test]
+fn files_are_not_longer_than_a_room() {
+    let endings = ["rs", "cu", "cuh", "py"];
+    let folders = ["src", "tests", "benches", "kernels", "scripts", "emulator"];
+    for folder in folders {
+        for file in files(folder, &endings) {
+            let lines = fs::read_to_string(&file).unwrap().lines().count();
+            assert!(lines <= LONGEST, "{} has {lines} lines", shown(&file));
+        }
+    }
+}
+
+/// The comment above line `at`, skipping the lines of the statement that it belongs to.
+fn comment_above(lines: &[&str], at: usize) -> String {
+    let is_comment = |line: &&str| line.trim_start().starts_with("//");
+    let begins = |line: &&str| line.trim().is_empty() || line.trim_end().ends_with(['{', '}', ';']);
+    let above = || lines[..at].iter().rev();
+    let rest = above().take_while(|line| !is_comment(line) && !begins(line));
+    let comment = above()
+        .skip(rest.count())
+        .take_while(|line| is_comment(line));
+    comment.copied().collect::<Vec<_>>().join("\n")
+}
+
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or("");
+    let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.into_iter().any(|word| word == "unsafe") && !code.contains('"')
+}
+
+#[test]
+fn every_unsafe_says_why_it_is_sound() {
+    let mut seen = 0;
+    for folder in ["src", "tests", "benches", "emulator"] {
+        for file in files(folder, &["rs"]) {
+            let text = fs::read_to_string(&file).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (at, line) in lines.iter().enumerate().filter(|(_, line)| is_unsafe(line)) {
+                seen += 1;
+                let comment = comment_above(&lines, at);
+                let says = comment.contains("SAFETY:") || comment.contains("# Safety");
+                assert!(says, "{}:{}: {}", shown(&file), at + 1, line.trim());
+            }
+        }
+    }
+    assert!(seen > 0, "unsafe is somewhere");
+}

@@ -1,0 +1,63 @@
+//! Whole training runs of captioners small enough for tests, through the library.
+
+use showtell::Device;
+use showtell::data::flickr8k::Flickr8k;
+use showtell::train::config::{Config, Model};
+use showtell::train::log::{EpochRecord, StepRecord};
+use showtell::train::run::{Engine, RunDirectory};
+use showtell::train::trainer::{self, Trainer};
+use showtell::train::{Observer, Stage};
+use std::path::Path;
+
+/// A recipe with a small model, for pictures of 40 pixels.
+pub fn small(model: Model) -> Config {
+    Config {
+        encoder_blocks: vec![1, 1],
+        encoder_width: 8,
+        encoder_stem: 3,
+        image_size: 40,
+        embed: 24,
+        hidden: 40,
+        attention: 20,
+        batch_size: 7,
+        epochs: 2,
+        ..Config::recipe(model)
+    }
+}
+
+/// An observer that runs `at_step` after each step and is deaf to the rest.
+pub struct Steps<F>(pub F);
+
+impl<F: FnMut(&StepRecord)> Observer for Steps<F> {
+    fn begin(&mut self, _: Stage, _: usize) {}
+    fn progress(&mut self, _: usize) {}
+    fn end(&mut self) {}
+    fn step(&mut self, record: &StepRecord, _: usize) {
+        (self.0)(record);
+    }
+    fn epoch(&mut self, _: &EpochRecord) {}
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+/// Trains from `seed`'s initial weights to the end. Gives the most bytes that the step arena ever held.
+pub fn train(
+    device: &Device,
+    config: Config,
+    data: &Path,
+    out: &Path,
+    loader_threads: usize,
+    calibrate: bool,
+    observer: &mut dyn Observer,
+) -> usize {
+    let dataset = Flickr8k::open(data).unwrap();
+    let vocabulary = trainer::vocabulary(config.model, &dataset);
+    let engine = Engine::new(device, config, vocabulary).unwrap();
+    engine.params.initialise(engine.config.seed).unwrap();
+    let run = RunDirectory::create(out).unwrap();
+    let mut trainer =
+        Trainer::start(engine, &dataset, run, loader_threads, calibrate, observer).unwrap();
+    trainer.train(observer).unwrap();
+    trainer.engine().ctx.peak_bytes()
+}
