@@ -11,5 +11,6 @@ pub mod loader;
 pub mod random;
 pub mod resize;
 pub mod samples;
+pub mod scenes;
 pub mod statistics;
 pub mod vocabulary;

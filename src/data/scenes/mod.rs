@@ -1,0 +1,342 @@
+//! A data set out of nothing: pictures of one or two coloured shapes, and what one could say of them.
+//!
+//! Four colours, three shapes, four relations; sizes, places, shades and backgrounds vary. A scene is a
+//! pure function of (seed, index). [`SceneSet::write`] puts scenes down in Flickr8k's layout, so that they are
+//! read like any other data set.
+
+mod captions;
+mod draw;
+
+pub use captions::named;
+
+use super::image::Rgb;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ops::philox;
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+use rayon::prelude::*;
+use std::fs;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+/// Scenes are squares of this many pixels.
+pub const SIDE: usize = 64;
+/// Captions of a scene.
+pub const PARAPHRASES: usize = 5;
+
+/// Of 0 to 100. Little is lost, and noise stays noise.
+const JPEG_QUALITY: u8 = 95;
+/// Share of the scenes that have two objects.
+const PAIRS: f32 = 2.0 / 3.0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Colour {
+    Red,
+    Green,
+    Blue,
+    Yellow,
+}
+
+impl Colour {
+    pub const ALL: [Colour; 4] = [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    Circle,
+    Square,
+    Triangle,
+}
+
+impl Shape {
+    pub const ALL: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
+}
+
+/// What a caption can call an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kind {
+    pub colour: Colour,
+    pub shape: Shape,
+}
+
+/// Where the first of two objects is, seen from the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    LeftOf,
+    RightOf,
+    Above,
+    Below,
+}
+
+impl Relation {
+    pub const ALL: [Relation; 4] = [
+        Relation::LeftOf,
+        Relation::RightOf,
+        Relation::Above,
+        Relation::Below,
+    ];
+
+    /// Where the second object is, seen from the first.
+    pub fn inverse(self) -> Self {
+        match self {
+            Relation::LeftOf => Relation::RightOf,
+            Relation::RightOf => Relation::LeftOf,
+            Relation::Above => Relation::Below,
+            Relation::Below => Relation::Above,
+        }
+    }
+}
+
+/// A shape in a picture. Lengths are in pixels, x to the right, y down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Object {
+    pub kind: Kind,
+    pub centre: [f32; 2],
+    /// That of the circle with the object's area.
+    pub radius: f32,
+    /// Rotation, in radians.
+    pub angle: f32,
+    /// Red, green, blue, each 0 to 255.
+    pub shade: [f32; 3],
+}
+
+/// What is behind the objects.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Background {
+    /// Red, green, blue in the middle of the picture, each 0 to 255.
+    pub shade: [f32; 3],
+    /// How much lighter it gets from edge to edge, along x and y.
+    pub slope: [f32; 2],
+    /// Largest deviation of a pixel's brightness, objects' pixels too.
+    pub noise: f32,
+    pub noise_seed: u64,
+}
+
+/// Everything there is to know of a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    pub background: Background,
+    /// One or two, of different kinds.
+    pub objects: Vec<Object>,
+    /// How two objects stand.
+    pub relation: Option<Relation>,
+}
+
+impl Scene {
+    /// Scene number `index` of all that a seed gives.
+    pub fn new(seed: u64, index: usize) -> Self {
+        let mut random = Random::new(seed, index);
+        let background = background(&mut random);
+        let first = kind(&mut random);
+        if random.uniform() >= PAIRS {
+            let centre = [0, 1].map(|_| random.between(15.0..49.0));
+            return Scene {
+                background,
+                objects: vec![object(&mut random, first, centre)],
+                relation: None,
+            };
+        }
+        let mut second = kind(&mut random);
+        while second == first {
+            second = kind(&mut random);
+        }
+        let relation = random.choose(&Relation::ALL);
+        let centres = place(&mut random, relation);
+        let objects = [first, second].into_iter().zip(centres);
+        Scene {
+            background,
+            objects: objects
+                .map(|(kind, centre)| object(&mut random, kind, centre))
+                .collect(),
+            relation: Some(relation),
+        }
+    }
+
+    /// Whether an object of this kind is in the picture.
+    pub fn shows(&self, kind: Kind) -> bool {
+        self.objects.iter().any(|object| object.kind == kind)
+    }
+
+    /// Whether a caption names something and all that it names is in the picture.
+    pub fn agrees_with(&self, caption: &str) -> bool {
+        let named = named(caption);
+        !named.is_empty() && named.into_iter().all(|kind| self.shows(kind))
+    }
+
+    /// Five sentences that describe the scene, as Flickr8k has them: lower-case, words and the full
+    /// stop separated by spaces.
+    pub fn captions(&self) -> [String; PARAPHRASES] {
+        captions::describe(self)
+    }
+
+    /// The picture, ([`SIDE`], [`SIDE`], 3).
+    pub fn draw(&self) -> Rgb {
+        draw::draw(self)
+    }
+}
+
+fn background(random: &mut Random) -> Background {
+    let level = random.between(110.0..200.0);
+    Background {
+        shade: [0, 1, 2].map(|_| level + random.between(-12.0..12.0)),
+        slope: [0, 1].map(|_| random.between(-30.0..30.0)),
+        noise: random.between(2.0..12.0),
+        noise_seed: u64::from(random.word()),
+    }
+}
+
+fn kind(random: &mut Random) -> Kind {
+    Kind {
+        colour: random.choose(&Colour::ALL),
+        shape: random.choose(&Shape::ALL),
+    }
+}
+
+fn object(random: &mut Random, kind: Kind, centre: [f32; 2]) -> Object {
+    let pure: [f32; 3] = match kind.colour {
+        Colour::Red => [205.0, 40.0, 40.0],
+        Colour::Green => [45.0, 150.0, 55.0],
+        Colour::Blue => [45.0, 75.0, 205.0],
+        Colour::Yellow => [235.0, 205.0, 45.0],
+    };
+    let light = random.between(0.8..1.1);
+    Object {
+        kind,
+        centre,
+        radius: random.between(7.0..10.0),
+        angle: random.between(-0.2..0.2),
+        shade: pure.map(|value| (light * value + random.between(-15.0..15.0)).clamp(0.0, 255.0)),
+    }
+}
+
+/// Centres of two objects: far apart along the axis of the relation, close across it.
+fn place(random: &mut Random, relation: Relation) -> [[f32; 2]; 2] {
+    let near = random.between(14.0..20.0);
+    let far = random.between(44.0..50.0);
+    let across = random.between(18.0..46.0);
+    let [first, second] = [0, 1].map(|_| across + random.between(-4.0..4.0));
+    match relation {
+        Relation::LeftOf => [[near, first], [far, second]],
+        Relation::RightOf => [[far, first], [near, second]],
+        Relation::Above => [[first, near], [second, far]],
+        Relation::Below => [[first, far], [second, near]],
+    }
+}
+
+/// The random numbers of a scene, one after the other.
+struct Random {
+    seed: u64,
+    scene: u32,
+    next: u64,
+}
+
+impl Random {
+    fn new(seed: u64, index: usize) -> Self {
+        let scene = index as u32;
+        Random {
+            seed,
+            scene,
+            next: 0,
+        }
+    }
+
+    fn word(&mut self) -> u32 {
+        self.next += 1;
+        philox::word(self.seed, self.scene, self.next - 1)
+    }
+
+    /// In [0, 1).
+    fn uniform(&mut self) -> f32 {
+        self.next += 1;
+        philox::uniform(self.seed, self.scene, self.next - 1)
+    }
+
+    fn between(&mut self, range: Range<f32>) -> f32 {
+        range.start + (range.end - range.start) * self.uniform()
+    }
+
+    fn choose<T: Copy>(&mut self, all: &[T]) -> T {
+        all[(self.uniform() * all.len() as f32) as usize]
+    }
+}
+
+/// Scenes for training, validation and test: numbers 0, 1, 2 … of a seed, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SceneSet {
+    pub seed: u64,
+    pub train: usize,
+    pub dev: usize,
+    pub test: usize,
+}
+
+impl SceneSet {
+    pub fn len(&self) -> usize {
+        self.train + self.dev + self.test
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Scene number `index`. Numbers are those of [`Flickr8k::images`](super::flickr8k::Flickr8k::images)
+    /// once the set has been written and opened.
+    pub fn scene(&self, index: usize) -> Scene {
+        Scene::new(self.seed, index)
+    }
+
+    /// Draws all scenes into `directory` as `Flicker8k_Dataset/scene_<number>.jpg`, with
+    /// `Flickr8k.token.txt` and the three lists beside it.
+    ///
+    /// # Errors
+    /// When a file cannot be written. The captions come last: a set that was broken off does not open.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let images = directory.join("Flicker8k_Dataset");
+        fs::create_dir_all(&images).map_err(Error::io(&images))?;
+        let captions = (0..self.len()).into_par_iter().map(|index| {
+            let scene = self.scene(index);
+            write_jpeg(&images.join(file_name(index)), &scene.draw())?;
+            Ok(token_lines(&file_name(index), &scene))
+        });
+        let captions = captions.collect::<Result<String>>()?;
+        let dev = self.train + self.dev;
+        let lists = [
+            ("Flickr_8k.trainImages.txt", 0..self.train),
+            ("Flickr_8k.devImages.txt", self.train..dev),
+            ("Flickr_8k.testImages.txt", dev..self.len()),
+        ];
+        for (name, scenes) in lists {
+            let names: String = scenes.map(|index| file_name(index) + "\n").collect();
+            write_text(&directory.join(name), &names)?;
+        }
+        write_text(&directory.join("Flickr8k.token.txt"), &captions)
+    }
+}
+
+fn file_name(index: usize) -> String {
+    format!("scene_{index:05}.jpg")
+}
+
+fn token_lines(file: &str, scene: &Scene) -> String {
+    let captions = scene.captions().into_iter().enumerate();
+    captions
+        .map(|(number, caption)| format!("{file}#{number}\t{caption}\n"))
+        .collect()
+}
+
+/// Written in place: thousands of small files need no sync each, as they can be drawn again.
+fn write_jpeg(path: &Path, image: &Rgb) -> Result<()> {
+    let mut bytes = Vec::new();
+    let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+    let (width, height) = (image.width as u32, image.height as u32);
+    let encoded = encoder.encode(&image.pixels, width, height, ExtendedColorType::Rgb8);
+    encoded.map_err(|e| Error::file(path, e.to_string()))?;
+    fs::write(path, bytes).map_err(Error::io(path))
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    files::write_atomically(path, |file| {
+        file.write_all(text.as_bytes()).map_err(Error::io(path))
+    })
+}
