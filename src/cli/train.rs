@@ -135,13 +135,14 @@ struct Settings {
     /// Largest absolute value of a gradient; 0: not clipped
     #[arg(long, value_name = "X")]
     clip_value: Option<f64>,
-    /// What happens to the rate after an epoch that did not improve
-    #[arg(long, value_parser = ["plateau", "none"])]
+    /// plateau: lower the rate after an epoch that did not improve; linear: let it fall to a tenth at
+    /// --max-steps
+    #[arg(long, value_parser = ["plateau", "linear", "none"])]
     schedule: Option<String>,
-    /// What the rate is then multiplied by
+    /// What a plateau multiplies the rate by
     #[arg(long, value_name = "X")]
     schedule_factor: Option<f64>,
-    /// First epoch after which it may be
+    /// First epoch after which a plateau may
     #[arg(long, value_name = "EPOCH")]
     schedule_from: Option<usize>,
     /// What decides which epoch is best

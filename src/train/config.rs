@@ -26,6 +26,8 @@ pub enum Optimizer {
 pub enum Schedule {
     /// Lower the rate when the monitored score does not improve.
     Plateau,
+    /// Let the rate fall in equal steps, to a tenth at `max_steps`.
+    Linear,
     /// Keep the rate.
     None,
 }
@@ -98,7 +100,7 @@ pub struct Config {
     /// Largest absolute value of a gradient; 0 for no such clip.
     pub clip_value: f64,
     pub schedule: Schedule,
-    /// What the rate is multiplied by.
+    /// What a plateau multiplies the rate by.
     pub schedule_factor: f64,
     /// First epoch, from 1, after which the rate may be lowered.
     pub schedule_from: usize,
@@ -270,6 +272,10 @@ impl Config {
         }
         if self.clip_norm > 0.0 && self.clip_value > 0.0 {
             let message = "clip-norm and clip-value are both set; set one of them to 0";
+            return Err(Error::Config(message.into()));
+        }
+        if self.schedule == Schedule::Linear && self.max_steps == 0 {
+            let message = "the schedule linear needs max-steps: the step at which it ends";
             return Err(Error::Config(message.into()));
         }
         if self.fine_tune && self.fine_tune_from > self.encoder_blocks.len() {

@@ -1,12 +1,15 @@
-//! The learning rate over a run: lowered at the end of an epoch that did not improve.
+//! The learning rate over a run: lowered at the end of an epoch that did not improve, or falling step by step.
 
 use super::config::{Config, Schedule};
 use serde::{Deserialize, Serialize};
 
+/// Share of the rate that is left at the end of a linear schedule.
+const LINEAR_END: f64 = 0.1;
+
 /// Where the schedule stands; part of every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
-    /// Learning rates of the decoder and of the encoder.
+    /// Learning rates of the decoder and of the encoder; those of the first step for a linear schedule.
     pub lr: [f64; 2],
     /// The best score so far, lower being better; none before the first epoch.
     pub best: Option<f64>,
@@ -27,6 +30,18 @@ impl Plateau {
             lr: [config.lr, config.encoder_lr],
             best: None,
         }
+    }
+
+    /// The rates of the step that follows `taken` steps.
+    pub fn rates(&self, config: &Config, taken: u64) -> [f64; 2] {
+        let left = match config.schedule {
+            Schedule::Plateau | Schedule::None => 1.0,
+            Schedule::Linear => {
+                let share = taken as f64 / config.max_steps as f64;
+                1.0 - (1.0 - LINEAR_END) * share.min(1.0)
+            }
+        };
+        self.lr.map(|lr| lr * left)
     }
 
     /// Ends epoch number `epoch`, from 1, whose monitored score (lower is better) is `score`.
@@ -62,6 +77,24 @@ mod tests {
         assert!(lowered(&mut plateau, 4, f64::NAN));
         assert!((plateau.lr[0] - 0.9 * 0.2 * 0.2).abs() < 1e-15);
         assert_eq!(plateau.best, Some(2.9));
+    }
+
+    #[test]
+    fn linear_falls_in_equal_steps_to_a_tenth() {
+        let config = Config {
+            schedule: Schedule::Linear,
+            max_steps: 90,
+            ..Config::recipe(Model::Attend)
+        };
+        let mut plateau = Plateau::new(&config);
+        let decoder = |p: &Plateau, taken| p.rates(&config, taken)[0] / 4e-4;
+        assert!((decoder(&plateau, 0) - 1.0).abs() < 1e-15);
+        assert!((decoder(&plateau, 1) - 0.99).abs() < 1e-15);
+        assert!((decoder(&plateau, 45) - 0.55).abs() < 1e-15);
+        assert!((decoder(&plateau, 90) - 0.1).abs() < 1e-15);
+        assert!((plateau.rates(&config, 45)[1] - 0.55e-4).abs() < 1e-18);
+        plateau.end_epoch(&config, 11, 3.0);
+        assert!(!plateau.end_epoch(&config, 12, 3.0).lowered);
     }
 
     #[test]

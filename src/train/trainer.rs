@@ -336,7 +336,7 @@ impl<'a> Trainer<'a> {
             step: self.position.step as u32,
         };
         let losses = captioner.train(ctx, params, input, &captions, Some(noise))?;
-        let lr = self.position.schedule.lr;
+        let lr = self.position.schedule.rates(config, self.position.step);
         self.optimiser.step(ctx, params, lr)?;
         let read = |scalar: &Tensor| evaluate::read(scalar);
         self.position.step += 1;
@@ -363,7 +363,10 @@ impl<'a> Trainer<'a> {
         whole: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let lr = self.position.schedule.lr[0];
+        let [lr, _] = self
+            .position
+            .schedule
+            .rates(self.config(), self.position.step);
         let count = self.position.epoch_step.max(1) as f64;
         let sums = self.position.epoch_sums;
         let validation = match self.validation.clone() {
