@@ -4,6 +4,7 @@
 
 mod caption;
 mod data;
+mod demo;
 mod device;
 mod eval;
 mod progress;
@@ -28,6 +29,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Caption(caption::CaptionArgs),
+    Demo(demo::DemoArgs),
     /// Looks at data sets
     #[command(subcommand)]
     Data(DataCommand),
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::train(*args),
         Command::Eval(args) => eval::eval(args),
         Command::Caption(args) => caption::caption(args),
+        Command::Demo(args) => demo::demo(args),
         Command::Data(DataCommand::Stats(args)) => data::stats(args),
         Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };

@@ -96,7 +96,6 @@ impl Evaluator<'_> {
         let mut captioned = Vec::with_capacity(images.len());
         for chunk in images.chunks(BATCH) {
             let sentences = self.sentences(chunk)?;
-            self.ctx.reset()?;
             for (&image, sentence) in chunk.iter().zip(sentences) {
                 captioned.push(Captioned {
                     image,
@@ -109,15 +108,14 @@ impl Evaluator<'_> {
         Ok(captioned)
     }
 
-    fn sentences(&self, images: &[usize]) -> Result<Vec<Sentence>> {
+    /// Greedy captions of a batch of images as tokens, with their attention.
+    pub fn sentences(&self, images: &[usize]) -> Result<Vec<Sentence>> {
         let features = self.upload(images)?;
-        decode::greedy(
-            self.ctx,
-            self.params,
-            &self.captioner.decoder,
-            &features,
-            decode::LONGEST,
-        )
+        let decoder = &self.captioner.decoder;
+        let sentences = decode::greedy(self.ctx, self.params, decoder, &features, decode::LONGEST)?;
+        drop(features);
+        self.ctx.reset()?;
+        Ok(sentences)
     }
 
     /// Captions paired with the references of their images, as BLEU wants them.

@@ -1,0 +1,323 @@
+//! `showtell demo`: the whole way from pictures to captions, with nothing but the binary.
+
+use super::device::DeviceArgs;
+use super::progress::Progress;
+use crate::Device;
+use crate::data::flickr8k::{Flickr8k, Split};
+use crate::data::image;
+use crate::data::loader::LoaderOptions;
+use crate::data::scenes::SceneSet;
+use crate::metrics::bleu;
+use crate::report::{self, attention, curves};
+use crate::train::config::{Config, EncoderBatchNorm, Model, Schedule};
+use crate::train::evaluate::{Captioned, Evaluator};
+use crate::train::features::Features;
+use crate::train::run::{Engine, RunDirectory};
+use crate::train::trainer::{self, Trainer};
+use crate::train::{Observer, Stage, log};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Unseen scenes: for the learning curves, for the scores.
+const DEV: usize = 200;
+const TEST: usize = 300;
+/// Scenes whose captions are printed and whose attention is drawn.
+const SHOWN: usize = 8;
+
+/// Draws scenes, learns to caption them, and shows what it sees: a few minutes, no downloads
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Folder for the scenes, the run and the pictures
+    #[arg(long, value_name = "DIR", default_value = "showtell-demo")]
+    out: PathBuf,
+    /// Seed of the scenes and of the training
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    seed: u64,
+    /// Scenes to train on
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = at_least_one)]
+    scenes: usize,
+    /// Training steps, of 32 captions each
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_least_one)]
+    steps: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// What the demo found on unseen scenes. BLEU is 0 to 1.
+#[derive(Serialize)]
+struct Outcome {
+    scenes: usize,
+    bleu: [f64; 4],
+    /// The same captions against the references of other scenes: what saying the usual earns.
+    bleu_shuffled: [f64; 4],
+    /// Share of captions of which every colour and shape is in the picture.
+    names_what_is_there: f64,
+    /// Share of captions that are one of the scene's five, word for word.
+    word_for_word: f64,
+    samples: Vec<Sample>,
+    seconds: f64,
+}
+
+/// A scene and what was said of it.
+#[derive(Serialize)]
+struct Sample {
+    file: String,
+    scene: String,
+    caption: String,
+    /// Whether it is one of the scene's five.
+    right: bool,
+    picture: PathBuf,
+}
+
+pub fn demo(args: DemoArgs) -> Result<()> {
+    let started = Instant::now();
+    let device = args.device.open()?;
+    let run = RunDirectory::create(args.out.join("run"))?;
+    let set = SceneSet {
+        seed: args.seed,
+        train: args.scenes,
+        dev: DEV,
+        test: TEST,
+    };
+    let data = args.out.join("data");
+    set.write(&data)?;
+    let drawing = started.elapsed().as_secs_f64();
+    eprintln!("{} scenes drawn in {drawing:.1} s", set.len());
+    let dataset = Flickr8k::open(&data)?;
+    train(&args, &device, &dataset, &run)?;
+    let curves = args.out.join("curves.png");
+    draw_curves(&run, &curves)?;
+    let mut outcome = evaluate(&args, &device, &dataset, &run, set)?;
+    outcome.seconds = started.elapsed().as_secs_f64();
+    print(&args, &outcome, &curves)
+}
+
+/// The published recipe of attend, made small, with an encoder that is trained from nothing.
+fn config(args: &DemoArgs) -> Config {
+    Config {
+        encoder_blocks: vec![1, 1, 1],
+        encoder_width: 16,
+        encoder_stem: 3,
+        encoder_batch_norm: EncoderBatchNorm::Batch,
+        fine_tune: true,
+        fine_tune_from: 0,
+        image_size: crate::data::scenes::SIDE,
+        embed: 64,
+        hidden: 128,
+        attention: 64,
+        dropout: 0.1,
+        lr: 2e-3,
+        encoder_lr: 2e-3,
+        schedule: Schedule::Linear,
+        max_steps: args.steps,
+        // The steps end the run; an epoch has one at least.
+        epochs: args.steps,
+        // A flipped picture would make left right.
+        augment: false,
+        seed: args.seed,
+        ..Config::recipe(Model::Attend)
+    }
+}
+
+fn train(args: &DemoArgs, device: &Device, dataset: &Flickr8k, run: &RunDirectory) -> Result<()> {
+    let config = config(args);
+    let vocabulary = trainer::vocabulary(config.model, dataset);
+    let engine = Engine::new(device, config, vocabulary)?;
+    engine.params.initialise(args.seed)?;
+    let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
+    eprintln!("{trained} trainable parameters, vocabulary {words}");
+    let threads = args.device.loader_threads();
+    let mut progress = Progress::new();
+    let random_encoder = true;
+    let mut trainer = Trainer::start(
+        engine,
+        dataset,
+        run.clone(),
+        threads,
+        random_encoder,
+        &mut progress,
+    )?;
+    trainer.train(&mut progress)?;
+    Ok(())
+}
+
+fn draw_curves(run: &RunDirectory, path: &Path) -> Result<()> {
+    let (steps, epochs) = (log::read(run.steps())?, log::read(run.epochs())?);
+    let picture = curves::learning_curves(&steps, &epochs)?;
+    Ok(report::save(&picture, path)?)
+}
+
+/// Captions the unseen scenes with the run's best checkpoint, and compares them with the truth.
+fn evaluate(
+    args: &DemoArgs,
+    device: &Device,
+    dataset: &Flickr8k,
+    run: &RunDirectory,
+    set: SceneSet,
+) -> Result<Outcome> {
+    let engine = Engine::open(run, device)?;
+    let Engine {
+        ctx,
+        params,
+        captioner,
+        vocabulary,
+        config,
+        ..
+    } = &engine;
+    let images = dataset.split(Split::Test);
+    let options = LoaderOptions {
+        size: config.image_size,
+        threads: args.device.loader_threads(),
+        ..LoaderOptions::default()
+    };
+    let mut progress = Progress::new();
+    progress.begin(Stage::ValidationFeatures, images.len());
+    let done = |done| progress.progress(done);
+    let (features, _) = Features::compute(ctx, params, captioner, dataset, images, options, done)?;
+    progress.end();
+    let evaluator = Evaluator {
+        ctx,
+        params,
+        captioner,
+        vocabulary,
+        dataset,
+        features: &features,
+    };
+    progress.begin(Stage::Captions, images.len());
+    let captions = evaluator.captions(images, |done| progress.progress(done))?;
+    progress.end();
+    let share = |is: &dyn Fn(&Captioned) -> bool| {
+        captions.iter().filter(|captioned| is(captioned)).count() as f64 / captions.len() as f64
+    };
+    Ok(Outcome {
+        scenes: captions.len(),
+        bleu: evaluator.bleu(&captions),
+        bleu_shuffled: shuffled_bleu(dataset, &captions),
+        names_what_is_there: share(&|c| set.scene(c.image).agrees_with(&c.caption)),
+        word_for_word: share(&|c| dataset.images()[c.image].captions.contains(&c.caption)),
+        samples: show(
+            args,
+            &evaluator,
+            set,
+            &captions[..SHOWN.min(captions.len())],
+        )?,
+        seconds: 0.0,
+    })
+}
+
+/// BLEU of every caption against the references of the scene after its own: scenes are independent of each other,
+/// so this is any shuffle without a scene that stays in its place.
+fn shuffled_bleu(dataset: &Flickr8k, captions: &[Captioned]) -> [f64; 4] {
+    let others = captions.iter().cycle().skip(1);
+    let pairs = captions.iter().zip(others).map(|(captioned, other)| {
+        (
+            &captioned.caption,
+            dataset.images()[other.image].captions.clone(),
+        )
+    });
+    bleu::corpus(&pairs.collect::<Vec<_>>())
+}
+
+/// Draws the attention of these captions.
+fn show(
+    args: &DemoArgs,
+    evaluator: &Evaluator,
+    set: SceneSet,
+    captions: &[Captioned],
+) -> Result<Vec<Sample>> {
+    let folder = args.out.join("attention");
+    std::fs::create_dir_all(&folder)?;
+    let images: Vec<usize> = captions.iter().map(|captioned| captioned.image).collect();
+    let paths = evaluator.dataset.image_paths()?;
+    let positions = config(args).positions;
+    let mut samples = Vec::with_capacity(captions.len());
+    for (captioned, sentence) in captions.iter().zip(evaluator.sentences(&images)?) {
+        let words = sentence
+            .tokens
+            .iter()
+            .map(|&id| evaluator.vocabulary.word(id));
+        let words: Vec<&str> = words.collect();
+        let grid = attention::attention_grid(
+            &image::decode(&paths[captioned.image])?,
+            &words,
+            &sentence.attention,
+            [positions; 2],
+        )?;
+        let picture = folder.join(&captioned.file).with_extension("png");
+        report::save(&grid, &picture)?;
+        let scene = set.scene(captioned.image);
+        samples.push(Sample {
+            file: captioned.file.clone(),
+            scene: scene.to_string(),
+            right: scene.captions().contains(&captioned.caption),
+            caption: captioned.caption.clone(),
+            picture,
+        });
+    }
+    Ok(samples)
+}
+
+fn print(args: &DemoArgs, outcome: &Outcome, curves: &Path) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(outcome)?)?;
+        return Ok(());
+    }
+    writeln!(out, "Scenes it has never seen, and what it says of them:\n")?;
+    for sample in &outcome.samples {
+        let wrong = if sample.right { "" } else { "   <- wrong" };
+        writeln!(out, "  {:50} {}{wrong}", sample.scene, sample.caption)?;
+    }
+    writeln!(out, "\n{} unseen scenes:", outcome.scenes)?;
+    let percent = |scores: [f64; 4]| {
+        scores
+            .map(|score| format!("{:5.1}", 100.0 * score))
+            .join(" ")
+    };
+    writeln!(
+        out,
+        "  BLEU-1 to BLEU-4                    {}",
+        percent(outcome.bleu)
+    )?;
+    writeln!(
+        out,
+        "  the same for scenes mixed up        {}",
+        percent(outcome.bleu_shuffled)
+    )?;
+    let shares = [
+        (
+            "  all that is named is in the picture",
+            outcome.names_what_is_there,
+        ),
+        ("  word for word one of the five", outcome.word_for_word),
+    ];
+    for (what, share) in shares {
+        writeln!(out, "{what:37} {:5.1} %", 100.0 * share)?;
+    }
+    let places = [
+        ("scenes", args.out.join("data")),
+        ("run", args.out.join("run")),
+        ("learning curves", curves.to_path_buf()),
+        ("attention", args.out.join("attention")),
+    ];
+    writeln!(out, "\nIn {:.0} s. Where things are:", outcome.seconds)?;
+    for (what, path) in places {
+        writeln!(out, "  {what:16} {}", path.display())?;
+    }
+    Ok(())
+}
