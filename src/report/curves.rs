@@ -1,0 +1,189 @@
+//! Learning curves of a run: losses over steps, BLEU over epochs.
+
+use super::picture::{Canvas, Drawn, draw_on, text};
+use crate::error::{Error, Result};
+use crate::train::log::{EpochRecord, StepRecord, ValidationRecord};
+use image::RgbImage;
+use plotters::prelude::*;
+use std::ops::Range;
+
+/// Size of a panel, in pixels.
+const PANEL: [u32; 2] = [760, 560];
+const LETTERS: f64 = 18.0;
+const TITLE: f64 = 24.0;
+
+const TRAINING: RGBColor = RGBColor(31, 119, 180);
+const VALIDATION: RGBColor = RGBColor(214, 39, 40);
+/// BLEU-1 … BLEU-4: the longer the n-grams, the darker.
+const BLEU: [RGBColor; 4] = [
+    RGBColor(161, 217, 155),
+    RGBColor(116, 196, 118),
+    RGBColor(49, 163, 84),
+    RGBColor(0, 90, 50),
+];
+
+/// A point of a curve: step and value.
+type Point = (f64, f64);
+
+/// Training loss over steps, raw and smoothed, with the validation loss; beside it, once there was a
+/// validation, BLEU in percent.
+///
+/// # Errors
+/// When there is no step with a finite loss.
+pub fn learning_curves(steps: &[StepRecord], epochs: &[EpochRecord]) -> Result<RgbImage> {
+    let losses = steps
+        .iter()
+        .map(|record| (record.step as f64, f64::from(record.loss)));
+    let losses: Vec<Point> = losses.filter(|point| point.1.is_finite()).collect();
+    let [Some(first), Some(last)] = [losses.first(), losses.last()] else {
+        return Err(Error::operation(
+            "learning curves",
+            "no step has a finite loss",
+        ));
+    };
+    // One step alone has no extent; an axis needs one.
+    let across = first.0..last.0.max(first.0 + 1.0);
+    let validated = |value: &dyn Fn(&ValidationRecord) -> f64| -> Vec<Point> {
+        let points = epochs
+            .iter()
+            .filter_map(|epoch| Some((epoch.step as f64, value(epoch.validation.as_ref()?))));
+        points.filter(|point| point.1.is_finite()).collect()
+    };
+    let validation = validated(&|record| record.validation_loss);
+    let bleu = [0, 1, 2, 3].map(|n| validated(&|record| 100.0 * record.bleu[n]));
+    let [width, height] = PANEL;
+    let panels = if bleu[0].is_empty() { 1 } else { 2 };
+    let mut picture = RgbImage::from_pixel(panels * width, height, image::Rgb([255; 3]));
+    draw_on(&mut picture, |canvas| {
+        let panels = canvas.split_evenly((1, panels as usize));
+        draw_losses(&panels[0], across.clone(), &losses, &validation)?;
+        match panels.get(1) {
+            Some(panel) => draw_bleu(panel, across, &bleu),
+            None => Ok(()),
+        }
+    })?;
+    Ok(picture)
+}
+
+fn draw_losses(
+    panel: &Canvas,
+    across: Range<f64>,
+    losses: &[Point],
+    validation: &[Point],
+) -> Drawn {
+    let smooth = smoothed(losses);
+    let up = extent(losses, &[&smooth, validation]);
+    let mut chart = ChartBuilder::on(panel)
+        .caption("Loss", text(TITLE))
+        .margin(16)
+        .margin_right(36)
+        .x_label_area_size(48)
+        .y_label_area_size(64)
+        .build_cartesian_2d(across, up)?;
+    configure(chart.configure_mesh(), "loss")?;
+    let raw = TRAINING.mix(0.25);
+    chart.draw_series(LineSeries::new(losses.iter().copied(), raw))?;
+    chart
+        .draw_series(LineSeries::new(smooth, TRAINING.stroke_width(2)))?
+        .label("training, smoothed")
+        .legend(|at| key(at, TRAINING));
+    if !validation.is_empty() {
+        let dots = validation
+            .iter()
+            .map(|&at| Circle::new(at, 4, VALIDATION.filled()));
+        chart.draw_series(dots)?;
+        let line = validation.iter().copied();
+        chart
+            .draw_series(LineSeries::new(line, VALIDATION.stroke_width(2)))?
+            .label("validation")
+            .legend(|at| key(at, VALIDATION));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .label_font(text(LETTERS))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
+fn draw_bleu(panel: &Canvas, across: Range<f64>, bleu: &[Vec<Point>; 4]) -> Drawn {
+    let highest = bleu[0].iter().fold(10.0, |a: f64, point| a.max(point.1));
+    let mut chart = ChartBuilder::on(panel)
+        .caption("BLEU on validation images", text(TITLE))
+        .margin(16)
+        .margin_right(36)
+        .x_label_area_size(48)
+        .y_label_area_size(64)
+        .build_cartesian_2d(across, 0.0..(1.05 * highest).min(100.0))?;
+    configure(chart.configure_mesh(), "percent")?;
+    for (n, (points, colour)) in bleu.iter().zip(BLEU).enumerate() {
+        let dots = points.iter().map(|&at| Circle::new(at, 4, colour.filled()));
+        chart.draw_series(dots)?;
+        let line = points.iter().copied();
+        chart
+            .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
+            .label(format!("BLEU-{}", n + 1))
+            .legend(move |at| key(at, colour));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .label_font(text(LETTERS))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
+
+/// Axes, their names, a light grid.
+fn configure<'a>(mut mesh: Mesh<'a, '_>, name: &str) -> Drawn {
+    mesh.x_desc("step")
+        .y_desc(name)
+        .x_labels(6)
+        .y_labels(8)
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.12))
+        .label_style(text(LETTERS))
+        .axis_desc_style(text(LETTERS))
+        .draw()?;
+    Ok(())
+}
+
+type Axis = plotters::coord::types::RangedCoordf64;
+type Mesh<'a, 'b> = plotters::chart::MeshStyle<'a, 'b, Axis, Axis, BitMapBackend<'a>>;
+
+/// A line for the legend.
+fn key((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {
+    PathElement::new(vec![(x, y), (x + 20, y)], colour.stroke_width(2))
+}
+
+/// An exponential moving average over about a fiftieth of the curve, without its bias to the start.
+fn smoothed(points: &[Point]) -> Vec<Point> {
+    let span = (points.len() / 50).max(1) as f64;
+    let keep = 1.0 - 2.0 / (span + 1.0);
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let average = points.iter().map(|&(step, value)| {
+        sum = keep * sum + value;
+        weight = keep * weight + 1.0;
+        (step, sum / weight)
+    });
+    average.collect()
+}
+
+/// From the lowest to the highest value of curves that must be seen whole, and all of `raw` but its extreme
+/// hundredths, with some room.
+fn extent(raw: &[Point], whole: &[&[Point]]) -> Range<f64> {
+    let mut values: Vec<f64> = raw.iter().map(|point| point.1).collect();
+    values.sort_by(f64::total_cmp);
+    let margin = values.len() / 100;
+    let mut low = values[margin];
+    let mut high = values[values.len() - 1 - margin];
+    for point in whole.iter().copied().flatten() {
+        (low, high) = (low.min(point.1), high.max(point.1));
+    }
+    let room = (0.05 * (high - low)).max(1e-6);
+    low - room..high + room
+}
