@@ -7,6 +7,7 @@ mod data;
 mod device;
 mod eval;
 mod progress;
+mod search;
 mod train;
 mod weights;
 
