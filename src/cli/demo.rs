@@ -197,6 +197,7 @@ fn evaluate(
         vocabulary,
         dataset,
         features: &features,
+        search: crate::decode::Search::GREEDY,
     };
     progress.begin(Stage::Captions, images.len());
     let captions = evaluator.captions(images, |done| progress.progress(done))?;

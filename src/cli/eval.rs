@@ -2,6 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
+use super::search::SearchArgs;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
@@ -40,6 +41,8 @@ pub struct EvalArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    search: SearchArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
@@ -58,6 +61,7 @@ struct Evaluation {
 }
 
 pub fn eval(args: EvalArgs) -> Result<()> {
+    let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
     let device = args.device.open()?;
     let engine = Engine::open(&run, &device)?;
@@ -108,6 +112,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         vocabulary,
         dataset: &dataset,
         features: &features,
+        search,
     };
     progress.begin(Stage::Validation, samples.len().div_ceil(BATCH));
     let losses = evaluator.losses(&samples, |done| progress.progress(done))?;

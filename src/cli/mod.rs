@@ -8,6 +8,7 @@ mod demo;
 mod device;
 mod eval;
 mod progress;
+mod search;
 mod train;
 mod weights;
 

@@ -1,20 +1,12 @@
 //! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
 
+use super::{Sentence, host_rows};
 use crate::error::Result;
 use crate::nn::captions::{EOS, SOS};
 use crate::nn::decoder::Decoder;
 use crate::nn::params::Params;
 use crate::ops::top_k;
 use crate::tensor::{Context, DType, Tensor};
-
-/// A generated sentence.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sentence {
-    /// Token ids without `<sos>` and `<eos>`.
-    pub tokens: Vec<u32>,
-    /// For attend, the attention (P) under which each token was chosen.
-    pub attention: Vec<Vec<f32>>,
-}
 
 /// The sentence for each of the images with these features, (B, D) or (B, C, D). Recurrent states and words stay
 /// on the device; the chosen ids are read back once a word to see who has finished. A sentence is cut after
@@ -54,12 +46,4 @@ pub fn greedy(
         decoder.step(ctx, params, &ids.reshape([batch])?, &mut generation)?;
     }
     Ok(sentences)
-}
-
-fn host_rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let values: Vec<f32> = match tensor.dtype() {
-        DType::F64 => tensor.to_vec::<f64>()?.iter().map(|&v| v as f32).collect(),
-        _ => tensor.to_vec()?,
-    };
-    Ok(values.chunks(tensor.cols()).map(<[f32]>::to_vec).collect())
 }

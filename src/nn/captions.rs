@@ -1,7 +1,7 @@
 //! A batch of encoded captions, and the losses computed on it: what both decoders share.
 
 use crate::error::Result;
-use crate::ops::dropout;
+use crate::ops::{dropout, embedding};
 use crate::tensor::{Context, DType, Tensor};
 
 /// Token id that pads captions to the batch's longest; its targets do not count.
@@ -65,7 +65,7 @@ pub struct Losses {
     pub cross_entropy: Tensor,
 }
 
-/// Recurrent state of a batch of images while words are generated: (L, B, H) each for show-tell, (B, H) for
+/// Recurrent state of a batch of sentences while words are generated: (L, B, H) each for show-tell, (B, H) for
 /// attend.
 pub struct State {
     pub h: Tensor,
@@ -79,5 +79,31 @@ impl State {
             h: ctx.empty(self.h.shape(), self.h.dtype())?,
             c: ctx.empty(self.c.shape(), self.c.dtype())?,
         })
+    }
+
+    /// Room for the state of so many rows.
+    pub fn empty_rows(&self, ctx: &Context, rows: usize) -> Result<State> {
+        let (dtype, cols) = (self.h.dtype(), self.h.cols());
+        let room = || match *self.h.shape().dims() {
+            [layers, _, _] => ctx.empty([layers, rows, cols], dtype),
+            _ => ctx.empty([rows, cols], dtype),
+        };
+        Ok(State {
+            h: room()?,
+            c: room()?,
+        })
+    }
+
+    /// Row r of `y`, in every layer, becomes row `rows[r]` of this state.
+    pub fn gather(&self, ctx: &Context, rows: &Tensor, y: &mut State) -> Result<()> {
+        for (from, to) in [(&self.h, &y.h), (&self.c, &y.c)] {
+            let [layers, cols] = [to.rows() / rows.len(), to.cols()];
+            let from = from.reshape([layers, from.rows() / layers, cols])?;
+            let to = to.reshape([layers, rows.len(), cols])?;
+            for layer in 0..layers {
+                embedding::forward(ctx, &from.index(layer)?, rows, &mut to.index(layer)?)?;
+            }
+        }
+        Ok(())
     }
 }

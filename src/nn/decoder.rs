@@ -16,7 +16,7 @@ pub enum Decoder {
 
 /// A batch of captions that is being generated: the state between two words.
 pub struct Generation {
-    /// What attend looks at.
+    /// What attend looks at, an image for every row.
     image: Option<attend::Image>,
     /// They change places at every word.
     state: State,
@@ -25,6 +25,33 @@ pub struct Generation {
     pub logits: Tensor,
     /// Attention (B, P) under which those logits came out; attend only.
     pub alpha: Option<Tensor>,
+}
+
+impl Generation {
+    /// A generation whose row r goes on from row `rows[r]` of this one, with an image and a state of its own;
+    /// its logits and attention are undefined until the next step.
+    pub fn branch(&self, ctx: &Context, rows: &Tensor) -> Result<Generation> {
+        let count = rows.len();
+        let image = self.image.as_ref().map(|image| image.gather(ctx, rows));
+        let alpha = self.alpha.as_ref();
+        let alpha = alpha.map(|alpha| ctx.empty([count, alpha.cols()], alpha.dtype()));
+        let mut state = self.state.empty_rows(ctx, count)?;
+        self.state.gather(ctx, rows, &mut state)?;
+        Ok(Generation {
+            image: image.transpose()?,
+            next: state.empty_like(ctx)?,
+            state,
+            logits: ctx.empty_padded([count, self.logits.cols()], self.logits.dtype())?,
+            alpha: alpha.transpose()?,
+        })
+    }
+
+    /// Row r goes on from the state of row `rows[r]`, a sentence about the same image.
+    pub fn reorder(&mut self, ctx: &Context, rows: &Tensor) -> Result<()> {
+        self.state.gather(ctx, rows, &mut self.next)?;
+        std::mem::swap(&mut self.state, &mut self.next);
+        Ok(())
+    }
 }
 
 impl Decoder {

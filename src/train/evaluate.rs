@@ -5,7 +5,7 @@ use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
 use crate::data::vocabulary::Vocabulary;
-use crate::decode::{self, Sentence};
+use crate::decode::{self, Search, Sentence};
 use crate::error::Result;
 use crate::metrics::bleu;
 use crate::nn::captioner::Captioner;
@@ -43,6 +43,8 @@ pub struct Evaluator<'a> {
     pub vocabulary: &'a Vocabulary,
     pub dataset: &'a Flickr8k,
     pub features: &'a Features,
+    /// How captions are looked for.
+    pub search: Search,
 }
 
 impl Evaluator<'_> {
@@ -87,14 +89,14 @@ impl Evaluator<'_> {
         self.features.batch(self.ctx, images, &shape)
     }
 
-    /// Greedy captions of images.
+    /// Captions of images.
     pub fn captions(
         &self,
         images: &[usize],
         mut progress: impl FnMut(usize),
     ) -> Result<Vec<Captioned>> {
         let mut captioned = Vec::with_capacity(images.len());
-        for chunk in images.chunks(BATCH) {
+        for chunk in images.chunks(self.search.batch(BATCH)) {
             let sentences = self.sentences(chunk)?;
             for (&image, sentence) in chunk.iter().zip(sentences) {
                 captioned.push(Captioned {
@@ -108,13 +110,14 @@ impl Evaluator<'_> {
         Ok(captioned)
     }
 
-    /// Greedy captions of a batch of images as tokens, with their attention.
+    /// Captions of a batch of images as tokens, with their attention.
     pub fn sentences(&self, images: &[usize]) -> Result<Vec<Sentence>> {
         let features = self.upload(images)?;
         let decoder = &self.captioner.decoder;
-        let sentences = decode::greedy(self.ctx, self.params, decoder, &features, decode::LONGEST)?;
+        let (search, ctx) = (&self.search, self.ctx);
+        let sentences = search.sentences(ctx, self.params, decoder, &features, decode::LONGEST)?;
         drop(features);
-        self.ctx.reset()?;
+        ctx.reset()?;
         Ok(sentences)
     }
 

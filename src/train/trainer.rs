@@ -15,6 +15,7 @@ use crate::data::loader::{Loader, LoaderOptions, SkippedImage};
 use crate::data::random::Epoch;
 use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
+use crate::decode::Search;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::captioner::Input;
@@ -462,6 +463,7 @@ impl<'a> Trainer<'a> {
             vocabulary,
             dataset: self.dataset,
             features: &features,
+            search: Search::GREEDY,
         };
         observer.begin(Stage::Validation, samples.len().div_ceil(evaluate::BATCH));
         let losses = evaluator.losses(&samples, |done| observer.progress(done))?;

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::ops::attention::{self, CellMix};
 use crate::ops::matmul::{self, Factor};
 use crate::ops::{Accumulate, dropout, embedding, gate, linear, lstm};
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, Shape, Tensor};
 
 /// Where dropout draws its masks.
 const OUTPUT_SITE: u32 = 1;
@@ -342,6 +342,25 @@ impl Attend {
             )?;
             self.forward_step(ctx, params, image, &mut slot)?;
             apply(ctx, params, self.output, &next.h, logits)
+        })
+    }
+}
+
+impl Image {
+    /// Image r becomes image `rows[r]` of these: for several sentences about the same one.
+    pub fn gather(&self, ctx: &Context, rows: &Tensor) -> Result<Image> {
+        let gathered = |x: &Tensor| {
+            let (mut shape, batch) = (x.shape().dims().to_vec(), self.mean.rows());
+            let entry = x.len() / batch;
+            let mut y = ctx.empty([rows.len(), entry], x.dtype())?;
+            embedding::forward(ctx, &x.reshape([batch, entry])?, rows, &mut y)?;
+            shape[0] = rows.len();
+            y.reshape(Shape::new(&shape))
+        };
+        Ok(Image {
+            mean: gathered(&self.mean)?,
+            keys: gathered(&self.keys)?,
+            values: gathered(&self.values)?,
         })
     }
 }

@@ -1,0 +1,238 @@
+//! Beam search: the K most probable beginnings of a sentence are followed side by side, for a whole batch of
+//! images at once.
+//!
+//! A sentence of n generated tokens, `<eos>` counted (and the `<sos>` that show-tell generates), scores
+//! Σ log p / n^α with α the length penalty; 0 is none. That is length normalisation by n itself, where Wu et al.
+//! 2016 (equation 14) have (5 + n) / 6. Beginnings are of one length at any time and are compared by Σ log p.
+//!
+//! As in the published code of Xu et al. 2015, a finished sentence leaves the beam and takes its place along:
+//! K - F beginnings are followed once F have finished. The search ends for an image when K have, when no beginning
+//! can beat the best of them any more, or at the limit. Then the best finished sentence is the result, the best unfinished
+//! one only where none has finished.
+
+use super::{Search, Sentence, host_rows};
+use crate::error::Result;
+use crate::nn::captions::{EOS, PAD, SOS};
+use crate::nn::decoder::{Decoder, Generation};
+use crate::nn::params::Params;
+use crate::ops::top_k;
+use crate::tensor::{Context, DType, Tensor};
+
+/// The sentence for each of the images with these features, (B, D) or (B, C, D), cut after `longest` tokens, `<sos>`
+/// counted. Recurrent states stay on the device, a row for every image and beginning; the K best tokens of
+/// each row are read back once a word.
+pub fn beam(
+    ctx: &Context,
+    params: &Params,
+    decoder: &Decoder,
+    features: &Tensor,
+    search: Search,
+    longest: usize,
+) -> Result<Vec<Sentence>> {
+    let (batch, width) = (features.shape().dims()[0], search.beam);
+    let limit = longest - usize::from(!decoder.predicts_start());
+    let offered = width.min(decoder.vocabulary());
+    let ids = ctx.empty([batch * width, offered], DType::U32)?;
+    let log_probabilities = ctx.empty([batch * width, offered], params.dtype())?;
+    let mut parents = ctx.empty([batch * width], DType::U32)?;
+    let mut words = ctx.empty([batch * width], DType::U32)?;
+    let mut beams = vec![Beam::new(search, limit); batch];
+    let mut generation = decoder.start(ctx, params, features)?;
+    for position in 0..limit {
+        // Before the first word all beginnings of an image are the same: it has one row.
+        let rows = if position == 0 { 1 } else { width };
+        let mut ids = ids.narrow(0, batch * rows)?;
+        let mut log_probabilities = log_probabilities.narrow(0, batch * rows)?;
+        let logits = &generation.logits;
+        top_k::forward(ctx, logits, &mut ids, &mut log_probabilities)?;
+        let offers = Offers::read(&ids, &log_probabilities, &generation)?;
+        let starts = decoder.predicts_start() && position == 0;
+        for (image, beam) in beams.iter_mut().enumerate() {
+            beam.advance(&offers, image * rows, starts);
+        }
+        if beams.iter().all(|beam| beam.live.is_empty()) || position + 1 == limit {
+            break;
+        }
+        let [from, said] = layout(&beams, rows, width);
+        parents.copy_from_slice(&from)?;
+        words.copy_from_slice(&said)?;
+        match position {
+            0 => generation = generation.branch(ctx, &parents)?,
+            _ => generation.reorder(ctx, &parents)?,
+        }
+        decoder.step(ctx, params, &words, &mut generation)?;
+    }
+    Ok(beams.iter().map(Beam::best).collect())
+}
+
+/// For each of the `width` rows that an image has in the next step: the row, of `rows` an image, that it goes
+/// on from, and the word it reads. Rows without a beginning repeat the first and are not looked at.
+fn layout(beams: &[Beam], rows: usize, width: usize) -> [Vec<u32>; 2] {
+    let mut from = Vec::with_capacity(beams.len() * width);
+    let mut said = Vec::with_capacity(beams.len() * width);
+    for (image, beam) in beams.iter().enumerate() {
+        let first = image * rows;
+        from.extend(beam.live.iter().map(|live| (first + live.slot) as u32));
+        said.extend(beam.live.iter().map(|live| live.word));
+        from.resize((image + 1) * width, first as u32);
+        said.resize((image + 1) * width, PAD);
+    }
+    [from, said]
+}
+
+/// What a step offers on the host, row by row: the best next tokens, best first, and the attention they were
+/// found under.
+struct Offers {
+    tokens: Vec<Vec<(u32, f64)>>,
+    attention: Option<Vec<Vec<f32>>>,
+}
+
+impl Offers {
+    fn read(ids: &Tensor, log_probabilities: &Tensor, generation: &Generation) -> Result<Self> {
+        let values: Vec<f64> = match log_probabilities.dtype() {
+            DType::F64 => log_probabilities.to_vec()?,
+            _ => (log_probabilities.to_vec::<f32>()?.into_iter())
+                .map(f64::from)
+                .collect(),
+        };
+        let tokens: Vec<_> = ids.to_vec::<u32>()?.into_iter().zip(values).collect();
+        Ok(Offers {
+            tokens: tokens.chunks(ids.cols()).map(<[_]>::to_vec).collect(),
+            attention: generation.alpha.as_ref().map(host_rows).transpose()?,
+        })
+    }
+}
+
+/// A word of a sentence and the one before it, by its place among the [`Beam::words`].
+#[derive(Clone)]
+struct Word {
+    before: Option<usize>,
+    token: u32,
+    attention: Vec<f32>,
+}
+
+/// The beginning of a sentence.
+#[derive(Clone)]
+struct Hypothesis {
+    /// None: nothing was said yet, or `<sos>` alone.
+    last: Option<usize>,
+    /// Σ log p
+    log_probability: f64,
+    /// Which of the image's rows it came from, and the token it said there.
+    slot: usize,
+    word: u32,
+}
+
+/// The search for one image.
+#[derive(Clone)]
+struct Beam {
+    search: Search,
+    limit: usize,
+    /// Tokens generated so far.
+    length: usize,
+    /// The words of all beginnings: a forest, as they share what they have in common.
+    words: Vec<Word>,
+    /// Most probable first; empty when the search is over.
+    live: Vec<Hypothesis>,
+    finished: usize,
+    /// The best finished sentence: its score, its last word.
+    best: Option<(f64, Option<usize>)>,
+}
+
+impl Beam {
+    fn new(search: Search, limit: usize) -> Self {
+        let nothing = Hypothesis {
+            last: None,
+            log_probability: 0.0,
+            slot: 0,
+            word: PAD,
+        };
+        Beam {
+            search,
+            limit,
+            length: 0,
+            words: Vec::new(),
+            live: vec![nothing],
+            finished: 0,
+            best: None,
+        }
+    }
+
+    fn score(&self, log_probability: f64, length: usize) -> f64 {
+        log_probability / (length as f64).powf(self.search.length_penalty)
+    }
+
+    /// One token more for every beginning; theirs are the rows of `offers` from `first` on. `starts` when a
+    /// `<sos>` is no word.
+    fn advance(&mut self, offers: &Offers, first: usize, starts: bool) {
+        self.length += 1;
+        let mut candidates = Vec::new();
+        for (slot, live) in self.live.iter().enumerate() {
+            let offered = offers.tokens[first + slot].iter();
+            candidates.extend(offered.map(|&(word, log_probability)| Hypothesis {
+                last: live.last,
+                log_probability: live.log_probability + log_probability,
+                slot,
+                word,
+            }));
+        }
+        // The sort is stable: of equals the one that leads so far stays ahead.
+        candidates.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
+        candidates.truncate(self.search.beam - self.finished);
+        self.live.clear();
+        for mut candidate in candidates {
+            if candidate.word == EOS {
+                self.finish(&candidate);
+                continue;
+            }
+            if !(starts && candidate.word == SOS) {
+                let attention = offers.attention.as_ref();
+                self.words.push(Word {
+                    before: candidate.last,
+                    token: candidate.word,
+                    attention: attention
+                        .map_or_else(Vec::new, |a| a[first + candidate.slot].clone()),
+                });
+                candidate.last = Some(self.words.len() - 1);
+            }
+            self.live.push(candidate);
+        }
+        if !self.can_improve() {
+            self.live.clear();
+        }
+    }
+
+    fn finish(&mut self, sentence: &Hypothesis) {
+        let score = self.score(sentence.log_probability, self.length);
+        self.finished += 1;
+        if self.best.is_none_or(|(best, _)| score > best) {
+            self.best = Some((score, sentence.last));
+        }
+    }
+
+    /// Whether a beginning may yet beat the best finished sentence. Its sum of log p can only fall, and no
+    /// length excuses that more than the limit.
+    fn can_improve(&self) -> bool {
+        let (Some((best, _)), Some(leader)) = (self.best, self.live.first()) else {
+            return true;
+        };
+        self.score(leader.log_probability, self.limit) > best
+    }
+
+    fn best(&self) -> Sentence {
+        let unfinished = self.live.first().and_then(|leader| leader.last);
+        let mut next = self.best.map_or(unfinished, |(_, last)| last);
+        let mut sentence = Sentence::default();
+        while let Some(place) = next {
+            let word = &self.words[place];
+            sentence.tokens.push(word.token);
+            if !word.attention.is_empty() {
+                sentence.attention.push(word.attention.clone());
+            }
+            next = word.before;
+        }
+        sentence.tokens.reverse();
+        sentence.attention.reverse();
+        sentence
+    }
+}
