@@ -12,10 +12,11 @@ pub enum Error {
     #[error("{}: {message}", path.display())]
     File { path: PathBuf, message: String },
     /// The operating system refused something on a file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         path: PathBuf,
-        source: std::io::Error,
+        /// Part of the message, hence no `source`: whoever prints a chain would print it twice.
+        cause: std::io::Error,
     },
     /// A setting has a value that cannot work.
     #[error("{0}")]
@@ -41,6 +42,6 @@ impl Error {
     /// For `map_err`: attaches the path to an I/O error.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { path, source }
+        move |cause| Error::Io { path, cause }
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;
-use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// Replaces `path` by what `content` writes: all of it or nothing.
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// over `path`; then the directory is synced. A crash or an error at any moment leaves the old file or
 /// the new one, never half of one; after an error the temporary file is removed.
 ///
+/// A device or a pipe (`/dev/stdout`) is written to as it is: replacing it would take it from everybody.
+///
 /// # Errors
 /// Whatever `content` returns, or the operating system's refusal, naming the file.
 pub fn write_atomically(
@@ -19,8 +21,13 @@ pub fn write_atomically(
     content: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
+    if fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        let special = OpenOptions::new().write(true).open(path);
+        return fill(special.map_err(Error::io(path))?, path, content).map(drop);
+    }
     let (file, aside) = create_aside(path)?;
-    let written = fill(file, path, content);
+    let written =
+        fill(file, path, content).and_then(|file| file.sync_all().map_err(Error::io(path)));
     let renamed = written.and_then(|()| fs::rename(&aside, path).map_err(Error::io(path)));
     if renamed.is_err() {
         // A failure here has nobody to hear of it: the one that matters is on its way already.
@@ -51,16 +58,16 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     ))
 }
 
-/// Writes and syncs; the file is closed at the end, which some systems demand before a rename.
+/// Writes all of the content.
 fn fill(
     file: File,
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
-) -> Result<()> {
+) -> Result<File> {
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     content(&mut writer)?;
-    writer.flush().map_err(Error::io(path))?;
-    writer.get_ref().sync_all().map_err(Error::io(path))
+    let flushed = writer.into_inner();
+    flushed.map_err(|e| Error::io(path)(e.into_error()))
 }
 
 /// Makes the rename last: on Unix the directory's entry is its own to be synced.

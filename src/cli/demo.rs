@@ -11,7 +11,7 @@ use crate::metrics::bleu;
 use crate::report::{self, attention, curves};
 use crate::train::config::{Config, EncoderBatchNorm, Model, Schedule};
 use crate::train::evaluate::{Captioned, Evaluator};
-use crate::train::features::Features;
+use crate::train::features::{Features, ImageSet};
 use crate::train::run::{Engine, RunDirectory};
 use crate::train::trainer::{self, Trainer};
 use crate::train::{Observer, Stage, log};
@@ -186,10 +186,9 @@ fn evaluate(
         ..LoaderOptions::default()
     };
     let mut progress = Progress::new();
-    progress.begin(Stage::ValidationFeatures, images.len());
-    let done = |done| progress.progress(done);
-    let (features, _) = Features::compute(ctx, params, captioner, dataset, images, options, done)?;
-    progress.end();
+    let test = ImageSet { dataset, images };
+    let stage = Stage::ValidationFeatures;
+    let features = Features::of(&engine, test, options, stage, &mut progress)?;
     let evaluator = Evaluator {
         ctx,
         params,

@@ -3,13 +3,15 @@
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::search::SearchArgs;
+use super::train::feature_cache;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::error::Error;
 use crate::files;
+use crate::train::config::{Config, FeatureType};
 use crate::train::evaluate::{BATCH, Captioned, Evaluator};
-use crate::train::features::Features;
+use crate::train::features::{Features, ImageSet};
 use crate::train::run::{Engine, RunDirectory};
 use crate::train::{Observer, Stage};
 use anyhow::Result;
@@ -43,7 +45,28 @@ pub struct EvalArgs {
     #[command(flatten)]
     search: SearchArgs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     device: DeviceArgs,
+}
+
+#[derive(Args)]
+struct CacheArgs {
+    /// Keep the encoder's outputs in this folder; `none`: nowhere [default: as the run did]
+    #[arg(long, value_name = "DIR", value_parser = feature_cache)]
+    feature_cache: Option<PathBuf>,
+    /// How they are stored there [default: as the run did]
+    #[arg(long, value_name = "TYPE")]
+    feature_type: Option<FeatureType>,
+}
+
+impl CacheArgs {
+    fn put_into(&self, config: &mut Config) {
+        if let Some(directory) = &self.feature_cache {
+            config.feature_cache.clone_from(directory);
+        }
+        config.feature_type = self.feature_type.unwrap_or(config.feature_type);
+    }
 }
 
 /// What an evaluation finds. BLEU is 0 to 1.
@@ -64,7 +87,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
     let device = args.device.open()?;
-    let engine = Engine::open(&run, &device)?;
+    let mut engine = Engine::open(&run, &device)?;
+    args.cache.put_into(&mut engine.config);
     let dataset = Flickr8k::open(&args.data)?;
     let mut progress = Progress::new();
     for warning in dataset.warnings() {
@@ -95,22 +119,30 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         vocabulary,
         ..
     } = &engine;
-    progress.begin(Stage::ValidationFeatures, images.len());
-    let done = |done| progress.progress(done);
-    let (features, skipped) =
-        Features::compute(ctx, params, captioner, &dataset, &images, options, done)?;
-    progress.end();
-    for image in &skipped {
-        progress.warn(&format!("left out: {}", image.error));
-    }
-    let missing = skipped.iter().map(|skipped| skipped.image).collect();
+    let dataset = &dataset;
+    let set = ImageSet {
+        dataset,
+        images: &images,
+    };
+    let features = Features::of(
+        &engine,
+        set,
+        options,
+        Stage::ValidationFeatures,
+        &mut progress,
+    )?;
+    let missing = images
+        .iter()
+        .copied()
+        .filter(|&i| !features.contains(i))
+        .collect();
     let samples = Arc::new(samples.without(&missing));
     let evaluator = Evaluator {
         ctx,
         params,
         captioner,
         vocabulary,
-        dataset: &dataset,
+        dataset,
         features: &features,
         search,
     };

@@ -39,6 +39,7 @@ impl Progress {
     fn name(&self) -> String {
         match self.stage {
             None => String::new(),
+            Some(Stage::Images) => "decoding images".into(),
             Some(Stage::Features) => "encoding training images".into(),
             Some(Stage::Epoch(epoch)) => format!("epoch {epoch}"),
             Some(Stage::ValidationFeatures) => "encoding images".into(),
@@ -113,5 +114,9 @@ impl Observer for Progress {
     fn warn(&mut self, message: &str) {
         self.bar
             .suspend(|| tell(format_args!("showtell: warning: {message}")));
+    }
+
+    fn note(&mut self, message: &str) {
+        self.bar.suspend(|| tell(format_args!("{message}")));
     }
 }

@@ -6,7 +6,7 @@ use super::tell;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::train::Observer;
 use crate::train::checkpoint;
-use crate::train::config::Config;
+use crate::train::config::{Config, NO_CACHE};
 use crate::train::run::{Engine, RunDirectory};
 use crate::train::trainer::{self, Trainer};
 use anyhow::{Result, bail};
@@ -162,8 +162,23 @@ struct Settings {
     /// Use the first N captions of each image; 0: all
     #[arg(long, value_name = "N")]
     captions_per_image: Option<usize>,
+    /// Keep the encoder's outputs in this folder, for this run and others; turns augmentation off;
+    /// `none`: keep them nowhere
+    #[arg(long, value_name = "DIR", value_parser = feature_cache)]
+    feature_cache: Option<PathBuf>,
+    /// How they are stored there
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    feature_type: Option<String>,
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+/// A folder for features, as it can be found from anywhere; or `none`.
+pub(super) fn feature_cache(given: &str) -> std::io::Result<PathBuf> {
+    match given {
+        NO_CACHE => Ok(given.into()),
+        directory => std::path::absolute(directory),
+    }
 }
 
 impl TrainArgs {
@@ -190,6 +205,10 @@ pub fn train(args: TrainArgs) -> Result<()> {
     let config = args.config()?;
     let device = args.device.open()?;
     let mut progress = Progress::new();
+    if config.feature_cache().is_some() && !args.no_augment {
+        progress
+            .note("augmentation is off: --feature-cache keeps the features of images as they are");
+    }
     let dataset = Flickr8k::open(&args.data)?;
     for warning in dataset.warnings() {
         progress.warn(&warning);

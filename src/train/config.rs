@@ -4,6 +4,8 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +49,32 @@ pub enum EncoderBatchNorm {
     /// Batch statistics, running ones updated: what the published runs did.
     Batch,
 }
+
+/// How features are stored in a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FeatureType {
+    F32,
+    /// Half the size; rounded to eight bits of mantissa.
+    Bf16,
+}
+
+impl FromStr for FeatureType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "f32" => Ok(FeatureType::F32),
+            "bf16" => Ok(FeatureType::Bf16),
+            _ => Err(Error::Config(format!(
+                "no element type '{name}': expected f32 or bf16"
+            ))),
+        }
+    }
+}
+
+/// The value of `feature-cache` that stands for no cache.
+pub const NO_CACHE: &str = "none";
 
 /// All settings of a run. Keys are those of `config.toml` and, with dashes, the flags of `showtell train`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,6 +146,9 @@ pub struct Config {
     pub augment: bool,
     pub shuffle: bool,
     pub skip_bad_images: bool,
+    /// Directory where the encoder's outputs are kept for this run and others; `none` for nowhere.
+    pub feature_cache: PathBuf,
+    pub feature_type: FeatureType,
     pub seed: u64,
 }
 
@@ -166,6 +197,8 @@ impl Config {
             augment: true,
             shuffle: true,
             skip_bad_images: false,
+            feature_cache: NO_CACHE.into(),
+            feature_type: FeatureType::F32,
             seed: 8,
         };
         match model {
@@ -193,7 +226,8 @@ impl Config {
         }
     }
 
-    /// The recipe of the model that `settings` names, with all that `settings` says put in its place.
+    /// The recipe of the model that `settings` names, with all that `settings` says put in its place. A
+    /// feature cache turns augmentation off: cached features are those of images as they are.
     ///
     /// # Errors
     /// When a key is unknown, a value has the wrong type, or the whole cannot work.
@@ -205,6 +239,10 @@ impl Config {
             .map_err(|_| Error::Config("model: expected show-tell or attend".into()))?;
         let recipe = toml::Table::try_from(Config::recipe(model));
         let mut table = recipe.map_err(|e| Error::Config(e.to_string()))?;
+        let cache = settings.get("feature-cache").and_then(|v| v.as_str());
+        if cache.is_some_and(|directory| directory != NO_CACHE) {
+            table.insert("augment".into(), false.into());
+        }
         table.extend(settings);
         let config: Config = table.try_into().map_err(|e: toml::de::Error| {
             let message = e.to_string();
@@ -285,7 +323,17 @@ impl Config {
                 self.encoder_blocks.len()
             )));
         }
+        if self.feature_cache().is_some() && !self.features_are_fixed() {
+            let message = "feature-cache: the features of an image must stay the same during training; \
+                           that rules out augment, fine-tune and encoder-batch-norm batch";
+            return Err(Error::Config(message.into()));
+        }
         Ok(())
+    }
+
+    /// The directory where features are cached, if they are.
+    pub fn feature_cache(&self) -> Option<&Path> {
+        Some(&*self.feature_cache).filter(|directory| *directory != Path::new(NO_CACHE))
     }
 
     /// The first stage that is trained, when any is.

@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod evaluate;
+pub mod feature_cache;
 pub mod features;
 pub mod log;
 pub mod optimiser;
@@ -15,6 +16,8 @@ pub mod trainer;
 /// Something that takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Decoding all images of a data set to see whether they can be, counted in images.
+    Images,
     /// Encoding the training images, counted in images.
     Features,
     /// An epoch by number, from 1, counted in steps.
@@ -39,4 +42,6 @@ pub trait Observer {
     fn step(&mut self, record: &log::StepRecord, samples: usize);
     fn epoch(&mut self, record: &log::EpochRecord);
     fn warn(&mut self, message: &str);
+    /// Something worth knowing.
+    fn note(&mut self, _message: &str) {}
 }

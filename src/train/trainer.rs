@@ -3,7 +3,7 @@
 use super::checkpoint::{self, Position};
 use super::config::{Config, Model, Monitor};
 use super::evaluate::{self, Evaluator};
-use super::features::Features;
+use super::features::{Features, ImageSet, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord, ValidationRecord};
 use super::optimiser::Optimiser;
 use super::run::{Engine, RunDirectory};
@@ -11,7 +11,7 @@ use super::schedule::Plateau;
 use super::{Observer, Stage, step_memory};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::{Flickr8k, Split};
-use crate::data::loader::{Loader, LoaderOptions, SkippedImage};
+use crate::data::loader::{Loader, LoaderOptions};
 use crate::data::random::Epoch;
 use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
@@ -198,28 +198,15 @@ impl<'a> Trainer<'a> {
         stage: Stage,
         observer: &mut dyn Observer,
     ) -> Result<Features> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
+        let dataset = self.dataset;
         let options = self.loader_options(None);
-        observer.begin(stage, images.len());
-        let progress = |done| observer.progress(done);
-        let computed = Features::compute(
-            ctx,
-            params,
-            captioner,
-            self.dataset,
-            images,
+        Features::of(
+            &self.engine,
+            ImageSet { dataset, images },
             options,
-            progress,
-        );
-        let (features, skipped) = computed?;
-        report_skipped(&skipped, observer);
-        observer.end();
-        Ok(features)
+            stage,
+            observer,
+        )
     }
 
     /// Trains to the end of the run. A run of no epochs leaves the model as it started.
@@ -313,7 +300,10 @@ impl<'a> Trainer<'a> {
             started = Instant::now();
         }
         report_skipped(&loader.take_skipped(), observer);
-        Ok(())
+        match self.position.epoch_step {
+            0 => Err(Error::Config("no training image can be read".into())),
+            _ => Ok(()),
+        }
     }
 
     /// Forward, backward, update, record.
@@ -487,10 +477,4 @@ impl<'a> Trainer<'a> {
 /// Whether the encoder's running statistics move although it is not trained.
 fn captioner_changes(config: &Config) -> bool {
     config.encoder_batch_norm == super::config::EncoderBatchNorm::Batch
-}
-
-fn report_skipped(skipped: &[SkippedImage], observer: &mut dyn Observer) {
-    for image in skipped {
-        observer.warn(&format!("left out: {}", image.error));
-    }
 }

@@ -5,6 +5,7 @@
 pub mod data;
 mod golden;
 pub mod pictures;
+pub mod tiny;
 pub mod training;
 
 pub use golden::Golden;

@@ -1,0 +1,256 @@
+//! Features on disk: one file for each set of images, memory-mapped, shared by runs and processes.
+//!
+//! A file is named by its key, a hash of all that the features depend on: the encoder's weights and running
+//! statistics as they stand in memory, its structure, the preprocessing, the shape of the features, how they
+//! are stored, and the images, each by name, length and time of modification (reading 8,000 photos to
+//! hash them would take longer than it saves). Whatever changes, the key changes, and another file is looked for.
+//!
+//! Layout, little-endian, the length known in advance but for images that cannot be read:
+//!
+//!     64 bytes   the header
+//!     rows       the features of every image that could be read, in the order of the set
+//!     flags      a byte for every image: 1 when it has a row
+//!     32 bytes   SHA-256 of header, flags and the SHA-256 of every row
+//!
+//! It is written aside and renamed: a file under its own name was complete once. That it still is, is
+//! checked when it is opened. Two processes that start at once both compute; the last rename wins, and
+//! the other's map stays valid.
+
+use super::config::FeatureType;
+use super::run::Engine;
+use crate::data::flickr8k::Flickr8k;
+use crate::error::{Error, Result};
+use crate::files;
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use memmap2::Mmap;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// Raised when the layout changes, or what the encoder or the preprocessing before it compute.
+const VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"showfeat";
+
+const DIGEST: usize = 32;
+
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    magic: [u8; 8],
+    version: u32,
+    /// Bytes an element.
+    element: u32,
+    images: u64,
+    /// Elements an image.
+    size: u64,
+    key: [u8; DIGEST],
+}
+
+impl Header {
+    /// For the features of `images` of the data set.
+    pub fn new(engine: &Engine, dataset: &Flickr8k, images: &[usize]) -> Result<Self> {
+        let config = &engine.config;
+        let shape = engine.captioner.feature_shape();
+        let element = match config.feature_type {
+            FeatureType::F32 => size_of::<f32>(),
+            FeatureType::Bf16 => size_of::<bf16>(),
+        };
+        let mut key = Sha256::new();
+        key.update(format!(
+            "showtell features {VERSION}\nblocks {:?}\nwidth {}\nstem {}\nimage size {}\nshape {shape:?}\n\
+             bytes an element {element}\n",
+            config.encoder_blocks, config.encoder_width, config.encoder_stem, config.image_size,
+        ));
+        hash_encoder(engine, &mut key)?;
+        hash_images(dataset, images, &mut key)?;
+        Ok(Header {
+            magic: MAGIC,
+            version: VERSION,
+            element: element as u32,
+            images: images.len() as u64,
+            size: shape.iter().product::<usize>() as u64,
+            key: key.finalize().into(),
+        })
+    }
+
+    /// The file's place in a cache.
+    pub fn path(&self, directory: &Path) -> PathBuf {
+        let name: String = self.key[..16].iter().map(|b| format!("{b:02x}")).collect();
+        directory.join(name + ".features")
+    }
+
+    /// Bytes of the file when every image can be read.
+    pub fn file_bytes(&self) -> u64 {
+        let fixed = (size_of::<Header>() + DIGEST) as u64;
+        fixed + self.images * (1 + self.row_bytes() as u64)
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.size as usize * self.element as usize
+    }
+}
+
+/// The encoder's tensors, running statistics among them, by ascending name.
+fn hash_encoder(engine: &Engine, key: &mut Sha256) -> Result<()> {
+    let params = &engine.params;
+    let ids = params.ids();
+    let mut ids: Vec<_> = ids
+        .filter(|&id| engine.captioner.is_encoder(params, id))
+        .collect();
+    ids.sort_by_key(|&id| params.name(id));
+    for id in ids {
+        key.update(format!("{} {:?}\n", params.name(id), params.shape(id)));
+        key.update(bytemuck::cast_slice(&params.export(id)?));
+    }
+    Ok(())
+}
+
+fn hash_images(dataset: &Flickr8k, images: &[usize], key: &mut Sha256) -> Result<()> {
+    let paths = dataset.image_paths()?;
+    for &image in images {
+        let about = match fs::metadata(&paths[image]) {
+            Ok(about) => {
+                let modified = about.modified().map_err(Error::io(&paths[image]))?;
+                let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+                format!("{} bytes, {} ns", about.len(), since.as_nanos())
+            }
+            // Whoever reads it will say so.
+            Err(_) => "absent".into(),
+        };
+        key.update(format!("{}\n{about}\n", dataset.images()[image].name));
+    }
+    Ok(())
+}
+
+/// A file of features, mapped.
+pub struct FeatureFile {
+    map: Mmap,
+    header: Header,
+}
+
+impl FeatureFile {
+    /// Opens a file that must be as `expected`, and complete.
+    ///
+    /// # Errors
+    /// When there is no such file, it is another's, it is truncated or damaged.
+    pub fn open(path: &Path, expected: &Header) -> Result<Self> {
+        let map = files::map(path)?;
+        let refuse = |message: &str| Err(Error::file(path, message));
+        let file = FeatureFile {
+            map,
+            header: *expected,
+        };
+        let fixed = size_of::<Header>() + expected.images as usize + DIGEST;
+        if file.map.len() < fixed {
+            return refuse("is truncated");
+        }
+        if file.map[..size_of::<Header>()] != *bytemuck::bytes_of(expected) {
+            return refuse("does not have the header that belongs to its name");
+        }
+        let rows = file.flags().iter().filter(|&&flag| flag == 1).count();
+        if file.map.len() - fixed != rows * expected.row_bytes() {
+            return refuse("is truncated or damaged: its length is not that of its rows");
+        }
+        let digests = file.rows().par_chunks(expected.row_bytes());
+        let digests: Vec<[u8; DIGEST]> = digests.map(|row| Sha256::digest(row).into()).collect();
+        if file.map[file.map.len() - DIGEST..] != checksum(expected, file.flags(), &digests) {
+            return refuse("is damaged: its checksum is wrong");
+        }
+        Ok(file)
+    }
+
+    fn rows(&self) -> &[u8] {
+        let end = self.map.len() - DIGEST - self.header.images as usize;
+        &self.map[size_of::<Header>()..end]
+    }
+
+    /// For every image of the set, 1 when it has a row.
+    pub fn flags(&self) -> &[u8] {
+        let end = self.map.len() - DIGEST;
+        &self.map[end - self.header.images as usize..end]
+    }
+
+    /// Writes row `row` to `values`.
+    pub fn read(&self, row: usize, values: &mut [f32]) {
+        let bytes = self.header.row_bytes();
+        let stored = &self.rows()[row * bytes..][..bytes];
+        match self.header.element as usize == size_of::<f32>() {
+            true => values.copy_from_slice(bytemuck::cast_slice(stored)),
+            false => bytemuck::cast_slice::<_, bf16>(stored).convert_to_f32_slice(values),
+        }
+    }
+}
+
+fn checksum(header: &Header, flags: &[u8], rows: &[[u8; DIGEST]]) -> [u8; DIGEST] {
+    let mut hash = Sha256::new();
+    hash.update(bytemuck::bytes_of(header));
+    hash.update(flags);
+    hash.update(rows.as_flattened());
+    hash.finalize().into()
+}
+
+/// Where [`write`]'s caller puts rows.
+pub struct RowWriter<'a> {
+    out: &'a mut BufWriter<File>,
+    path: &'a Path,
+    header: Header,
+    flags: Vec<u8>,
+    digests: Vec<[u8; DIGEST]>,
+    rounded: Vec<bf16>,
+}
+
+impl RowWriter<'_> {
+    /// The features of the image at `position` in the set; positions must ascend.
+    pub fn push(&mut self, position: usize, values: &[f32]) -> Result<()> {
+        let row: &[u8] = match self.header.element as usize == size_of::<f32>() {
+            true => bytemuck::cast_slice(values),
+            false => {
+                self.rounded.resize(values.len(), bf16::ZERO);
+                self.rounded.convert_from_f32_slice(values);
+                bytemuck::cast_slice(&self.rounded)
+            }
+        };
+        self.flags[position] = 1;
+        self.digests.push(Sha256::digest(row).into());
+        self.out.write_all(row).map_err(Error::io(self.path))
+    }
+}
+
+/// Writes a file, all or nothing, of the rows that `fill` pushes.
+///
+/// # Errors
+/// Whatever `fill` returns, or what the operating system refuses.
+pub fn write<R>(
+    path: &Path,
+    header: &Header,
+    fill: impl FnOnce(&mut RowWriter) -> Result<R>,
+) -> Result<R> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    }
+    let mut result = None;
+    files::write_atomically(path, |out| {
+        out.write_all(bytemuck::bytes_of(header))
+            .map_err(Error::io(path))?;
+        let mut rows = RowWriter {
+            out,
+            path,
+            header: *header,
+            flags: vec![0; header.images as usize],
+            digests: Vec::with_capacity(header.images as usize),
+            rounded: Vec::new(),
+        };
+        result = Some(fill(&mut rows)?);
+        let sum = checksum(header, &rows.flags, &rows.digests);
+        rows.out.write_all(&rows.flags).map_err(Error::io(path))?;
+        rows.out.write_all(&sum).map_err(Error::io(path))
+    })?;
+    result.ok_or_else(|| Error::file(path, "was not written"))
+}
