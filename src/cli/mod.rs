@@ -3,6 +3,7 @@
 //! Results go to stdout, progress and warnings to stderr. Exit status 0, 1 for a failure, 2 for wrong usage.
 
 mod caption;
+mod check;
 mod data;
 mod demo;
 mod device;
@@ -43,6 +44,7 @@ enum Command {
 enum DataCommand {
     /// Counts images, captions, words and lengths; needs no images
     Stats(data::StatsArgs),
+    Check(check::CheckArgs),
 }
 
 #[derive(Subcommand)]
@@ -53,6 +55,7 @@ enum WeightsCommand {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Data(DataCommand::Check(args)) => return exit_status(check::check(args)),
         Command::Train(args) => train::train(*args),
         Command::Eval(args) => eval::eval(args),
         Command::Caption(args) => caption::caption(args),
@@ -60,8 +63,12 @@ pub fn main() -> ExitCode {
         Command::Data(DataCommand::Stats(args)) => data::stats(args),
         Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };
+    exit_status(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("showtell: {error:#}"));
@@ -78,8 +85,10 @@ fn tell(line: Arguments) {
 /// Whoever read our output has gone: no reason to complain.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        let io = match cause.downcast_ref() {
+            Some(crate::Error::Io { cause, .. }) => Some(cause),
+            _ => cause.downcast_ref::<std::io::Error>(),
+        };
+        io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }

@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::str::{FromStr, Utf8Error};
 use std::sync::Arc;
 
 const TOKENS: &str = "Flickr8k.token.txt";
-const TABLE: &str = "captions.txt";
-const LISTS: [(Split, &str); 3] = [
+pub(super) const TABLE: &str = "captions.txt";
+pub(super) const LISTS: [(Split, &str); 3] = [
     (Split::Train, "Flickr_8k.trainImages.txt"),
     (Split::Dev, "Flickr_8k.devImages.txt"),
     (Split::Test, "Flickr_8k.testImages.txt"),
@@ -179,13 +179,8 @@ impl Flickr8k {
     /// # Errors
     /// When there is no image directory.
     pub fn image_paths(&self) -> Result<Arc<[PathBuf]>> {
-        let directory = self.image_directory.as_ref().ok_or_else(|| {
-            let expected = IMAGE_DIRECTORIES.join(", ");
-            Error::file(
-                &self.directory,
-                format!("no image directory: expected one of {expected}"),
-            )
-        })?;
+        let directory = self.image_directory.as_ref();
+        let directory = directory.ok_or_else(|| no_image_directory(&self.directory))?;
         let paths = self.images.iter().map(|image| directory.join(&image.name));
         Ok(paths.collect())
     }
@@ -266,20 +261,25 @@ fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
 }
 
 /// Image name and caption of a line.
-type ParseLine = fn(&str) -> Result<(String, String), String>;
+pub(super) type ParseLine = fn(&str) -> Result<(String, String), String>;
+
+/// The file with the captions, lines before the first of them, and how to read one.
+pub(super) fn captions_file(directory: &Path) -> Result<(PathBuf, usize, ParseLine)> {
+    std::fs::read_dir(directory).map_err(Error::io(directory))?;
+    let (tokens, table) = (directory.join(TOKENS), directory.join(TABLE));
+    match (tokens.exists(), table.exists()) {
+        (true, _) => Ok((tokens, 0, parse_token_line)),
+        (false, true) => Ok((table, 1, parse_table_line)),
+        (false, false) => {
+            let message = format!("no captions: expected {TOKENS} or {TABLE} here");
+            Err(Error::file(directory, message))
+        }
+    }
+}
 
 /// Images in the order of first mention, with their captions.
 fn read_captions(directory: &Path) -> Result<Vec<Image>> {
-    let (tokens, table) = (directory.join(TOKENS), directory.join(TABLE));
-    let (path, parse): (_, ParseLine) = match (tokens.exists(), table.exists()) {
-        (true, _) => (tokens, parse_token_line),
-        (false, true) => (table, parse_table_line),
-        (false, false) => {
-            let message = format!("no captions: expected {TOKENS} or {TABLE} here");
-            return Err(Error::file(directory, message));
-        }
-    };
-    let header = usize::from(path.ends_with(TABLE));
+    let (path, header, parse) = captions_file(directory)?;
     let mut index = HashMap::new();
     let mut images: Vec<Image> = Vec::new();
     for (number, line) in read_lines(&path)?.iter().enumerate().skip(header) {
@@ -351,22 +351,33 @@ fn parse_field(line: &str) -> Result<(String, Option<&str>), String> {
 /// The lines of a UTF-8 file, without line ends or byte-order mark.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
-    let line = |(number, line): (usize, &[u8])| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let text = std::str::from_utf8(line);
-        let text = text.map_err(|e| Error::file(path, format!("line {}: {e}", number + 1)))?;
+    let line = |(number, line): (usize, Result<&str, Utf8Error>)| {
+        let text = line.map_err(|e| Error::file(path, format!("line {number}: {e}")))?;
         Ok(text.to_string())
     };
-    bytes.split(|&b| b == b'\n').enumerate().map(line).collect()
+    split_lines(&bytes).map(line).collect()
 }
 
-fn find_image_directory(directory: &Path) -> Option<PathBuf> {
+/// Lines with their numbers, from 1.
+pub(super) fn split_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Utf8Error>)> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let lines = bytes.split(|&b| b == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    (1..).zip(lines.map(std::str::from_utf8))
+}
+
+pub(super) fn no_image_directory(directory: &Path) -> Error {
+    let expected = IMAGE_DIRECTORIES.join(", ");
+    let message = format!("no image directory: expected one of {expected}");
+    Error::file(directory, message)
+}
+
+pub(super) fn find_image_directory(directory: &Path) -> Option<PathBuf> {
     let candidates = IMAGE_DIRECTORIES.iter().map(|name| directory.join(name));
     candidates.into_iter().find(|path| path.is_dir())
 }
 
-fn file_names(directory: &Path) -> Result<HashSet<String>> {
+pub(super) fn file_names(directory: &Path) -> Result<HashSet<String>> {
     let mut names = HashSet::new();
     for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
         let entry = entry.map_err(Error::io(directory))?;
@@ -375,7 +386,7 @@ fn file_names(directory: &Path) -> Result<HashSet<String>> {
     Ok(names)
 }
 
-fn has_image_extension(name: &str) -> bool {
+pub(super) fn has_image_extension(name: &str) -> bool {
     let extension = name.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase());
     extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&&*e))
 }

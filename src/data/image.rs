@@ -9,6 +9,7 @@ use super::resize::resize;
 use crate::error::{Error, Result};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::path::Path;
 
 /// Larger images are refused before they are decoded: a small file can claim to be huge.
@@ -40,7 +41,10 @@ pub fn load(path: &Path, size: usize) -> Result<Rgb> {
 /// pixels. The error names the file.
 pub fn decode(path: &Path) -> Result<Rgb> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    decode_bytes(&bytes).map_err(|message| Error::file(path, message))
+    // A decoder that panics on a damaged file must cost that file only.
+    let decoded = catch_unwind(|| decode_bytes(&bytes));
+    let decoded = decoded.unwrap_or_else(|_| Err("the decoder panicked on this image".into()));
+    decoded.map_err(|message| Error::file(path, message))
 }
 
 fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {

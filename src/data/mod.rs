@@ -5,6 +5,7 @@
 
 pub mod augment;
 pub mod batches;
+pub mod check;
 pub mod flickr8k;
 pub mod image;
 pub mod loader;

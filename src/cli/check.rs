@@ -1,0 +1,109 @@
+//! `showtell data check`: what is wrong with a data set.
+
+use super::progress::Progress;
+use crate::data::check::{self, Finding, Problem, Report, Severity};
+use crate::train::{Observer, Stage};
+use anyhow::Result;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Lines printed of one kind.
+const MOST_OF_A_KIND: usize = 10;
+
+/// Says what is wrong with a data set, and where; fails when one cannot train on it
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The data set: Flickr8k as distributed, or Images/ with captions.txt
+    dir: PathBuf,
+    /// Do not decode the images
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn check(args: CheckArgs) -> Result<ExitCode> {
+    let mut progress = Progress::new();
+    let mut begun = false;
+    let report = check::check(&args.dir, !args.quick, |done, images| {
+        if !begun {
+            progress.begin(Stage::Images, images);
+            begun = true;
+        }
+        progress.progress(done);
+    });
+    progress.end();
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => lines(&report),
+    };
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(match report.usable {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn lines(report: &Report) -> String {
+    let mut lines = Vec::new();
+    let same = |a: &Finding, b: &Finding| (a.severity, a.problem) == (b.severity, b.problem);
+    for findings in report.findings.chunk_by(same) {
+        lines.extend(findings.iter().take(MOST_OF_A_KIND).map(line));
+        let more = findings.len().saturating_sub(MOST_OF_A_KIND);
+        if more > 0 {
+            let kind = kind(findings[0].problem);
+            lines.push(format!("  … and {more} more {kind}: --json lists all"));
+        }
+    }
+    let count = |severity| {
+        let findings = report.findings.iter();
+        findings.filter(|f| f.severity == severity).count()
+    };
+    lines.push(format!(
+        "{} images, {} captions, {} images decoded: {} errors, {} warnings, {}",
+        report.images,
+        report.captions,
+        report.decoded,
+        count(Severity::Error),
+        count(Severity::Warning),
+        match report.usable {
+            true => "usable",
+            false => "training would fail",
+        }
+    ));
+    lines.join("\n") + "\n"
+}
+
+fn line(finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let file = finding.file.display();
+    let place = finding.line.map(|n| format!(" line {n}"));
+    let (place, message) = (place.unwrap_or_default(), &finding.message);
+    format!("{severity}: {file}{place}: {message}")
+}
+
+fn kind(problem: Problem) -> &'static str {
+    match problem {
+        Problem::MissingFile => "missing files",
+        Problem::MalformedLine => "malformed lines",
+        Problem::NotUtf8 => "lines that are not UTF-8",
+        Problem::ListedWithoutCaptions => "listed images without captions",
+        Problem::ListedTwice => "images listed twice",
+        Problem::ListsOverlap => "images in two lists",
+        Problem::ListedWithoutFile => "listed images that do not exist",
+        Problem::EmptySplit => "empty files",
+        Problem::UndecodableImage => "images that cannot be decoded",
+        Problem::CaptionsWithoutImage => "images that do not exist",
+        Problem::ImageWithoutCaptions => "images without captions",
+        Problem::DuplicateLine => "lines that occur twice",
+        Problem::NumberOfCaptions => "images with an unusual number of captions",
+        Problem::EmptyCaption => "empty captions",
+        Problem::LongCaption => "long captions",
+        Problem::OddSize => "images of odd sizes",
+    }
+}
