@@ -26,11 +26,12 @@ impl RunDirectory {
     /// Makes the directory, if it is not there.
     ///
     /// # Errors
-    /// When it holds a run already: it would be lost.
+    /// When it holds a run already, one that took a step: it would be lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory(path.as_ref().to_path_buf());
         std::fs::create_dir_all(&run.0).map_err(Error::io(&run.0))?;
-        if run.config().exists() {
+        let has_steps = std::fs::metadata(run.steps()).is_ok_and(|about| about.len() > 0);
+        if has_steps || run.last().exists() {
             let message = "holds a run already: give another --out, or remove it first";
             return Err(Error::file(&run.0, message));
         }
