@@ -1,0 +1,123 @@
+//! `showtell caption` and `eval` with a beam; attention as pictures and as numbers.
+
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::process::{Command, Output};
+use support::tiny::{Tiny, failed, showtell, stderr, stdout, succeeded};
+
+/// Side of the grid that the tiny captioner sees.
+const POSITIONS: u64 = 4;
+
+fn trained(model: &str) -> Tiny {
+    let tiny = Tiny::new();
+    let options = ["--encoder-weights", "random", "--epochs", "2", "--model"];
+    succeeded(&tiny.train("run", &[&options[..], &[model]].concat()));
+    tiny
+}
+
+fn caption(tiny: &Tiny, images: &[&str], options: &[&str]) -> Output {
+    let mut command: Command = showtell();
+    command.arg("caption").arg("--run").arg(tiny.path("run"));
+    command.args(images.iter().map(|image| tiny.path(image)));
+    command.args(options).output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    succeeded(output);
+    let text = stdout(output);
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+#[test]
+fn maps_and_pictures_follow_the_words() {
+    let tiny = trained("attend");
+    for (folder, number) in [("here", 1), ("there", 2)] {
+        fs::create_dir(tiny.path(folder)).unwrap();
+        let image = tiny.image(number);
+        image.save(tiny.path(folder).join("Same.png")).unwrap();
+        image.save(tiny.path(folder).join("same-2.png")).unwrap();
+    }
+    let images = ["here/Same.png", "there/Same.png", "here/same-2.png"];
+    let pictures = tiny.path("new/pictures");
+    let drawn = ["--attention-out", pictures.to_str().unwrap()];
+    let options = ["--json", "--maps", "--beam", "3", "--length-penalty", "0.7"];
+    let said = lines(&caption(&tiny, &images, &[&options[..], &drawn].concat()));
+    assert_eq!(said.len(), images.len());
+    let silent = said.iter().all(|line| line["caption"] == "");
+    assert!(!silent, "there is a word to look at");
+    let names = ["Same", "Same-2", "same-2-2"].map(|name| format!("{name}.attention.png"));
+    for (line, name) in said.iter().zip(&names) {
+        let attention = &line["attention"];
+        assert_eq!(attention["grid"], serde_json::json!([POSITIONS, POSITIONS]));
+        let words = attention["words"].as_array().unwrap();
+        let maps = attention["maps"].as_array().unwrap();
+        assert_eq!(words.len(), maps.len());
+        let spoken: Vec<&str> = words.iter().map(|word| word.as_str().unwrap()).collect();
+        assert_eq!(spoken.join(" "), line["caption"].as_str().unwrap());
+        for map in maps {
+            let weights = map.as_array().unwrap();
+            assert_eq!(weights.len() as u64, POSITIONS * POSITIONS);
+            let sum: f64 = weights.iter().map(|w| w.as_f64().unwrap()).sum();
+            // Sixteen roundings of f32.
+            assert!((sum - 1.0).abs() < 16.0 * f64::from(f32::EPSILON), "{sum}");
+        }
+        let picture = pictures.join(name);
+        assert_eq!(line["picture"], picture.to_str().unwrap());
+        let picture = image::open(&picture).unwrap();
+        let tiles = words.len() as u32 + 1;
+        assert!(picture.width() >= tiles.min(5) * showtell::report::attention::TILE);
+    }
+    let files = fs::read_dir(&pictures).unwrap().count();
+    assert_eq!(files, names.len(), "nothing else is left there");
+
+    let bare = lines(&caption(&tiny, &images, &["--json"]));
+    let keys: Vec<_> = bare[0].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["caption", "image"]);
+}
+
+#[test]
+fn eval_and_caption_find_the_same_with_a_beam() {
+    for model in ["attend", "show-tell"] {
+        let tiny = trained(model);
+        let beam = ["--beam", "4", "--length-penalty", "1", "--json"];
+        succeeded(&tiny.eval("run", &[&["--split", "dev"], &beam[..]].concat()));
+        let file = fs::read_to_string(tiny.path("run/captions-dev.json")).unwrap();
+        let evaluated: Vec<Value> = serde_json::from_str(&file).unwrap();
+        let images: Vec<String> = (evaluated.iter())
+            .map(|line| format!("data/Flicker8k_Dataset/{}", line["file"].as_str().unwrap()))
+            .collect();
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        let said = lines(&caption(&tiny, &images, &beam));
+        assert_eq!(said.len(), evaluated.len());
+        for (said, evaluated) in said.iter().zip(&evaluated) {
+            assert_eq!(said["caption"], evaluated["caption"], "{model}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused() {
+    let tiny = trained("show-tell");
+    let image = ["data/Flicker8k_Dataset/a.jpg"];
+    let pictures = tiny.path("pictures");
+    let drawn = ["--attention-out", pictures.to_str().unwrap()];
+    for options in [&drawn[..], &["--json", "--maps"]] {
+        let message = failed(&caption(&tiny, &image, options));
+        assert!(
+            message.contains("show-tell captioner has no attention"),
+            "{message}"
+        );
+    }
+    assert!(!pictures.exists());
+    let negative = ["--beam", "2", "--length-penalty=-1"];
+    let message = failed(&caption(&tiny, &image, &negative));
+    assert!(message.contains("length penalty 0 or more"), "{message}");
+    let wrong: [&[&str]; 3] = [&["--beam", "0"], &["--maps"], &["--length-penalty", "1"]];
+    for options in wrong {
+        let output = caption(&tiny, &image, options);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+}
