@@ -14,7 +14,8 @@
 //!
 //! It is written aside and renamed: a file under its own name was complete once. That it still is, is
 //! checked when it is opened. Two processes that start at once both compute; the last rename wins, and
-//! the other's map stays valid.
+//! the other's map stays valid. A process that is killed while it writes leaves its temporary file behind,
+//! which nobody reads and anybody may remove.
 
 use super::config::FeatureType;
 use super::run::Engine;

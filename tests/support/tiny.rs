@@ -11,6 +11,16 @@ const TRAIN: [&str; 6] = ["a.jpg", "b.png", "c.jpg", "d.png", "e.jpg", "f.png"];
 const DEV: [&str; 2] = ["g.jpg", "h.png"];
 const TEST: [&str; 1] = ["i.jpg"];
 
+/// One epoch of show-tell on a random encoder.
+pub const SHOW_TELL: [&str; 6] = [
+    "--model",
+    "show-tell",
+    "--encoder-weights",
+    "random",
+    "--epochs",
+    "1",
+];
+
 /// A data set in a folder of its own.
 pub struct Tiny {
     folder: TempDir,
@@ -82,6 +92,11 @@ impl Tiny {
         self.train_command(run, options).output().unwrap()
     }
 
+    /// Trains show-tell for one epoch.
+    pub fn train_once(&self, run: &str) -> Output {
+        self.train(run, &SHOW_TELL)
+    }
+
     pub fn train_command(&self, run: &str, options: &[&str]) -> Command {
         let mut command = showtell();
         command.arg("train").args(self.train_args(run));
@@ -140,4 +155,12 @@ pub fn failed(output: &Output) -> String {
     );
     assert!(!text.contains("panicked"), "{text}");
     lines[0].to_string()
+}
+
+/// That all of `words` are in an error.
+#[track_caller]
+pub fn says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "'{word}' in: {error}");
+    }
 }
