@@ -21,6 +21,9 @@ pub enum Error {
     /// A setting has a value that cannot work.
     #[error("{0}")]
     Config(String),
+    /// Training ended up at numbers that are none.
+    #[error("{0}")]
+    Diverged(String),
     /// A device is missing or has no memory left.
     #[error("{0}")]
     Device(String),

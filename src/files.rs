@@ -58,6 +58,28 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     ))
 }
 
+/// Removes what a process that was killed inside [`write_atomically`] left in a directory. Nobody may be writing
+/// there now.
+pub fn remove_leftovers(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(is_aside) {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has a name as `create_aside` gives them.
+fn is_aside(name: &str) -> bool {
+    let is_number = |part: Option<&str>| {
+        part.is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut parts = name.rsplit('.');
+    parts.next() == Some("tmp") && is_number(parts.next()) && is_number(parts.next())
+}
+
 /// Writes all of the content.
 fn fill(
     file: File,

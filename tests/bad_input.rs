@@ -107,7 +107,7 @@ fn no_image_of_a_split_can_be_read() {
     );
     let fixed = [&skipping[..], &["--no-augment"]].concat();
     says(
-        &failed(&tiny.train("other", &fixed)),
+        &failed(&tiny.train("fixed", &fixed)),
         &["none of the 6 images"],
     );
 }

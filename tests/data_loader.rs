@@ -290,3 +290,37 @@ fn real_photos_load() {
         .collect();
     assert_eq!(sizes, [8, 7]);
 }
+
+/// What lies before the first batch asked for is not even opened.
+#[test]
+fn a_loader_begins_where_it_is_told_to() {
+    let (directory, samples, paths) = dataset();
+    let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
+    let all: Vec<ImageBatch> = Loader::new(batches.clone(), paths.clone(), options(2))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for first in 0..=all.len() + 1 {
+        let options = LoaderOptions {
+            first,
+            ..options(2)
+        };
+        let mut loader = Loader::new(batches.clone(), paths.clone(), options).unwrap();
+        assert_eq!(loader.taken(), first);
+        let rest: Vec<ImageBatch> = loader.by_ref().map(Result::unwrap).collect();
+        assert!(rest == all[first.min(all.len())..], "from batch {first}");
+        assert_eq!(loader.taken(), first.max(all.len()));
+    }
+    // The list opens with b.jpg and its three captions; its last one shares a batch with a.jpg.
+    fs::write(directory.path().join("Images/b.jpg"), "no picture").unwrap();
+    let from = |first| {
+        let options = LoaderOptions {
+            first,
+            ..options(2)
+        };
+        Loader::new(batches.clone(), paths.clone(), options).unwrap()
+    };
+    assert!(from(1).any(|batch| batch.is_err()));
+    let rest: Vec<ImageBatch> = from(2).map(Result::unwrap).collect();
+    assert!(rest == all[2..]);
+}

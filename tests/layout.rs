@@ -197,8 +197,8 @@ fn the_reader_of_sources_sees_all_spellings() {
     assert_eq!(paths("nn::captions::PAD;"), ["nn::captions::PAD"]);
     assert_eq!(through_root("Tensor"), "tensor::");
     assert!(begins_with("nn::captions", "nn") && !begins_with("nnn", "nn"));
-    let found = uses(&root().join("src/train/trainer.rs"));
-    for expected in ["data::batches::", "nn::captions::", "files"] {
+    let found = uses(&root().join("src/train/run.rs"));
+    for expected in ["data::vocabulary::Vocabulary", "nn::captioner::", "files"] {
         assert!(found.iter().any(|path| path == expected), "{found:?}");
     }
 }

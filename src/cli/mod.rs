@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 //!
-//! Results go to stdout, progress and warnings to stderr. Exit status 0, 1 for a failure, 2 for wrong usage.
+//! Results go to stdout, progress and warnings to stderr. Exit status 0, 1 for a failure, 2 for wrong usage, 130
+//! after Ctrl-C.
 
 mod caption;
 mod check;
@@ -17,6 +18,9 @@ use clap::{Parser, Subcommand};
 use std::fmt::Arguments;
 use std::io::Write;
 use std::process::ExitCode;
+
+/// What a shell calls a command that ended by Ctrl-C: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Trains image captioners and lets them speak.
 #[derive(Parser)]
@@ -70,6 +74,10 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<train::Interrupted>() => {
+            tell(format_args!("showtell: {error}"));
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             tell(format_args!("showtell: {error:#}"));
             ExitCode::FAILURE

@@ -5,6 +5,8 @@ use crate::train::log::{EpochRecord, StepRecord};
 use crate::train::{Observer, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time between plain lines.
@@ -20,6 +22,8 @@ pub struct Progress {
     samples: usize,
     started: Instant,
     last_line: Instant,
+    /// Ctrl-C was pressed.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -33,7 +37,22 @@ impl Progress {
             samples: 0,
             started: Instant::now(),
             last_line: Instant::now(),
+            interrupted: Arc::default(),
         }
+    }
+
+    /// From now on Ctrl-C asks training to stop; pressed again, it ends the process.
+    pub fn stop_on_interrupt(&self) -> anyhow::Result<()> {
+        let interrupted = self.interrupted.clone();
+        ctrlc::set_handler(move || {
+            if interrupted.swap(true, Ordering::Relaxed) {
+                std::process::exit(super::INTERRUPTED.into());
+            }
+            tell(format_args!(
+                "showtell: saving a checkpoint; Ctrl-C again stops at once"
+            ));
+        })?;
+        Ok(())
     }
 
     fn name(&self) -> String {
@@ -109,6 +128,10 @@ impl Observer for Progress {
             );
         }
         tell(format_args!("{line}, {seconds:.1} s"));
+    }
+
+    fn wants_to_stop(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     fn warn(&mut self, message: &str) {

@@ -4,51 +4,99 @@ use super::device::DeviceArgs;
 use super::progress::Progress;
 use super::tell;
 use crate::data::flickr8k::{Flickr8k, Split};
+use crate::data::vocabulary::Vocabulary;
+use crate::files;
 use crate::train::Observer;
-use crate::train::checkpoint;
-use crate::train::config::{Config, NO_CACHE};
-use crate::train::run::{Engine, RunDirectory};
-use crate::train::trainer::{self, Trainer};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::config::{Config, NO_CACHE, Schedule};
+use crate::train::memory_plan::MemoryPlan;
+use crate::train::run::{Engine, RANDOM, RunDirectory};
+use crate::train::trainer::{self, Ended, Trainer};
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Trains a captioner by its published recipe; every number can be changed
 #[derive(Args)]
 pub struct TrainArgs {
-    /// Data set: a folder in Flickr8k's layout
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Pretrained encoder (torchvision's names), or `random`
-    #[arg(long, value_name = "FILE")]
-    encoder_weights: Option<PathBuf>,
-    /// Start from these weights: any subset of parameters and buffers, by name
-    #[arg(long, value_name = "FILE")]
-    init: Option<PathBuf>,
     /// Folder for the run's files
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
+    /// Go on with the run in that folder, from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Settings from a TOML file, another run's config.toml say; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    switches: Switches,
+}
+
+/// The keys that are on or off: each a flag for either, the later one counting.
+#[derive(Args)]
+struct Switches {
     /// Train the encoder too, from --fine-tune-from on
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_fine_tune")]
     fine_tune: bool,
-    /// Do not validate at the end of epochs
+    /// Keep the encoder frozen
+    #[arg(long)]
+    no_fine_tune: bool,
+    /// Store a frozen encoder in the checkpoints, instead of naming its file
+    #[arg(long, overrides_with = "no_standalone")]
+    standalone: bool,
+    /// Name its file
+    #[arg(long)]
+    no_standalone: bool,
+    /// Validate at the end of epochs
+    #[arg(long, overrides_with = "no_validate")]
+    validate: bool,
+    /// Do not validate
     #[arg(long)]
     no_validate: bool,
-    /// No random flips, rotations and gray images
+    /// Flip, rotate and gray images at random
+    #[arg(long, overrides_with = "no_augment")]
+    augment: bool,
+    /// Take images as they are
     #[arg(long)]
     no_augment: bool,
-    /// Keep the samples in the order of the list
+    /// Draw a new order of samples for every epoch
+    #[arg(long, overrides_with = "no_shuffle")]
+    shuffle: bool,
+    /// Keep the order of the list
     #[arg(long)]
     no_shuffle: bool,
     /// Go on without images that cannot be read
-    #[arg(long)]
+    #[arg(long, overrides_with = "no_skip_bad_images")]
     skip_bad_images: bool,
+    /// End at images that cannot be read
+    #[arg(long)]
+    no_skip_bad_images: bool,
+}
+
+impl Switches {
+    /// Those that were given.
+    fn given(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let switches = [
+            ("fine-tune", self.fine_tune, self.no_fine_tune),
+            ("standalone", self.standalone, self.no_standalone),
+            ("validate", self.validate, self.no_validate),
+            ("augment", self.augment, self.no_augment),
+            ("shuffle", self.shuffle, self.no_shuffle),
+            (
+                "skip-bad-images",
+                self.skip_bad_images,
+                self.no_skip_bad_images,
+            ),
+        ];
+        let given = |(key, on, off)| (on || off).then_some((key, on));
+        switches.into_iter().filter_map(given)
+    }
 }
 
 /// The keys of `config.toml` that are plain values; what is not given stays as the recipe has it.
@@ -58,6 +106,15 @@ struct Settings {
     /// Which captioner
     #[arg(long, value_parser = ["show-tell", "attend"])]
     model: Option<String>,
+    /// Data set: a folder in Flickr8k's layout
+    #[arg(long, value_name = "DIR", value_parser = absolute, required_unless_present_any = ["resume", "config"])]
+    data: Option<PathBuf>,
+    /// Pretrained encoder (torchvision's names), or `random`
+    #[arg(long, value_name = "FILE", value_parser = encoder)]
+    encoder_weights: Option<PathBuf>,
+    /// Start from these weights: any subset of parameters and buffers, by name
+    #[arg(long, value_name = "FILE", value_parser = absolute)]
+    init: Option<PathBuf>,
     /// Bottlenecks of each residual stage, as 3,4,6,3
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     encoder_blocks: Option<Vec<usize>>,
@@ -156,6 +213,9 @@ struct Settings {
     /// Stop after this many steps; 0: no limit
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
+    /// Save a checkpoint every so many steps, besides at the end of epochs; 0: only there
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<usize>,
     /// Train on the first N images only; 0: all
     #[arg(long, value_name = "N")]
     limit_images: Option<usize>,
@@ -173,96 +233,170 @@ struct Settings {
     seed: Option<u64>,
 }
 
+/// A path that means the same wherever the run is resumed.
+fn absolute(path: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(path)
+}
+
+fn encoder(path: &str) -> std::io::Result<PathBuf> {
+    match path {
+        RANDOM => Ok(path.into()),
+        file => absolute(file),
+    }
+}
+
 /// A folder for features, as it can be found from anywhere; or `none`.
 pub(super) fn feature_cache(given: &str) -> std::io::Result<PathBuf> {
     match given {
         NO_CACHE => Ok(given.into()),
-        directory => std::path::absolute(directory),
+        directory => absolute(directory),
     }
 }
 
+/// What may change when a run is resumed: how long it goes on, and where its files are.
+const CHANGEABLE: [&str; 5] = [
+    "epochs",
+    "max-steps",
+    "checkpoint-every",
+    "data",
+    "encoder-weights",
+];
+
+/// The user pressed Ctrl-C; a checkpoint was saved.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped; to go on: showtell train --resume --out {}", .0.display())]
+pub struct Interrupted(PathBuf);
+
 impl TrainArgs {
-    /// The recipe with everything that was given put in its place.
-    fn config(&self) -> Result<Config> {
-        let mut settings = toml::Table::try_from(&self.settings)?;
-        let switches = [
-            ("fine-tune", self.fine_tune, true),
-            ("validate", self.no_validate, false),
-            ("augment", self.no_augment, false),
-            ("shuffle", self.no_shuffle, false),
-            ("skip-bad-images", self.skip_bad_images, true),
-        ];
-        for (key, given, value) in switches {
-            if given {
-                settings.insert(key.into(), value.into());
+    /// The settings that were given: those of the file, with those of the flags put in their place.
+    fn given(&self) -> Result<toml::Table> {
+        let mut settings = match &self.config {
+            Some(path) => Config::read_settings(path)?,
+            None => toml::Table::new(),
+        };
+        settings.extend(toml::Table::try_from(&self.settings)?);
+        let switches = self.switches.given();
+        settings.extend(switches.map(|(key, on)| (key.to_string(), on.into())));
+        Ok(settings)
+    }
+
+    /// The run's own settings, with what was given and may change put in its place.
+    fn resumed(&self, run: &RunDirectory) -> Result<Config> {
+        let stored = toml::Table::try_from(run.read_config()?)?;
+        let mut settings = stored.clone();
+        settings.extend(self.given()?);
+        let config = Config::from_settings(settings)?;
+        for (key, value) in toml::Table::try_from(&config)? {
+            let before = stored.get(&key);
+            let shapes_rates = key == "max-steps" && config.schedule == Schedule::Linear;
+            let changeable = CHANGEABLE.contains(&&*key) && !shapes_rates;
+            if before != Some(&value) && !changeable {
+                let before = before.map_or("without it".into(), |before| format!("with {before}"));
+                bail!(
+                    "{key} = {value}: this run was started {before}; what can change when it goes on is {}",
+                    CHANGEABLE.join(", ")
+                );
             }
         }
-        Ok(Config::from_settings(settings)?)
+        Ok(config)
     }
 }
 
 pub fn train(args: TrainArgs) -> Result<()> {
-    let config = args.config()?;
+    match args.resume {
+        true => resume(&args),
+        false => {
+            let given = args.given()?;
+            let augment_given = given.contains_key("augment");
+            let config = Config::from_settings(given)?;
+            if config.feature_cache().is_some() && !augment_given {
+                tell(format_args!(
+                    "augmentation is off: --feature-cache keeps the features of images as they are"
+                ));
+            }
+            run(&args, config, None)
+        }
+    }
+}
+
+fn resume(args: &TrainArgs) -> Result<()> {
+    let directory = RunDirectory::open(&args.out)?;
+    files::remove_leftovers(directory.path())?;
+    let config = args.resumed(&directory)?;
+    let mut checkpoint = directory.open_last()?;
+    if let Some(checkpoint) = &mut checkpoint {
+        let position = &checkpoint.position;
+        if directory.is_finished(&config, position)? {
+            let (epochs, steps) = (position.epoch, position.step);
+            eprintln!(
+                "this run is finished: {epochs} epochs, {steps} steps; more --epochs or --max-steps let it go on"
+            );
+            writeln!(std::io::stdout(), "{}", args.out.display())?;
+            return Ok(());
+        }
+        if let (Some(source), Some(path)) = (&mut checkpoint.encoder, &config.encoder_weights) {
+            source.path = path.clone();
+        }
+        directory.write_config(&config)?;
+    }
+    run(args, config, Some((directory, checkpoint)))
+}
+
+/// Trains to the end. A run that is there already goes on from its checkpoint, if it came to one.
+fn run(
+    args: &TrainArgs,
+    config: Config,
+    existing: Option<(RunDirectory, Option<Checkpoint>)>,
+) -> Result<()> {
     let device = args.device.open()?;
     let mut progress = Progress::new();
-    if config.feature_cache().is_some() && !args.no_augment {
-        progress
-            .note("augmentation is off: --feature-cache keeps the features of images as they are");
-    }
-    let dataset = Flickr8k::open(&args.data)?;
+    let Some(data) = &config.data else {
+        bail!("no data set given: --data DIR");
+    };
+    let dataset = Flickr8k::open(data)?;
     for warning in dataset.warnings() {
         progress.warn(&warning);
     }
     if !config.skip_bad_images {
         dataset.require_images(Split::Train)?;
     }
-    let vocabulary = trainer::vocabulary(config.model, &dataset);
+    let vocabulary = match &existing {
+        Some((directory, Some(_))) => Vocabulary::load(directory.vocabulary())?,
+        _ => trainer::vocabulary(config.model, &dataset),
+    };
+    let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
+    tell(format_args!("{plan}"));
+    plan.check()?;
     let mut engine = Engine::new(&device, config, vocabulary)?;
-    let random = prepare_weights(&mut engine, &args)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let run = RunDirectory::create(&args.out)?;
     let threads = args.device.loader_threads();
-    let mut trainer = Trainer::start(engine, &dataset, run, threads, random, &mut progress)?;
-    trainer.train(&mut progress)?;
-    writeln!(std::io::stdout(), "{}", args.out.display())?;
-    Ok(())
-}
-
-/// Initialises, then reads what was given. Whether the encoder stays random.
-fn prepare_weights(engine: &mut Engine, args: &TrainArgs) -> Result<bool> {
-    engine.params.initialise(engine.config.seed)?;
-    let random = args.encoder_weights.as_deref() == Some(Path::new("random"));
-    if let Some(path) = args.encoder_weights.as_deref().filter(|_| !random) {
-        engine.use_encoder_file(path)?;
-    }
-    let Some(init) = &args.init else {
-        if args.encoder_weights.is_none() {
-            bail!(
-                "no encoder given: --encoder-weights FILE, or --encoder-weights random to try things out"
-            );
+    let mut trainer = match existing {
+        Some((directory, Some(checkpoint))) => Trainer::resume(
+            engine,
+            &dataset,
+            directory,
+            threads,
+            &checkpoint,
+            &mut progress,
+        )?,
+        unstarted => {
+            let random = engine.load_initial()?;
+            let directory = match unstarted {
+                Some((directory, _)) => directory,
+                None => RunDirectory::create(&args.out)?,
+            };
+            Trainer::start(engine, &dataset, directory, threads, random, &mut progress)?
         }
-        return Ok(random);
     };
-    let left = checkpoint::load_subset(init, &engine.params)?;
-    let is_encoder = |id: &crate::nn::params::Id| engine.captioner.is_encoder(&engine.params, *id);
-    let encoder: Vec<_> = engine.params.ids().filter(is_encoder).collect();
-    let name = |id| engine.params.name(id);
-    let given = encoder
-        .iter()
-        .filter(|&&id| !left.iter().any(|n| n == name(id)));
-    let given = given.count();
-    if given > 0 {
-        engine.encoder = None;
+    progress.stop_on_interrupt()?;
+    match trainer.train(&mut progress)? {
+        Ended::Interrupted => Err(Interrupted(args.out.clone()).into()),
+        Ended::Finished => {
+            writeln!(std::io::stdout(), "{}", args.out.display())?;
+            Ok(())
+        }
     }
-    if args.encoder_weights.is_none() && given < encoder.len() {
-        bail!(
-            "{} has {given} of the encoder's {} tensors: give the others by --encoder-weights",
-            init.display(),
-            encoder.len()
-        );
-    }
-    Ok(random && given == 0)
 }

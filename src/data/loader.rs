@@ -24,6 +24,8 @@ pub struct LoaderOptions {
     pub threads: usize,
     /// How many batches to prepare beyond the one asked for.
     pub prefetch: usize,
+    /// The batch to begin with; those before it are not decoded.
+    pub first: usize,
     /// Augments at random, differently in every epoch. None: images as they are.
     pub augment: Option<Epoch>,
     /// Leaves out samples whose image cannot be decoded, instead of ending with an error.
@@ -36,6 +38,7 @@ impl Default for LoaderOptions {
             size: 256,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             prefetch: 2,
+            first: 0,
             augment: None,
             skip_bad_images: false,
         }
@@ -93,18 +96,18 @@ impl Loader {
             )));
         }
         let (sender, decoded) = channel();
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Gate::at(batches.positions(options.first).start));
         let mut loader = Loader {
             gate: gate.clone(),
             decoded,
             early: HashMap::new(),
             workers: Vec::new(),
-            next: 0,
+            next: options.first,
             skipped: Vec::new(),
             batches: batches.clone(),
             options: options.clone(),
         };
-        loader.open_gate(options.prefetch.max(1));
+        loader.open_gate(options.first.saturating_add(options.prefetch.max(1)));
         let threads = options.threads.max(1);
         let worker = Worker {
             batches,
@@ -131,6 +134,11 @@ impl Loader {
 
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// How many batches are behind us, those before the first and those not delivered included.
+    pub fn taken(&self) -> usize {
+        self.next
     }
 
     /// Gives up the images left out so far, each once, in the order met. Empty unless `skip_bad_images`.
@@ -218,7 +226,6 @@ impl Drop for Loader {
 }
 
 /// What the threads share to take samples in order, none too far ahead.
-#[derive(Default)]
 struct Gate {
     state: Mutex<GateState>,
     moved: Condvar,
@@ -234,6 +241,18 @@ struct GateState {
 }
 
 impl Gate {
+    /// A gate before which everything was taken.
+    fn at(next: usize) -> Self {
+        let state = GateState {
+            next,
+            ..GateState::default()
+        };
+        Gate {
+            state: Mutex::new(state),
+            moved: Condvar::new(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, GateState> {
         // Every state is valid, whatever happened to a thread that held it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

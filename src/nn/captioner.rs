@@ -158,7 +158,11 @@ impl Captioner {
     /// Folds the encoder's batch-norm as it now stands. To be called after the encoder's parameters or
     /// statistics changed and before inference.
     pub fn prepare(&mut self, ctx: &Context, params: &Params) -> Result<()> {
-        let leading = self.encoder.frozen_parts();
+        // Only beside trained parts are the frozen ones wanted alone.
+        let leading = match self.config.trained_from {
+            Some(_) => self.encoder.frozen_parts(),
+            None => 0,
+        };
         let wanted = [
             (&mut self.folded, self.encoder.parts()),
             (&mut self.folded_leading, leading),

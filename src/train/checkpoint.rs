@@ -5,6 +5,7 @@
 //! `optimizer.exp_avg.` and the like. The metadata holds the format version, the position, and where a frozen
 //! encoder that is not in the file came from.
 
+use super::config::Config;
 use super::optimiser::Optimiser;
 use super::schedule::Plateau;
 use crate::error::{Error, Result};
@@ -29,7 +30,9 @@ const STATE_PREFIX: &str = "optimizer.";
 pub struct Position {
     /// Epochs completed.
     pub epoch: usize,
-    /// Steps taken in the epoch that is under way.
+    /// Batches of the epoch under way that are behind us, those without any readable image included.
+    pub epoch_batches: usize,
+    /// Steps taken in the epoch under way.
     pub epoch_step: usize,
     /// Steps taken in all.
     pub step: u64,
@@ -38,6 +41,31 @@ pub struct Position {
     pub optimiser_steps: u64,
     /// Sums of loss and cross-entropy over the steps of the epoch under way.
     pub epoch_sums: [f64; 2],
+}
+
+impl Position {
+    /// Before the first step.
+    pub fn start(config: &Config) -> Self {
+        Position {
+            epoch: 0,
+            epoch_batches: 0,
+            epoch_step: 0,
+            step: 0,
+            schedule: Plateau::new(config),
+            optimiser_steps: 0,
+            epoch_sums: [0.0; 2],
+        }
+    }
+
+    pub fn reached_step_limit(&self, config: &Config) -> bool {
+        let limit = config.max_steps as u64;
+        limit > 0 && self.step >= limit
+    }
+
+    /// Whether nothing is left to do: all epochs are complete, or the limit of steps came at the end of one.
+    pub fn is_end_of(&self, config: &Config) -> bool {
+        self.epoch >= config.epochs || (self.reached_step_limit(config) && self.epoch_batches == 0)
+    }
 }
 
 /// The file that a frozen encoder was read from.

@@ -81,6 +81,17 @@ pub const NO_CACHE: &str = "none";
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
     pub model: Model,
+    /// Folder of the data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Pretrained encoder, or `random`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_weights: Option<PathBuf>,
+    /// Weights to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// Checkpoints hold a frozen encoder too, instead of naming its file.
+    pub standalone: bool,
     /// Bottlenecks of each residual stage: [3, 4, 6, 3] is ResNet-50.
     pub encoder_blocks: Vec<usize>,
     /// Channels of the stem; stage i ends with 4 · 2^i times as many.
@@ -138,6 +149,8 @@ pub struct Config {
     pub epochs: usize,
     /// Stop after this many steps; 0 for no such limit.
     pub max_steps: usize,
+    /// Save a checkpoint every so many steps, too; 0: only at the end of epochs.
+    pub checkpoint_every: usize,
     pub validate: bool,
     /// Use the first N images of the training list; 0 for all.
     pub limit_images: usize,
@@ -157,6 +170,10 @@ impl Config {
     pub fn recipe(model: Model) -> Self {
         let attend = Config {
             model,
+            data: None,
+            encoder_weights: None,
+            init: None,
+            standalone: false,
             encoder_blocks: vec![3, 4, 23, 3],
             encoder_width: 64,
             encoder_stem: 7,
@@ -191,6 +208,7 @@ impl Config {
             batch_size: 32,
             epochs: 15,
             max_steps: 0,
+            checkpoint_every: 500,
             validate: true,
             limit_images: 0,
             captions_per_image: 0,
@@ -232,6 +250,12 @@ impl Config {
     /// # Errors
     /// When a key is unknown, a value has the wrong type, or the whole cannot work.
     pub fn from_settings(settings: toml::Table) -> Result<Self> {
+        let config = Config::merge(settings)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn merge(settings: toml::Table) -> Result<Self> {
         let model = settings.get("model").cloned().ok_or_else(|| {
             Error::Config("no model given: --model show-tell or --model attend".into())
         })?;
@@ -244,13 +268,30 @@ impl Config {
             table.insert("augment".into(), false.into());
         }
         table.extend(settings);
-        let config: Config = table.try_into().map_err(|e: toml::de::Error| {
-            let message = e.to_string();
-            let first = message.lines().find(|line| !line.trim().is_empty());
-            Error::Config(format!("settings: {}", first.unwrap_or(&message).trim()))
+        table
+            .try_into()
+            .map_err(|e| Error::Config(format!("settings: {}", explain(&e))))
+    }
+
+    /// Reads settings from a TOML file: any of the keys of a configuration.
+    ///
+    /// # Errors
+    /// When a key is unknown or a value has the wrong type; the message names the key and the file.
+    pub fn read_settings(path: &Path) -> Result<toml::Table> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let settings: toml::Table = toml::from_str(&text).map_err(|e: toml::de::Error| {
+            let before = e.span().map_or("", |span| &text[..span.start]);
+            let line = 1 + before.matches('\n').count();
+            Error::file(path, format!("line {line}: {}", e.message()))
         })?;
-        config.check()?;
-        Ok(config)
+        // One key at a time, to know which one is wrong; the model, which has no default, does not matter here.
+        for (key, value) in &settings {
+            let mut alone = toml::Table::from_iter([("model".into(), "attend".into())]);
+            alone.insert(key.clone(), value.clone());
+            let checked: Result<Config> = Config::merge(alone);
+            checked.map_err(|e| Error::file(path, format!("key {key}: {e}")))?;
+        }
+        Ok(settings)
     }
 
     /// As the text of `config.toml`.
@@ -358,4 +399,11 @@ impl Config {
             (width, _, blocks) => format!("ResNet {blocks:?} of width {width}"),
         }
     }
+}
+
+/// What a deserialiser says, on one line, without its list of all keys there are.
+fn explain(error: &toml::de::Error) -> &str {
+    let message = error.message();
+    let end = message.find(", expected one of").unwrap_or(message.len());
+    message[..end].trim()
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Images that go through the encoder at once.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 
 /// Features of some images of a data set.
 pub struct Features {

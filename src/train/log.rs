@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// A line of `steps.jsonl`.
@@ -53,19 +53,34 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts an empty log.
-    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+    /// Goes on after so many records: whatever follows them is cut off. 0 makes an empty log.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn cut(path: impl AsRef<Path>, records: u64) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let file = File::create(&path).map_err(Error::io(&path))?;
+        let options = OpenOptions::new().append(true).create(true).open(&path);
+        let file = options.map_err(Error::io(&path))?;
+        let mut reader = BufReader::new(File::open(&path).map_err(Error::io(&path))?);
+        let (mut end, mut line) = (0, Vec::new());
+        for found in 0..records {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line);
+            end += read.map_err(Error::io(&path))? as u64;
+            if line.last() != Some(&b'\n') {
+                let message = format!(
+                    "holds {found} records, the checkpoint was made after {records}: is a part lost?"
+                );
+                return Err(Error::file(&path, message));
+            }
+        }
+        file.set_len(end).map_err(Error::io(&path))?;
         Ok(Log { path, file })
     }
 
-    /// Goes on with a log.
-    pub fn append(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        let file = file.map_err(Error::io(&path))?;
-        Ok(Log { path, file })
+    /// Waits until all records are on the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
     }
 
     /// Writes a record as one line, in one piece.

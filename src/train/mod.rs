@@ -1,17 +1,21 @@
 //! Training: recipes, steps, schedules, validation, records, checkpoints. Knows no terminal: what
 //! happens is told to an [`Observer`].
 
+mod available_memory;
 pub mod checkpoint;
 pub mod config;
 pub mod evaluate;
 pub mod feature_cache;
 pub mod features;
 pub mod log;
+pub mod memory_plan;
 pub mod optimiser;
 pub mod run;
 pub mod schedule;
+pub mod start;
 pub mod step_memory;
 pub mod trainer;
+mod validation;
 
 /// Something that takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,4 +48,9 @@ pub trait Observer {
     fn warn(&mut self, message: &str);
     /// Something worth knowing.
     fn note(&mut self, _message: &str) {}
+    /// Whether training should save a checkpoint and end; asked after every step and between the parts of a
+    /// validation.
+    fn wants_to_stop(&self) -> bool {
+        false
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `config.toml`, `vocab.txt`, `steps.jsonl`, `epochs.jsonl`, `best.safetensors`, `last.safetensors`.
 
-use super::checkpoint::{Checkpoint, EncoderSource};
+use super::checkpoint::{self, Checkpoint, EncoderSource, Position};
 use super::config::{Config, EncoderBatchNorm, Model};
 use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
@@ -16,7 +16,11 @@ use crate::tensor::{Context, DType};
 use crate::weights::WeightFile;
 use crate::weights::torchvision::match_encoder;
 use sha2::{Digest, Sha256};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// What stands for an encoder without pretrained weights.
+pub const RANDOM: &str = "random";
 
 /// The files of a run.
 #[derive(Clone, Debug)]
@@ -26,15 +30,17 @@ impl RunDirectory {
     /// Makes the directory, if it is not there.
     ///
     /// # Errors
-    /// When it holds a run already, one that took a step: it would be lost.
+    /// When it holds a run already, one that has a checkpoint or took a step: it would be lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory(path.as_ref().to_path_buf());
         std::fs::create_dir_all(&run.0).map_err(Error::io(&run.0))?;
         let has_steps = std::fs::metadata(run.steps()).is_ok_and(|about| about.len() > 0);
         if has_steps || run.last().exists() {
-            let message = "holds a run already: give another --out, or remove it first";
+            let message =
+                "holds a run already: go on with --resume, give another --out, or remove it first";
             return Err(Error::file(&run.0, message));
         }
+        files::remove_leftovers(&run.0)?;
         Ok(run)
     }
 
@@ -50,6 +56,38 @@ impl RunDirectory {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The settings of the run.
+    pub fn read_config(&self) -> Result<Config> {
+        let settings = Config::read_settings(&self.config())?;
+        Config::from_settings(settings).map_err(|e| Error::file(self.config(), e.to_string()))
+    }
+
+    pub fn write_config(&self, config: &Config) -> Result<()> {
+        let (path, text) = (self.config(), config.to_toml()?);
+        files::write_atomically(&path, |file| {
+            file.write_all(text.as_bytes()).map_err(Error::io(&path))
+        })
+    }
+
+    /// The last checkpoint, which is where the run goes on; none when it was ended before the first.
+    pub fn open_last(&self) -> Result<Option<Checkpoint>> {
+        let path = self.last();
+        match path.exists() {
+            true => Checkpoint::open(&path).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether a run that stands at `position` has nothing left to do, its last record included.
+    pub fn is_finished(&self, config: &Config, position: &Position) -> Result<bool> {
+        if position.is_end_of(config) || !position.reached_step_limit(config) {
+            return Ok(position.is_end_of(config));
+        }
+        let path = self.epochs();
+        let records = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        Ok(records.matches('\n').count() > position.epoch)
     }
 
     pub fn config(&self) -> PathBuf {
@@ -105,10 +143,7 @@ impl Engine {
 
     /// The best checkpoint of a run, or the last when none was validated.
     pub fn open(run: &RunDirectory, device: &Device) -> Result<Self> {
-        let text = std::fs::read_to_string(run.config()).map_err(Error::io(run.config()))?;
-        let settings: toml::Table = toml::from_str(&text)
-            .map_err(|e| Error::file(run.config(), e.message().to_string()))?;
-        let config = Config::from_settings(settings)?;
+        let config = run.read_config()?;
         let vocabulary = Vocabulary::load(run.vocabulary())?;
         let mut engine = Engine::new(device, config, vocabulary)?;
         let best = run.best();
@@ -137,16 +172,55 @@ impl Engine {
     }
 
     /// Reads the encoder from a weight file with torchvision's names. If it stays as it is, checkpoints
-    /// will only name the file.
+    /// will only name the file, unless they are to stand alone.
     pub fn use_encoder_file(&mut self, path: &Path) -> Result<()> {
         self.load_encoder(path)?;
         let fixed = self.config.encoder_batch_norm == EncoderBatchNorm::Running;
-        if !self.config.fine_tune && fixed {
+        if !self.config.fine_tune && fixed && !self.config.standalone {
             let path = std::path::absolute(path).map_err(Error::io(path))?;
             let sha256 = hash(&path)?;
             self.encoder = Some(EncoderSource { path, sha256 });
         }
         Ok(())
+    }
+
+    /// Initialises, then reads what the configuration names: encoder, initial weights. Whether the encoder stays
+    /// random.
+    pub fn load_initial(&mut self) -> Result<bool> {
+        self.params.initialise(self.config.seed)?;
+        let encoder = self.config.encoder_weights.clone();
+        let random = encoder.as_deref() == Some(Path::new(RANDOM));
+        if let Some(path) = encoder.as_deref().filter(|_| !random) {
+            self.use_encoder_file(path)?;
+        }
+        let Some(init) = self.config.init.clone() else {
+            if encoder.is_none() {
+                let message = "no encoder given: --encoder-weights FILE, or --encoder-weights random to try \
+                               things out";
+                return Err(Error::Config(message.into()));
+            }
+            return Ok(random);
+        };
+        let left = checkpoint::load_subset(&init, &self.params)?;
+        let ids = self.params.ids();
+        let tensors: Vec<_> = ids
+            .filter(|&id| self.captioner.is_encoder(&self.params, id))
+            .collect();
+        let given = tensors
+            .iter()
+            .filter(|&&id| !left.iter().any(|name| name == self.params.name(id)))
+            .count();
+        if given > 0 {
+            self.encoder = None;
+        }
+        if encoder.is_none() && given < tensors.len() {
+            let message = format!(
+                "has {given} of the encoder's {} tensors: give the others by --encoder-weights",
+                tensors.len()
+            );
+            return Err(Error::file(&init, message));
+        }
+        Ok(random && given == 0)
     }
 
     fn load_encoder(&self, path: &Path) -> Result<()> {

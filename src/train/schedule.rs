@@ -44,9 +44,14 @@ impl Plateau {
         self.lr.map(|lr| lr * left)
     }
 
+    /// Whether a score, lower being better, is the best so far.
+    pub fn is_best(&self, score: f64) -> bool {
+        self.best.is_none_or(|best| score < best)
+    }
+
     /// Ends epoch number `epoch`, from 1, whose monitored score (lower is better) is `score`.
     pub fn end_epoch(&mut self, config: &Config, epoch: usize, score: f64) -> Verdict {
-        let improved = self.best.is_none_or(|best| score < best);
+        let improved = self.is_best(score);
         if improved {
             self.best = Some(score);
         }

@@ -1,50 +1,56 @@
 //! A training run: epochs of steps, a validation after each, records and checkpoints.
+//!
+//! A checkpoint holds all that decides what comes next, and the records are cut back to it when a run is resumed
+//! (`start`). Wherever a run is killed, it therefore goes on to the same numbers, and leaves the same files, as one
+//! that was not: what happened after the last checkpoint happens again.
 
 use super::checkpoint::{self, Position};
 use super::config::{Config, Model, Monitor};
-use super::evaluate::{self, Evaluator};
-use super::features::{Features, ImageSet, report_skipped};
-use super::log::{EpochRecord, Log, StepRecord, ValidationRecord};
+use super::evaluate;
+use super::features::{Features, report_skipped};
+use super::log::{EpochRecord, Log, StepRecord};
 use super::optimiser::Optimiser;
 use super::run::{Engine, RunDirectory};
-use super::schedule::Plateau;
-use super::{Observer, Stage, step_memory};
+use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::{Loader, LoaderOptions};
 use crate::data::random::Epoch;
-use crate::data::samples::{Limits, Samples};
+use crate::data::samples::Samples;
 use crate::data::vocabulary::Vocabulary;
-use crate::decode::Search;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::nn::captioner::Input;
 use crate::nn::captions::{Captions, Noise};
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeSet;
-use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Images whose statistics a random encoder's batch-norm is calibrated on.
-const CALIBRATION_IMAGES: usize = 64;
-
 pub struct Trainer<'a> {
-    engine: Engine,
-    dataset: &'a Flickr8k,
-    run: RunDirectory,
+    pub(super) engine: Engine,
+    pub(super) dataset: &'a Flickr8k,
+    pub(super) run: RunDirectory,
     /// Threads that decode images.
-    loader_threads: usize,
-    optimiser: Optimiser,
-    position: Position,
-    training: Arc<Samples>,
+    pub(super) loader_threads: usize,
+    pub(super) optimiser: Optimiser,
+    pub(super) position: Position,
+    pub(super) training: Arc<Samples>,
     /// The validation split, or nothing.
-    validation: Option<Arc<Samples>>,
+    pub(super) validation: Option<Arc<Samples>>,
     /// Encoder outputs that never change: of all training images, of the validation images.
-    training_features: Option<Features>,
-    validation_features: Option<Features>,
-    steps: Log,
-    epochs: Log,
+    pub(super) training_features: Option<Features>,
+    pub(super) validation_features: Option<Features>,
+    pub(super) steps: Log,
+    pub(super) epochs: Log,
+}
+
+/// How training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All epochs, or all steps, are done.
+    Finished,
+    /// The observer asked to stop; the last checkpoint has everything so far.
+    Interrupted,
 }
 
 /// The vocabulary of a model: attend's comes from every caption line, show-tell's from the training captions.
@@ -55,89 +61,16 @@ pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
     }
 }
 
-impl<'a> Trainer<'a> {
-    /// Starts a run in an empty directory. The engine's decoder is initialised, its encoder loaded or
-    /// initialised (`random_encoder`: then its batch-norm is calibrated on the first training images).
-    pub fn start(
-        engine: Engine,
-        dataset: &'a Flickr8k,
-        run: RunDirectory,
-        loader_threads: usize,
-        random_encoder: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<Self> {
-        let config = &engine.config;
-        files::write_atomically(run.config(), |file| {
-            let text = config.to_toml()?;
-            file.write_all(text.as_bytes())
-                .map_err(Error::io(run.config()))
-        })?;
-        engine.vocabulary.save(run.vocabulary())?;
-        let limit = |n: usize| (n > 0).then_some(n);
-        let limits = Limits {
-            images: limit(config.limit_images),
-            captions_per_image: limit(config.captions_per_image),
-        };
-        let samples = |split, limits| {
-            let samples = Samples::new(dataset, split, &engine.vocabulary, limits);
-            Arc::new(samples)
-        };
-        let training = samples(Split::Train, limits);
-        if training.is_empty() {
-            let message = "the training list names no image that has a caption";
-            return Err(Error::Config(message.into()));
-        }
-        let validation = config
-            .validate
-            .then(|| samples(Split::Dev, Limits::default()));
-        let validation = validation.filter(|samples| !samples.is_empty());
-        let optimiser = Optimiser::new(config, &engine.params)?;
-        let position = Position {
-            epoch: 0,
-            epoch_step: 0,
-            step: 0,
-            schedule: Plateau::new(config),
-            optimiser_steps: 0,
-            epoch_sums: [0.0; 2],
-        };
-        let (steps, epochs) = (Log::create(run.steps())?, Log::create(run.epochs())?);
-        let mut trainer = Trainer {
-            engine,
-            dataset,
-            run,
-            loader_threads,
-            optimiser,
-            position,
-            training,
-            validation,
-            training_features: None,
-            validation_features: None,
-            steps,
-            epochs,
-        };
-        if random_encoder {
-            trainer.calibrate()?;
-        }
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &mut trainer.engine;
-        captioner.prepare(ctx, params)?;
-        trainer.precompute(observer)?;
-        Ok(trainer)
-    }
-
+impl Trainer<'_> {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    fn config(&self) -> &Config {
+    pub(super) fn config(&self) -> &Config {
         &self.engine.config
     }
 
-    fn loader_options(&self, augment: Option<Epoch>) -> LoaderOptions {
+    pub(super) fn loader_options(&self, augment: Option<Epoch>) -> LoaderOptions {
         LoaderOptions {
             size: self.config().image_size,
             threads: self.loader_threads,
@@ -147,91 +80,32 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Sets a random encoder's running statistics to those of the first training images, as one batch after the
-    /// other; without them activations grow from layer to layer.
-    fn calibrate(&mut self) -> Result<()> {
-        let images: Vec<usize> = self.training.images();
-        let images = images.into_iter().take(CALIBRATION_IMAGES);
-        let samples = Arc::new(Samples::of_images(images));
-        let batches = Batches::new(&samples, evaluate::BATCH, Order::Listed)?;
-        let loader = Loader::new(
-            batches,
-            self.dataset.image_paths()?,
-            self.loader_options(None),
-        )?;
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
-        for (count, loaded) in loader.enumerate() {
-            let loaded = loaded?;
-            let side = self.config().image_size;
-            let mut pixels = ctx.empty([loaded.batch.len(), side, side, 3], DType::U8)?;
-            pixels.copy_from_slice(&loaded.pixels)?;
-            captioner.calibrate(ctx, params, &pixels, count as u64)?;
-            drop(pixels);
-            ctx.reset()?;
+    /// Trains to the end of the run.
+    ///
+    /// # Errors
+    /// When the run diverges: a loss, a gradient or a weight is no finite number any more. The last checkpoint is
+    /// then from before.
+    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ended> {
+        while !self.position.is_end_of(self.config()) {
+            if self.epoch(observer)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
+            }
+            if self.reached_step_limit() {
+                break;
+            }
         }
-        Ok(())
-    }
-
-    /// Computes, once, the features that will not change.
-    fn precompute(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        if self.config().features_are_fixed() {
-            let images = self.training.images();
-            let features = self.compute(&images, Stage::Features, observer)?;
-            let missing = |image: &usize| !features.contains(*image);
-            let missing: BTreeSet<usize> = images.iter().copied().filter(missing).collect();
-            self.training = Arc::new(self.training.without(&missing));
-            self.training_features = Some(features);
-        }
-        let steps = Batches::new(&self.training, self.config().batch_size, Order::Listed)?;
-        let bytes = step_memory::arena_bytes(self.config(), &self.engine.vocabulary, &steps)?;
-        self.engine.ctx.reserve(bytes)
-    }
-
-    fn compute(
-        &self,
-        images: &[usize],
-        stage: Stage,
-        observer: &mut dyn Observer,
-    ) -> Result<Features> {
-        let dataset = self.dataset;
-        let options = self.loader_options(None);
-        Features::of(
-            &self.engine,
-            ImageSet { dataset, images },
-            options,
-            stage,
-            observer,
-        )
-    }
-
-    /// Trains to the end of the run. A run of no epochs leaves the model as it started.
-    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        let epochs = self.config().epochs;
-        if epochs == 0 {
-            self.save(&self.run.last())?;
-        }
-        while self.position.epoch < epochs && !self.reached_step_limit() {
-            self.epoch(observer)?;
-        }
-        Ok(())
+        Ok(Ended::Finished)
     }
 
     fn reached_step_limit(&self) -> bool {
-        let limit = self.config().max_steps as u64;
-        limit > 0 && self.position.step >= limit
+        self.position.reached_step_limit(self.config())
     }
 
-    /// One pass over the training samples, its validation, its checkpoints.
-    fn epoch(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    /// One pass over the training samples, or what is left of it, its validation, its checkpoints.
+    fn epoch(&mut self, observer: &mut dyn Observer) -> Result<Ended> {
         let started = Instant::now();
-        let seed = self.config().seed;
         let draw = Epoch {
-            seed,
+            seed: self.config().seed,
             epoch: self.position.epoch as u32,
         };
         let order = match self.config().shuffle {
@@ -239,18 +113,22 @@ impl<'a> Trainer<'a> {
             false => Order::Listed,
         };
         let batches = Batches::new(&self.training, self.config().batch_size, order)?;
-        let steps = batches.len();
-        observer.begin(Stage::Epoch(self.position.epoch + 1), steps);
-        match self.training_features.take() {
+        let count = batches.len();
+        observer.begin(Stage::Epoch(self.position.epoch + 1), count);
+        observer.progress(self.position.epoch_batches);
+        let ended = match self.training_features.take() {
             Some(features) => {
                 let result = self.steps_from_features(&batches, &features, observer);
                 self.training_features = Some(features);
-                result?;
+                result?
             }
             None => self.steps_from_images(batches, draw, observer)?,
-        }
+        };
         observer.end();
-        let whole = self.position.epoch_step == steps || !self.reached_step_limit();
+        if ended == Ended::Interrupted {
+            return Ok(ended);
+        }
+        let whole = self.position.epoch_batches == count;
         self.end_epoch(started, whole, observer)
     }
 
@@ -259,20 +137,24 @@ impl<'a> Trainer<'a> {
         batches: &Batches,
         features: &Features,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        for batch in batches.iter() {
+    ) -> Result<Ended> {
+        for index in self.position.epoch_batches..batches.len() {
+            if self.reached_step_limit() {
+                break;
+            }
             let started = Instant::now();
+            let batch = batches.get(index);
             let mut shape = self.engine.captioner.feature_shape();
             shape[0] = batch.len();
             let input = features.batch(&self.engine.ctx, &batch.images, &shape)?;
             self.step(&batch, Input::Features(&input), started, observer)?;
             drop(input);
             self.engine.ctx.reset()?;
-            if self.reached_step_limit() {
-                break;
+            if self.after_step(index + 1, observer)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
             }
         }
-        Ok(())
+        Ok(Ended::Finished)
     }
 
     fn steps_from_images(
@@ -280,13 +162,20 @@ impl<'a> Trainer<'a> {
         batches: Batches,
         draw: Epoch,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         let augment = self.config().augment.then_some(draw);
-        let paths = self.dataset.image_paths()?;
+        let options = LoaderOptions {
+            first: self.position.epoch_batches,
+            ..self.loader_options(augment)
+        };
         let mut started = Instant::now();
-        let mut loader = Loader::new(batches, paths, self.loader_options(augment))?;
-        for loaded in &mut loader {
-            let loaded = loaded?;
+        let mut loader = Loader::new(batches, self.dataset.image_paths()?, options)?;
+        while !self.reached_step_limit() {
+            let Some(loaded) = loader.next().transpose()? else {
+                // The last batches may have had no image that can be read.
+                self.position.epoch_batches = loader.taken();
+                break;
+            };
             let side = self.config().image_size;
             let shape = [loaded.batch.len(), side, side, 3];
             let mut pixels = self.engine.ctx.empty(shape, DType::U8)?;
@@ -294,15 +183,15 @@ impl<'a> Trainer<'a> {
             self.step(&loaded.batch, Input::Images(&pixels), started, observer)?;
             drop(pixels);
             self.engine.ctx.reset()?;
-            if self.reached_step_limit() {
-                break;
+            if self.after_step(loader.taken(), observer)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
             }
             started = Instant::now();
         }
         report_skipped(&loader.take_skipped(), observer);
         match self.position.epoch_step {
             0 => Err(Error::Config("no training image can be read".into())),
-            _ => Ok(()),
+            _ => Ok(Ended::Finished),
         }
     }
 
@@ -341,6 +230,11 @@ impl<'a> Trainer<'a> {
             lr: lr[0],
             ms: started.elapsed().as_secs_f64() * 1e3,
         };
+        for (what, value) in [("loss", record.loss), ("gradients' norm", record.grad_norm)] {
+            if !value.is_finite() {
+                return Err(self.diverged(&format!("the {what} is {value}")));
+            }
+        }
         self.position.epoch_sums[0] += f64::from(record.loss);
         self.position.epoch_sums[1] += f64::from(record.ce);
         self.steps.write(&record)?;
@@ -348,20 +242,42 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// `taken` batches of the epoch are behind us: saves when it is time to, or when the observer wants to stop.
+    fn after_step(&mut self, taken: usize, observer: &dyn Observer) -> Result<Ended> {
+        self.position.epoch_batches = taken;
+        let every = self.config().checkpoint_every as u64;
+        if observer.wants_to_stop() {
+            self.save_last()?;
+            return Ok(Ended::Interrupted);
+        }
+        if every > 0 && self.position.step.is_multiple_of(every) {
+            self.save_last()?;
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// Validates, records, saves. An epoch cut short by the limit of steps is validated and recorded, but the
+    /// position stays inside it, and the schedule as it is: with a higher limit the run goes on from there.
     fn end_epoch(
         &mut self,
         started: Instant,
         whole: bool,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let [lr, _] = self
-            .position
-            .schedule
-            .rates(self.config(), self.position.step);
+    ) -> Result<Ended> {
+        if !whole {
+            self.save_last()?;
+        }
+        let rates = (self.position.schedule).rates(self.config(), self.position.step);
         let count = self.position.epoch_step.max(1) as f64;
         let sums = self.position.epoch_sums;
         let validation = match self.validation.clone() {
-            Some(samples) => Some(self.validate(&samples, observer)?),
+            Some(samples) => {
+                let Some(record) = self.validate(&samples, observer)? else {
+                    self.save_last()?;
+                    return Ok(Ended::Interrupted);
+                };
+                Some(record)
+            }
             None => None,
         };
         let score = match (&validation, self.config().monitor) {
@@ -370,38 +286,63 @@ impl<'a> Trainer<'a> {
             (None, _) => sums[0] / count,
         };
         let epoch = self.position.epoch + 1;
-        if whole {
-            self.position.epoch = epoch;
-            (self.position.epoch_step, self.position.epoch_sums) = (0, [0.0; 2]);
-        }
-        let config = self.engine.config.clone();
-        let verdict = self.position.schedule.end_epoch(&config, epoch, score);
-        if verdict.lowered {
-            self.optimiser.reset(&self.engine.ctx)?;
-            self.position.optimiser_steps = 0;
-        }
-        if verdict.improved {
-            self.save(&self.run.best())?;
-        }
-        self.save(&self.run.last())?;
+        let improved = match whole {
+            true => self.close_epoch(score)?,
+            false => self.position.schedule.is_best(score),
+        };
         let record = EpochRecord {
             epoch,
             step: self.position.step,
             train_loss: sums[0] / count,
             train_ce: sums[1] / count,
             validation,
-            lr,
+            lr: rates[0],
             seconds: started.elapsed().as_secs_f64(),
         };
+        if improved {
+            self.save(&self.run.best())?;
+        }
         self.epochs.write(&record)?;
+        if whole {
+            self.save_last()?;
+        }
         observer.epoch(&record);
-        Ok(())
+        match observer.wants_to_stop() {
+            true => Ok(Ended::Interrupted),
+            false => Ok(Ended::Finished),
+        }
     }
 
-    fn save(&self, path: &std::path::Path) -> Result<()> {
+    /// Moves the position to the start of the next epoch and the schedule with it. Whether this one was the best.
+    fn close_epoch(&mut self, score: f64) -> Result<bool> {
+        self.position.epoch += 1;
+        (self.position.epoch_step, self.position.epoch_batches) = (0, 0);
+        self.position.epoch_sums = [0.0; 2];
+        let config = &self.engine.config;
+        let schedule = &mut self.position.schedule;
+        let verdict = schedule.end_epoch(config, self.position.epoch, score);
+        if verdict.lowered {
+            self.optimiser.reset(&self.engine.ctx)?;
+            self.position.optimiser_steps = 0;
+        }
+        Ok(verdict.improved)
+    }
+
+    /// Saves where the run stands, once its records up to here are safe.
+    pub(super) fn save_last(&mut self) -> Result<()> {
+        self.steps.sync()?;
+        self.epochs.sync()?;
+        self.save(&self.run.last())
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
         let Engine {
             params, encoder, ..
         } = &self.engine;
+        let weights = params.values().to_vec::<f32>()?;
+        if !weights.iter().all(|weight| weight.is_finite()) {
+            return Err(self.diverged("a weight is no finite number"));
+        }
         checkpoint::save(
             path,
             params,
@@ -411,70 +352,20 @@ impl<'a> Trainer<'a> {
         )
     }
 
-    /// Losses and BLEU on the validation split.
-    fn validate(
-        &mut self,
-        samples: &Arc<Samples>,
-        observer: &mut dyn Observer,
-    ) -> Result<ValidationRecord> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &mut self.engine;
-        captioner.prepare(ctx, params)?;
-        let features = match self.validation_features.take() {
-            Some(features) => features,
-            None => self.compute(&samples.images(), Stage::ValidationFeatures, observer)?,
+    /// The error of a run whose numbers are none any more.
+    pub(super) fn diverged(&self, what: &str) -> Error {
+        let config = self.config();
+        let clip = match (config.clip_norm > 0.0, config.clip_value > 0.0) {
+            (true, _) => format!("a --clip-norm below {}", config.clip_norm),
+            (_, true) => format!("a --clip-value below {}", config.clip_value),
+            _ => "--clip-norm 1".into(),
         };
-        let images = samples.images();
-        let images: Vec<usize> = images
-            .into_iter()
-            .filter(|&i| features.contains(i))
-            .collect();
-        let missing = samples
-            .images()
-            .into_iter()
-            .filter(|&i| !features.contains(i))
-            .collect();
-        let samples = Arc::new(samples.without(&missing));
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            vocabulary,
-            ..
-        } = &self.engine;
-        let evaluator = Evaluator {
-            ctx,
-            params,
-            captioner,
-            vocabulary,
-            dataset: self.dataset,
-            features: &features,
-            search: Search::GREEDY,
-        };
-        observer.begin(Stage::Validation, samples.len().div_ceil(evaluate::BATCH));
-        let losses = evaluator.losses(&samples, |done| observer.progress(done))?;
-        observer.end();
-        observer.begin(Stage::Captions, images.len());
-        let captions = evaluator.captions(&images, |done| observer.progress(done))?;
-        observer.end();
-        let record = ValidationRecord {
-            validation_loss: losses.loss,
-            validation_ce: losses.ce,
-            bleu: evaluator.bleu(&captions),
-        };
-        let config = &self.engine.config;
-        if !config.fine_tune && !captioner_changes(config) {
-            self.validation_features = Some(features);
-        }
-        Ok(record)
+        Error::Diverged(format!(
+            "training diverged at step {}: {what}. The last good checkpoint is {}. Start anew with an --lr below {} \
+             or with {clip}",
+            self.position.step,
+            self.run.last().display(),
+            config.lr,
+        ))
     }
-}
-
-/// Whether the encoder's running statistics move although it is not trained.
-fn captioner_changes(config: &Config) -> bool {
-    config.encoder_batch_norm == super::config::EncoderBatchNorm::Batch
 }
