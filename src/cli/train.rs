@@ -213,7 +213,7 @@ struct Settings {
     /// Stop after this many steps; 0: no limit
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
-    /// Save a checkpoint every so many steps, besides at the end of epochs; 0: only there
+    /// Save a checkpoint every so many steps, and after epochs that are validated or as long; 0: after every epoch
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<usize>,
     /// Train on the first N images only; 0: all

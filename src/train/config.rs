@@ -149,7 +149,8 @@ pub struct Config {
     pub epochs: usize,
     /// Stop after this many steps; 0 for no such limit.
     pub max_steps: usize,
-    /// Save a checkpoint every so many steps, too; 0: only at the end of epochs.
+    /// Save a checkpoint every so many steps, and at the end of epochs that are validated or as long; 0: at the end of
+    /// every epoch.
     pub checkpoint_every: usize,
     pub validate: bool,
     /// Use the first N images of the training list; 0 for all.

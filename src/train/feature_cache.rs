@@ -7,10 +7,12 @@
 //!
 //! Layout, little-endian, the length known in advance but for images that cannot be read:
 //!
-//!     64 bytes   the header
-//!     rows       the features of every image that could be read, in the order of the set
-//!     flags      a byte for every image: 1 when it has a row
-//!     32 bytes   SHA-256 of header, flags and the SHA-256 of every row
+//! ```text
+//! 64 bytes   the header
+//! rows       the features of every image that could be read, in the order of the set
+//! flags      a byte for every image: 1 when it has a row
+//! 32 bytes   SHA-256 of header, flags and the SHA-256 of every row
+//! ```
 //!
 //! It is written aside and renamed: a file under its own name was complete once. That it still is, is
 //! checked when it is opened. Two processes that start at once both compute; the last rename wins, and

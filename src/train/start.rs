@@ -85,6 +85,7 @@ impl<'a> Trainer<'a> {
             dataset,
             run,
             loader_threads,
+            saved_step: position.step,
             position,
         })
     }

@@ -40,6 +40,8 @@ pub struct Trainer<'a> {
     /// Encoder outputs that never change: of all training images, of the validation images.
     pub(super) training_features: Option<Features>,
     pub(super) validation_features: Option<Features>,
+    /// Steps taken when the last checkpoint was written.
+    pub(super) saved_step: u64,
     pub(super) steps: Log,
     pub(super) epochs: Log,
 }
@@ -299,11 +301,16 @@ impl Trainer<'_> {
             lr: rates[0],
             seconds: started.elapsed().as_secs_f64(),
         };
-        if improved {
+        if improved && record.validation.is_some() {
             self.save(&self.run.best())?;
         }
         self.epochs.write(&record)?;
-        if whole {
+        // Epochs of a few steps and no validation would spend their time writing checkpoints.
+        let due = record.validation.is_some()
+            || self.position.step - self.saved_step >= self.config().checkpoint_every as u64
+            || self.position.is_end_of(self.config())
+            || observer.wants_to_stop();
+        if whole && due {
             self.save_last()?;
         }
         observer.epoch(&record);
@@ -332,7 +339,9 @@ impl Trainer<'_> {
     pub(super) fn save_last(&mut self) -> Result<()> {
         self.steps.sync()?;
         self.epochs.sync()?;
-        self.save(&self.run.last())
+        self.save(&self.run.last())?;
+        self.saved_step = self.position.step;
+        Ok(())
     }
 
     fn save(&self, path: &Path) -> Result<()> {

@@ -1,10 +1,12 @@
 //! Residual encoders with bottlenecks (He et al., 2016), as torchvision builds and names them: the stride of a
 //! stage is in the 3x3 convolution of its first block.
 //!
-//!     stem:        convolution, batch-norm, ReLU, max-pooling 3x3 by 2
-//!     bottleneck:  1x1 to W channels, 3x3, 1x1 to 4 W; each with batch-norm, ReLU after the first two
-//!                  and after the sum with the input, which a stage's first block projects (1x1)
-//!     stage s:     blocks[s] bottlenecks of W = width · 2^s, halving the image from the second stage on
+//! ```text
+//! stem:        convolution, batch-norm, ReLU, max-pooling 3x3 by 2
+//! bottleneck:  1x1 to W channels, 3x3, 1x1 to 4 W; each with batch-norm, ReLU after the first two
+//!              and after the sum with the input, which a stage's first block projects (1x1)
+//! stage s:     blocks[s] bottlenecks of W = width · 2^s, halving the image from the second stage on
+//! ```
 //!
 //! Images are (N, H, W, 3), features (N, h, w, channels), both NHWC. The encoder's *parts* are the stem (0) and
 //! the stages (1, 2, …): parts before `fine_tune_from` are frozen. [`Folded`] runs leading parts with
