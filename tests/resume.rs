@@ -1,7 +1,5 @@
-//! A run that is killed, at any moment, and resumed leaves the files of one that was not: the same checkpoints to
-//! the last bit, the same records but for the time things took.
-
-#![cfg(unix)]
+//! A run that is ended, at any moment, and resumed leaves the files of one that was not: the same checkpoints to
+//! the last bit, the same records but for the time things took. `resume_killed` does so to the program.
 
 mod support;
 
@@ -16,60 +14,9 @@ use showtell::train::trainer::{self, Ended, Trainer};
 use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use support::left::{Left, assert_same, left};
+use support::pictures;
 use support::training::small;
-use support::{Numbers, pictures};
-
-/// Kills of the longest test.
-const KILLS: usize = 20;
-
-/// What a run leaves, without the time that its steps and epochs took.
-#[derive(PartialEq)]
-struct Left {
-    names: Vec<String>,
-    settings: [String; 2],
-    steps: Vec<String>,
-    epochs: Vec<String>,
-    checkpoints: [Option<Vec<u8>>; 2],
-}
-
-fn left(run: &Path) -> Left {
-    let text = |name: &str| fs::read_to_string(run.join(name)).unwrap();
-    let untimed = |name: &str, last_key: &str| -> Vec<String> {
-        let lines = text(name);
-        let cut = lines.lines().map(|line| {
-            let (before, _) = line.split_once(&format!(",\"{last_key}\":")).unwrap();
-            before.to_string()
-        });
-        cut.collect()
-    };
-    let entries = fs::read_dir(run).unwrap().map(|entry| entry.unwrap());
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    Left {
-        names,
-        settings: [text("config.toml"), text("vocab.txt")],
-        steps: untimed("steps.jsonl", "ms"),
-        epochs: untimed("epochs.jsonl", "seconds"),
-        checkpoints: ["last", "best"]
-            .map(|name| fs::read(run.join(format!("{name}.safetensors"))).ok()),
-    }
-}
-
-/// Says what differs, which whole files would drown.
-fn assert_same(found: &Left, expected: &Left, how: &str) {
-    assert_eq!(found.names, expected.names, "{how}");
-    assert_eq!(found.settings, expected.settings, "{how}");
-    assert_eq!(found.steps, expected.steps, "{how}");
-    assert_eq!(found.epochs, expected.epochs, "{how}");
-    assert!(
-        found.checkpoints == expected.checkpoints,
-        "checkpoints differ: {how}"
-    );
-}
 
 /// Copies the run's folder at every call: that is what a kill at this moment would leave.
 struct Snapshots<'a> {
@@ -114,20 +61,40 @@ impl Observer for Snapshots<'_> {
     fn warn(&mut self, _: &str) {}
 }
 
-/// Hears nothing, and wants to stop after so many steps.
-struct Deaf(Option<u64>);
+/// Hears nothing, and may want to stop.
+struct Deaf(Stop);
+
+#[derive(PartialEq)]
+enum Stop {
+    Never,
+    /// After so many steps.
+    Steps(u64),
+    /// Inside a stage.
+    During(Stage),
+    Now,
+}
 
 impl Observer for Deaf {
-    fn begin(&mut self, _: Stage, _: usize) {}
+    fn begin(&mut self, stage: Stage, _: usize) {
+        if self.0 == Stop::During(stage) {
+            self.0 = Stop::Now;
+        }
+    }
+
     fn progress(&mut self, _: usize) {}
     fn end(&mut self) {}
-    fn step(&mut self, _: &StepRecord, _: usize) {
-        self.0 = self.0.map(|steps| steps.saturating_sub(1));
+
+    fn step(&mut self, record: &StepRecord, _: usize) {
+        if self.0 == Stop::Steps(record.step) {
+            self.0 = Stop::Now;
+        }
     }
+
     fn epoch(&mut self, _: &EpochRecord) {}
     fn warn(&mut self, _: &str) {}
+
     fn wants_to_stop(&self) -> bool {
-        self.0 == Some(0)
+        self.0 == Stop::Now
     }
 }
 
@@ -179,7 +146,7 @@ fn check_every_moment(config: Config, data: &Path) -> Left {
     fs::write(odd.join("steps.jsonl"), steps + "{\"step\":9").unwrap();
     taken.push(("a mixture".into(), odd));
     for (when, copy) in taken {
-        let ended = go_on(config.clone(), data, &copy, &mut Deaf(None));
+        let ended = go_on(config.clone(), data, &copy, &mut Deaf(Stop::Never));
         assert_eq!(ended, Ended::Finished);
         assert_same(&left(&copy), &expected, &when);
     }
@@ -277,13 +244,23 @@ fn a_higher_limit_of_steps_lets_a_run_go_on_as_if_there_had_been_none() {
     let data = pictures::temporary();
     let (whole, part) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let config = everything();
-    go_on(config.clone(), data.path(), whole.path(), &mut Deaf(None));
+    go_on(
+        config.clone(),
+        data.path(),
+        whole.path(),
+        &mut Deaf(Stop::Never),
+    );
     let limited = Config {
         max_steps: 6,
         ..config.clone()
     };
-    go_on(limited, data.path(), part.path(), &mut Deaf(None));
-    go_on(config.clone(), data.path(), part.path(), &mut Deaf(None));
+    go_on(limited, data.path(), part.path(), &mut Deaf(Stop::Never));
+    go_on(
+        config.clone(),
+        data.path(),
+        part.path(),
+        &mut Deaf(Stop::Never),
+    );
     let (mut found, expected) = (left(part.path()), left(whole.path()));
     // The settings still tell of the limit, and the best checkpoint may be the one of the part.
     found.settings = expected.settings.clone();
@@ -295,17 +272,34 @@ fn a_higher_limit_of_steps_lets_a_run_go_on_as_if_there_had_been_none() {
 fn a_run_that_is_asked_to_stop_saves_where_it_is() {
     let data = pictures::temporary();
     let whole = tempfile::tempdir().unwrap();
-    go_on(everything(), data.path(), whole.path(), &mut Deaf(None));
-    // The fourth step is the last of its epoch.
-    for steps in [1, 4, 5] {
+    go_on(
+        everything(),
+        data.path(),
+        whole.path(),
+        &mut Deaf(Stop::Never),
+    );
+    // The fourth step is the last of its epoch, and validation follows.
+    let stops = [
+        (Stop::Steps(1), 1),
+        (Stop::Steps(4), 4),
+        (Stop::Steps(5), 5),
+        (Stop::During(Stage::ValidationFeatures), 4),
+        (Stop::During(Stage::Validation), 4),
+        (Stop::During(Stage::Captions), 4),
+    ];
+    for (stop, steps) in stops {
         let part = tempfile::tempdir().unwrap();
-        let mut observer = Deaf(Some(steps));
-        let ended = go_on(everything(), data.path(), part.path(), &mut observer);
+        let ended = go_on(everything(), data.path(), part.path(), &mut Deaf(stop));
         assert_eq!(ended, Ended::Interrupted);
         let run = RunDirectory::open(part.path()).unwrap();
         let position = run.open_last().unwrap().unwrap().position;
         assert_eq!(position.step, steps);
-        go_on(everything(), data.path(), part.path(), &mut Deaf(None));
+        go_on(
+            everything(),
+            data.path(),
+            part.path(),
+            &mut Deaf(Stop::Never),
+        );
         assert_same(&left(part.path()), &left(whole.path()), "stop");
     }
 }
@@ -314,7 +308,12 @@ fn a_run_that_is_asked_to_stop_saves_where_it_is() {
 fn records_that_are_lost_are_missed() {
     let data = pictures::temporary();
     let run = tempfile::tempdir().unwrap();
-    go_on(everything(), data.path(), run.path(), &mut Deaf(None));
+    go_on(
+        everything(),
+        data.path(),
+        run.path(),
+        &mut Deaf(Stop::Never),
+    );
     let steps = run.path().join("steps.jsonl");
     fs::write(&steps, "{}\n").unwrap();
     let dataset = Flickr8k::open(data.path()).unwrap();
@@ -322,177 +321,9 @@ fn records_that_are_lost_are_missed() {
     let checkpoint = directory.open_last().unwrap().unwrap();
     let vocabulary = Vocabulary::load(directory.vocabulary()).unwrap();
     let engine = Engine::new(&Device::cpu(), everything(), vocabulary).unwrap();
-    let observer = &mut Deaf(None);
+    let observer = &mut Deaf(Stop::Never);
     let resumed = Trainer::resume(engine, &dataset, directory, 1, &checkpoint, observer);
     let error = resumed.map(drop).unwrap_err().to_string();
     assert!(error.contains("steps.jsonl"), "{error}");
     assert!(error.contains("holds 1 records"), "{error}");
-}
-
-/// A run as small, by the program.
-fn flags(data: &Path, out: &Path, epochs: usize, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
-    command.args(["train", "--threads=2", "--encoder-weights=random"]);
-    command.args(["--encoder-blocks=1,1", "--encoder-width=4"]);
-    command.arg("--encoder-stem=3");
-    command.args([
-        "--embed=8",
-        "--hidden=8",
-        "--attention=8",
-        "--image-size=24",
-    ]);
-    command.args(["--batch-size=7", &format!("--epochs={epochs}")]);
-    command.arg("--data").arg(data).arg("--out").arg(out);
-    command.args(more);
-    command
-}
-
-fn resume(out: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
-    command.args(["train", "--resume", "--out"]).arg(out);
-    command.args(more);
-    command
-}
-
-fn start(mut command: Command) -> Child {
-    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-    quiet.spawn().unwrap()
-}
-
-fn finish(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{messages}");
-    output
-}
-
-/// Kills runs at random moments, this many times: a run that gets to its end is compared, and another begun.
-fn kill(model: &str, more: &[&str], kills: usize, seed: u64) {
-    let data = pictures::temporary();
-    let place = tempfile::tempdir().unwrap();
-    let more = [&["--model", model, "--checkpoint-every=3"], more].concat();
-    let unkilled = place.path().join("unkilled");
-    let began = Instant::now();
-    finish(flags(data.path(), &unkilled, 3, &more));
-    let time = began.elapsed().as_micros() as u64;
-    let expected = left(&unkilled);
-    let mut numbers = Numbers::new(seed);
-    let (mut done, mut runs) = (0, 0);
-    while done < kills {
-        runs += 1;
-        let out = place.path().join(format!("{runs}"));
-        loop {
-            let command = match out.join("config.toml").exists() {
-                true => resume(&out, &[]),
-                false => flags(data.path(), &out, 3, &more),
-            };
-            let mut child = start(command);
-            if done < kills {
-                std::thread::sleep(Duration::from_micros(numbers.bits() % time));
-            }
-            let ended = match done < kills {
-                true => child.try_wait().unwrap(),
-                false => Some(child.wait().unwrap()),
-            };
-            if let Some(status) = ended {
-                assert!(status.success(), "{status}");
-                break;
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            done += 1;
-        }
-        assert_same(&left(&out), &expected, &format!("{model}, run {runs}"));
-    }
-}
-
-#[test]
-fn a_run_killed_at_twenty_random_moments_is_the_same_run() {
-    let more = [
-        "--fine-tune",
-        "--encoder-batch-norm=batch",
-        "--schedule-from=1",
-        "--lr=0.02",
-    ];
-    kill("attend", &more, KILLS, 1);
-}
-
-#[test]
-fn so_is_one_with_a_frozen_encoder() {
-    kill("show-tell", &[], KILLS / 4, 2);
-    kill("show-tell", &["--no-augment"], KILLS / 4, 3);
-}
-
-#[test]
-fn ctrl_c_saves_and_the_run_goes_on() {
-    let data = pictures::temporary();
-    let place = tempfile::tempdir().unwrap();
-    let more = ["--model=attend", "--checkpoint-every=0", "--no-validate"];
-    let (whole, part) = (place.path().join("whole"), place.path().join("part"));
-    let mut command = flags(data.path(), &part, 60, &more);
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let steps = part.join("steps.jsonl");
-    while fs::metadata(&steps).map_or(0, |about| about.len()) == 0 {
-        assert!(child.try_wait().unwrap().is_none(), "ended before a step");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let signal = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(signal.unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{messages}");
-    assert!(messages.contains("--resume"), "{messages}");
-    let taken = fs::read_to_string(&steps).unwrap().lines().count();
-    let run = RunDirectory::open(&part).unwrap();
-    let position = run.open_last().unwrap().unwrap().position;
-    assert_eq!(position.step, taken as u64, "saved at the last step");
-    finish(resume(&part, &[]));
-    finish(flags(data.path(), &whole, 60, &more));
-    assert_same(&left(&part), &left(&whole), "Ctrl-C");
-}
-
-#[test]
-fn a_finished_run_says_so_and_more_epochs_let_it_go_on() {
-    let data = pictures::temporary();
-    let place = tempfile::tempdir().unwrap();
-    let (long, short) = (place.path().join("long"), place.path().join("short"));
-    finish(flags(data.path(), &long, 3, &["--model=show-tell"]));
-    finish(flags(data.path(), &short, 2, &["--model=show-tell"]));
-    let before = left(&short);
-    let output = finish(resume(&short, &[]));
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        messages.contains("finished: 2 epochs, 8 steps"),
-        "{messages}"
-    );
-    assert_same(&left(&short), &before, "finished");
-    finish(resume(&short, &["--epochs=3"]));
-    assert_same(&left(&short), &left(&long), "one epoch more");
-}
-
-#[test]
-fn a_resumed_run_keeps_its_settings() {
-    let data = pictures::temporary();
-    let place = tempfile::tempdir().unwrap();
-    let out = place.path().join("run");
-    finish(flags(data.path(), &out, 1, &["--model=show-tell"]));
-    let refused = |mut command: Command| {
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
-    let message = refused(resume(&out, &["--lr=0.1"]));
-    assert!(
-        message.contains("lr = 0.1: this run was started with 0.9"),
-        "{message}"
-    );
-    let message = refused(resume(&out, &["--fine-tune"]));
-    assert!(message.contains("fine-tune = true"), "{message}");
-    finish(resume(&out, &["--lr=0.9", "--no-fine-tune"]));
-    let nothing = place.path().join("nothing");
-    let message = refused(resume(&nothing, &[]));
-    assert!(message.contains("has no config.toml"), "{message}");
 }

@@ -4,6 +4,7 @@
 
 pub mod data;
 mod golden;
+pub mod left;
 pub mod pictures;
 pub mod tiny;
 pub mod training;
