@@ -2,6 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
+use super::tell;
 use crate::Device;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::image;
@@ -97,7 +98,7 @@ pub fn demo(args: DemoArgs) -> Result<()> {
     let data = args.out.join("data");
     set.write(&data)?;
     let drawing = started.elapsed().as_secs_f64();
-    eprintln!("{} scenes drawn in {drawing:.1} s", set.len());
+    tell(format_args!("{} scenes drawn in {drawing:.1} s", set.len()));
     let dataset = Flickr8k::open(&data)?;
     train(&args, &device, &dataset, &run)?;
     let curves = args.out.join("curves.png");
@@ -140,7 +141,9 @@ fn train(args: &DemoArgs, device: &Device, dataset: &Flickr8k, run: &RunDirector
     let engine = Engine::new(device, config, vocabulary)?;
     engine.params.initialise(args.seed)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
-    eprintln!("{trained} trainable parameters, vocabulary {words}");
+    tell(format_args!(
+        "{trained} trainable parameters, vocabulary {words}"
+    ));
     let threads = args.device.loader_threads();
     let mut progress = Progress::new();
     let random_encoder = true;

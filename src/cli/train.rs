@@ -328,9 +328,9 @@ fn resume(args: &TrainArgs) -> Result<()> {
         let position = &checkpoint.position;
         if directory.is_finished(&config, position)? {
             let (epochs, steps) = (position.epoch, position.step);
-            eprintln!(
+            tell(format_args!(
                 "this run is finished: {epochs} epochs, {steps} steps; more --epochs or --max-steps let it go on"
-            );
+            ));
             writeln!(std::io::stdout(), "{}", args.out.display())?;
             return Ok(());
         }
