@@ -1,0 +1,340 @@
+//! Stream capture: work given to captured streams becomes the nodes of a graph.
+//!
+//! A capture begins in one stream. Another stream joins it by waiting for an event that was recorded in it, and
+//! has to be joined back, by an event, before the capture ends. The rules and error codes are those of the
+//! section "Stream capture" of the driver API's documentation.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_uint};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+
+use super::context::Context;
+use super::graph;
+use super::handle::{Handle, lock};
+use super::result::Error;
+use super::stream::{self, Stream};
+use super::work::Work;
+use super::{Answer, Status, call, put};
+
+/// Work in a graph, and the earlier nodes it waits for.
+#[derive(Clone)]
+pub struct Node {
+    pub work: Work,
+    pub after: Vec<usize>,
+}
+
+/// A point in a capture, as an event recorded in it keeps it: all work up to these nodes.
+#[derive(Clone)]
+pub struct Mark {
+    capture: u64,
+    after: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Global,
+    ThreadLocal,
+    Relaxed,
+}
+
+struct Capture {
+    origin: Handle,
+    context: Arc<Context>,
+    /// A blocking stream is part of it, so that the legacy stream would have to wait for it.
+    blocking: bool,
+    mode: Mode,
+    thread: ThreadId,
+    nodes: Vec<Node>,
+    invalid: bool,
+}
+
+/// A stream's place in its capture: the nodes that its next work waits for.
+struct Joined {
+    capture: u64,
+    last: Vec<usize>,
+}
+
+struct Captures {
+    begun: u64,
+    active: BTreeMap<u64, Capture>,
+    streams: BTreeMap<Handle, Joined>,
+}
+
+static CAPTURES: Mutex<Captures> = Mutex::new(Captures {
+    begun: 0,
+    active: BTreeMap::new(),
+    streams: BTreeMap::new(),
+});
+
+impl Captures {
+    /// The number of the capture that the stream is part of.
+    fn of(&self, stream: &Stream) -> Option<u64> {
+        self.streams
+            .get(&stream.handle)
+            .map(|joined| joined.capture)
+    }
+
+    fn invalidate(&mut self, capture: u64) {
+        if let Some(capture) = self.active.get_mut(&capture) {
+            capture.invalid = true;
+        }
+    }
+
+    /// The legacy stream waits for all blocking streams, so it can't be used while one is captured.
+    fn check_legacy(&mut self, stream: &Stream) -> Answer {
+        if !stream.is_legacy() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for capture in self.active.values_mut() {
+            if capture.blocking && Arc::ptr_eq(&capture.context, &stream.context) {
+                capture.invalid = true;
+                result = Err(Error::STREAM_CAPTURE_IMPLICIT);
+            }
+        }
+        result
+    }
+
+    /// Whether every stream of the capture has been joined back: its last work is done before the origin's.
+    fn is_joined(&self, number: u64, capture: &Capture) -> bool {
+        let mut reached = vec![false; capture.nodes.len()];
+        let mut open = match self.streams.get(&capture.origin) {
+            Some(joined) => joined.last.clone(),
+            None => Vec::new(),
+        };
+        while let Some(node) = open.pop() {
+            if !std::mem::replace(&mut reached[node], true) {
+                open.extend(&capture.nodes[node].after);
+            }
+        }
+        let mut of_capture = self.streams.values().filter(|j| j.capture == number);
+        of_capture.all(|joined| joined.last.iter().all(|&node| reached[node]))
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Capture> {
+        let capture = self.active.remove(&number);
+        self.streams.retain(|_, joined| joined.capture != number);
+        capture
+    }
+}
+
+/// Records the work if the stream is captured, else gives it back to be done.
+pub fn record(stream: &Stream, work: Work) -> Answer<Option<Work>> {
+    let captures = &mut *lock(&CAPTURES);
+    let Some(joined) = captures.streams.get_mut(&stream.handle) else {
+        captures.check_legacy(stream)?;
+        return Ok(Some(work));
+    };
+    let capture = captures.active.get_mut(&joined.capture);
+    let capture = capture.ok_or(Error::ILLEGAL_STATE)?;
+    if capture.invalid {
+        return Err(Error::STREAM_CAPTURE_INVALIDATED);
+    }
+    let after = std::mem::replace(&mut joined.last, vec![capture.nodes.len()]);
+    capture.nodes.push(Node { work, after });
+    Ok(None)
+}
+
+/// For calls that a captured stream can't take, such as waiting for it: they end the capture's validity.
+pub fn refuse(stream: &Stream) -> Answer {
+    let mut captures = lock(&CAPTURES);
+    captures.check_legacy(stream)?;
+    match captures.of(stream) {
+        Some(capture) => {
+            captures.invalidate(capture);
+            Err(Error::STREAM_CAPTURE_UNSUPPORTED)
+        }
+        None => Ok(()),
+    }
+}
+
+/// For calls of the whole context that might wait for the device, such as allocating: a capture forbids them,
+/// to all threads or its own, unless it is relaxed.
+pub fn forbid(context: &Arc<Context>) -> Answer {
+    let mut result = Ok(());
+    for capture in lock(&CAPTURES).active.values_mut() {
+        let forbidden = match capture.mode {
+            Mode::Global => true,
+            Mode::ThreadLocal => capture.thread == thread::current().id(),
+            Mode::Relaxed => false,
+        };
+        if forbidden && Arc::ptr_eq(&capture.context, context) {
+            capture.invalid = true;
+            result = Err(Error::STREAM_CAPTURE_UNSUPPORTED);
+        }
+    }
+    result
+}
+
+/// What an event recorded in the stream waits for; `None` outside captures.
+pub fn mark(stream: &Stream) -> Answer<Option<Mark>> {
+    let mut captures = lock(&CAPTURES);
+    captures.check_legacy(stream)?;
+    let Some(joined) = captures.streams.get(&stream.handle) else {
+        return Ok(None);
+    };
+    match captures.active.get(&joined.capture) {
+        Some(capture) if !capture.invalid => Ok(Some(Mark {
+            capture: joined.capture,
+            after: joined.last.clone(),
+        })),
+        _ => Err(Error::STREAM_CAPTURE_INVALIDATED),
+    }
+}
+
+/// The stream waits for an event; `mark` is `None` when that was recorded outside captures.
+pub fn wait(stream: &Stream, mark: Option<&Mark>) -> Answer {
+    let mut captures = lock(&CAPTURES);
+    let Some(mark) = mark else {
+        captures.check_legacy(stream)?;
+        return match captures.of(stream) {
+            Some(capture) => {
+                captures.invalidate(capture);
+                Err(Error::STREAM_CAPTURE_ISOLATION)
+            }
+            None => Ok(()),
+        };
+    };
+    let captures = &mut *captures;
+    let capture = captures.active.get_mut(&mark.capture);
+    let capture = capture.ok_or(Error::CAPTURED_EVENT)?;
+    if capture.invalid {
+        return Err(Error::STREAM_CAPTURE_INVALIDATED);
+    }
+    if stream.is_legacy() {
+        capture.invalid = true;
+        return Err(Error::STREAM_CAPTURE_IMPLICIT);
+    }
+    if !Arc::ptr_eq(&capture.context, &stream.context) {
+        return Err(Error::INVALID_CONTEXT);
+    }
+    let joined = captures.streams.entry(stream.handle).or_insert(Joined {
+        capture: mark.capture,
+        last: Vec::new(),
+    });
+    if joined.capture != mark.capture {
+        capture.invalid = true;
+        let other = joined.capture;
+        captures.invalidate(other);
+        return Err(Error::STREAM_CAPTURE_MERGE);
+    }
+    capture.blocking |= stream.blocking;
+    for node in &mark.after {
+        if !joined.last.contains(node) {
+            joined.last.push(*node);
+        }
+    }
+    Ok(())
+}
+
+/// The stream is destroyed: a capture it is part of can't end well.
+pub fn abandon(stream: &Stream) {
+    let mut captures = lock(&CAPTURES);
+    if let Some(capture) = captures.of(stream) {
+        captures.invalidate(capture);
+        captures.streams.remove(&stream.handle);
+    }
+}
+
+/// Ends the captures of a context that is gone.
+pub fn forget(context: &Arc<Context>) {
+    let mut captures = lock(&CAPTURES);
+    let gone = captures.active.iter();
+    let gone = gone.filter(|(_, capture)| Arc::ptr_eq(&capture.context, context));
+    let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
+    for number in gone {
+        captures.remove(number);
+    }
+}
+
+fn begin(stream: &Stream, mode: c_uint) -> Answer {
+    let mode = match mode {
+        0 => Mode::Global,
+        1 => Mode::ThreadLocal,
+        2 => Mode::Relaxed,
+        _ => return Err(Error::INVALID_VALUE),
+    };
+    if stream.is_legacy() {
+        return Err(Error::STREAM_CAPTURE_UNSUPPORTED);
+    }
+    let mut captures = lock(&CAPTURES);
+    if captures.of(stream).is_some() {
+        return Err(Error::ILLEGAL_STATE);
+    }
+    captures.begun += 1;
+    let number = captures.begun;
+    captures.active.insert(
+        number,
+        Capture {
+            origin: stream.handle,
+            context: stream.context.clone(),
+            blocking: stream.blocking,
+            mode,
+            thread: thread::current().id(),
+            nodes: Vec::new(),
+            invalid: false,
+        },
+    );
+    let joined = Joined {
+        capture: number,
+        last: Vec::new(),
+    };
+    captures.streams.insert(stream.handle, joined);
+    Ok(())
+}
+
+/// Ends the capture that began in the stream and gives its nodes, each after those it waits for.
+fn end(stream: &Stream) -> Answer<Vec<Node>> {
+    let mut captures = lock(&CAPTURES);
+    let number = captures.of(stream).ok_or(Error::ILLEGAL_STATE)?;
+    let capture = captures.active.get(&number).ok_or(Error::ILLEGAL_STATE)?;
+    if capture.origin != stream.handle {
+        captures.invalidate(number);
+        return Err(Error::STREAM_CAPTURE_UNMATCHED);
+    }
+    if capture.mode != Mode::Relaxed && capture.thread != thread::current().id() {
+        return Err(Error::STREAM_CAPTURE_WRONG_THREAD);
+    }
+    let joined = captures.is_joined(number, capture);
+    let capture = captures.remove(number).ok_or(Error::ILLEGAL_STATE)?;
+    match (capture.invalid, joined) {
+        (true, _) => Err(Error::STREAM_CAPTURE_INVALIDATED),
+        (_, false) => Err(Error::STREAM_CAPTURE_UNJOINED),
+        _ => Ok(capture.nodes),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture_v2(stream: Handle, mode: c_uint) -> Status {
+    call(|_| begin(&*stream::get(stream)?, mode))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(stream: Handle, graph: *mut Handle) -> Status {
+    call(|_| {
+        let stream = stream::get(stream)?;
+        // SAFETY: null or writable, says the module.
+        unsafe { put(graph, 0)? };
+        let handle = graph::insert(stream.context.clone(), end(&stream)?);
+        // SAFETY: as above.
+        unsafe { put(graph, handle) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamIsCapturing(stream: Handle, status: *mut c_int) -> Status {
+    call(|_| {
+        let stream = stream::get(stream)?;
+        let captures = lock(&CAPTURES);
+        let number = captures.of(&stream);
+        let capture = number.and_then(|number| captures.active.get(&number));
+        let found = match capture {
+            None => 0,
+            Some(capture) if !capture.invalid => 1,
+            Some(_) => 2,
+        };
+        // SAFETY: null or writable, says the module.
+        unsafe { put(status, found) }
+    })
+}

@@ -1,0 +1,65 @@
+//! Handles: numbers that name the driver's objects, and the tables that resolve them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Answer;
+use super::result::Error;
+
+/// What C sees as a pointer to an opaque type. It is never dereferenced.
+pub type Handle = usize;
+
+/// A number that has never been a handle. They count up over all tables, so that a handle of another kind,
+/// and one whose object is gone, is found in no table. The start is an address no program can have.
+pub fn fresh() -> Handle {
+    static NEXT: AtomicUsize = AtomicUsize::new(0x0CDA_0000_0000_0010);
+    NEXT.fetch_add(16, Ordering::Relaxed)
+}
+
+/// Locks, also after a thread panicked with the lock held: entry points turn panics into error codes.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The objects of one kind that exist now.
+pub struct Table<T> {
+    entries: Mutex<BTreeMap<Handle, Arc<T>>>,
+}
+
+impl<T> Table<T> {
+    pub const fn new() -> Self {
+        Table {
+            entries: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    pub fn insert(&self, object: T) -> Handle {
+        self.insert_with(|_| object)
+    }
+
+    /// Inserts an object that knows its own handle.
+    pub fn insert_with(&self, make: impl FnOnce(Handle) -> T) -> Handle {
+        let handle = fresh();
+        lock(&self.entries).insert(handle, Arc::new(make(handle)));
+        handle
+    }
+
+    /// The object, or `INVALID_HANDLE`.
+    pub fn get(&self, handle: Handle) -> Answer<Arc<T>> {
+        let entries = lock(&self.entries);
+        entries.get(&handle).cloned().ok_or(Error::INVALID_HANDLE)
+    }
+
+    /// Ends the handle's life and gives the object, or `INVALID_HANDLE`.
+    pub fn remove(&self, handle: Handle) -> Answer<Arc<T>> {
+        lock(&self.entries)
+            .remove(&handle)
+            .ok_or(Error::INVALID_HANDLE)
+    }
+
+    /// Ends the lives of all that `keep` refuses.
+    pub fn retain(&self, keep: impl Fn(&T) -> bool) {
+        lock(&self.entries).retain(|_, object| keep(object));
+    }
+}
