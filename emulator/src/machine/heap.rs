@@ -218,6 +218,7 @@ pub(super) struct Allocation {
 // pointers only; two that overlap without order are a race of the program under test, which reads
 // or writes plain bytes and never a value with invalid bit patterns.
 unsafe impl Send for Allocation {}
+// SAFETY: as for `Send`.
 unsafe impl Sync for Allocation {}
 
 /// Bytes that one page of race marks covers.

@@ -16,11 +16,17 @@ pub struct Unit([u32; LANES]);
 /// # Safety
 /// Every bit pattern must be a value, and the size must be 4 or 8 bytes.
 pub unsafe trait Lane: Copy + Default {}
+// SAFETY: 4 bytes, every pattern a value.
 unsafe impl Lane for u32 {}
+// SAFETY: 4 bytes, every pattern a value.
 unsafe impl Lane for i32 {}
+// SAFETY: 4 bytes, every pattern a value.
 unsafe impl Lane for f32 {}
+// SAFETY: 8 bytes, every pattern a value.
 unsafe impl Lane for u64 {}
+// SAFETY: 8 bytes, every pattern a value.
 unsafe impl Lane for i64 {}
+// SAFETY: 8 bytes, every pattern a value.
 unsafe impl Lane for f64 {}
 
 /// A warp's registers and predicates.

@@ -177,7 +177,10 @@ impl Builder<'_> {
 
     fn atomic(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
         let silent = words.list[0] == "red";
-        let op = match words.list[1..].iter().find_map(|word| atomic_op(word)) {
+        let op = match words.list[1..]
+            .iter()
+            .find_map(|word| AtomicOp::named(word))
+        {
             Some(op) if words.count('v') == 1 => op,
             _ => return Ok(false),
         };
@@ -484,20 +487,4 @@ impl Builder<'_> {
         );
         Ok(true)
     }
-}
-
-fn atomic_op(word: &str) -> Option<AtomicOp> {
-    Some(match word {
-        "add" => AtomicOp::Add,
-        "min" => AtomicOp::Min,
-        "max" => AtomicOp::Max,
-        "and" => AtomicOp::And,
-        "or" => AtomicOp::Or,
-        "xor" => AtomicOp::Xor,
-        "exch" => AtomicOp::Exch,
-        "cas" => AtomicOp::Cas,
-        "inc" => AtomicOp::Inc,
-        "dec" => AtomicOp::Dec,
-        _ => return None,
-    })
 }

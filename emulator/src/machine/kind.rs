@@ -1,0 +1,305 @@
+//! The kinds that operations come in: types, roundings, functions, places, modes.
+
+/// Scalar types as instructions name them; `b` types count as unsigned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    U8,
+    S8,
+    U16,
+    S16,
+    U32,
+    S32,
+    U64,
+    S64,
+    F16,
+    Bf16,
+    F16x2,
+    Bf16x2,
+    Tf32,
+    F32,
+    F64,
+    Pred,
+}
+
+impl Type {
+    pub fn bytes(self) -> u32 {
+        use Type::*;
+        match self {
+            U8 | S8 => 1,
+            U16 | S16 | F16 | Bf16 => 2,
+            U32 | S32 | F16x2 | Bf16x2 | Tf32 | F32 => 4,
+            U64 | S64 | F64 => 8,
+            Pred => 0,
+        }
+    }
+
+    pub fn is_float(self) -> bool {
+        use Type::*;
+        matches!(self, F16 | Bf16 | F16x2 | Bf16x2 | Tf32 | F32 | F64)
+    }
+
+    pub fn is_signed(self) -> bool {
+        matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
+    }
+}
+
+/// Rounding: to nearest even, to zero, down, up, to nearest with ties away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Round {
+    #[default]
+    Near,
+    Zero,
+    Down,
+    Up,
+    Away,
+}
+
+/// Modifiers of float instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mods {
+    pub round: Round,
+    /// To an integral value (`cvt.rni` and its kind).
+    pub integral: bool,
+    pub ftz: bool,
+    pub sat: bool,
+    pub nan: bool,
+    pub relu: bool,
+    /// `min`/`max` of magnitudes, with the sign of the product.
+    pub xor_sign: bool,
+}
+
+/// Integer operations of two operands. 16-bit values are kept zero-extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int2 {
+    Add,
+    Sub,
+    Mul,
+    MulHi,
+    Div,
+    Rem,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+    AddSat,
+    SubSat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int1 {
+    Not,
+    Neg,
+    Abs,
+    Cnot,
+    Clz,
+    Popc,
+    Brev,
+    Bfind,
+    BfindShift,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int3 {
+    Mad,
+    MadHi,
+    Sad,
+    Bfe,
+    ShfLeftWrap,
+    ShfLeftClamp,
+    ShfRightWrap,
+    ShfRightClamp,
+    Dp4a,
+}
+
+/// Float operations of two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float2 {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+    CopySign,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float1 {
+    Abs,
+    Neg,
+    Rcp,
+    Sqrt,
+    Rsqrt,
+    Sin,
+    Cos,
+    Lg2,
+    Ex2,
+    Tanh,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Equ,
+    Neu,
+    Ltu,
+    Leu,
+    Gtu,
+    Geu,
+    Num,
+    Nan,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logic {
+    And,
+    Or,
+    Xor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Classify {
+    Finite,
+    Infinite,
+    Number,
+    NotANumber,
+    Normal,
+    Subnormal,
+}
+
+/// Where an address points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Global,
+    Shared,
+    Local,
+    Param,
+    Generic,
+}
+
+/// A load or store: `count` values of `width` bytes a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    pub place: Place,
+    pub width: u8,
+    pub count: u8,
+    pub signed: bool,
+    /// Volatile, relaxed, acquire or release: takes part in synchronisation.
+    pub strong: bool,
+    /// The address register has 64 bits.
+    pub wide: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtomicOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Exch,
+    Cas,
+    Inc,
+    Dec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Atomic {
+    pub op: AtomicOp,
+    pub ty: Type,
+    pub place: Place,
+    pub wide: bool,
+    /// `red`: no result.
+    pub silent: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShflMode {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoteMode {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReduxOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BarMode {
+    Sync,
+    Arrive,
+    And,
+    Or,
+    Popc,
+}
+
+/// Shapes and operand types of `mma.sync`, all m16n8 with A by rows and B by columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mma {
+    pub k: u8,
+    pub operand: Type,
+    /// F32, F16 or S32.
+    pub accumulate: Type,
+    /// Signedness of A and B when integer.
+    pub b_operand: Type,
+}
+
+impl Mma {
+    /// Registers a lane holds of A, of B, and of C.
+    pub fn registers(self) -> (usize, usize, usize) {
+        let bytes = self.operand.bytes() as usize;
+        let words = |elements: usize| elements * bytes / (32 * 4);
+        let c = if self.accumulate == Type::F16 { 2 } else { 4 };
+        (words(16 * self.k as usize), words(8 * self.k as usize), c)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    Cycles32,
+    Cycles64,
+    Nanoseconds,
+}
+
+impl AtomicOp {
+    /// By the word in its opcode.
+    pub fn named(word: &str) -> Option<Self> {
+        Some(match word {
+            "add" => AtomicOp::Add,
+            "min" => AtomicOp::Min,
+            "max" => AtomicOp::Max,
+            "and" => AtomicOp::And,
+            "or" => AtomicOp::Or,
+            "xor" => AtomicOp::Xor,
+            "exch" => AtomicOp::Exch,
+            "cas" => AtomicOp::Cas,
+            "inc" => AtomicOp::Inc,
+            "dec" => AtomicOp::Dec,
+            _ => return None,
+        })
+    }
+}
