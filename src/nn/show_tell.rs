@@ -4,9 +4,10 @@
 //! logits_t = W_out h_t + b_out predicts w_t, `<sos>` included. f (B, D) are pooled encoder features.
 
 use super::captions::{Captions, Losses, Noise, PAD, State};
+use super::layer::{self, Linear};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
-use crate::ops::linear::{self, Gradients};
+use crate::ops::linear;
 use crate::ops::lstm::{self, sequence};
 use crate::ops::{Accumulate, cross_entropy, dropout, embedding, fill};
 use crate::tensor::{Context, Tensor};
@@ -32,10 +33,10 @@ pub struct Config {
 
 pub struct ShowTell {
     config: Config,
-    fc: [Id; 2],
+    fc: Linear,
     embedding: Id,
     lstm: Vec<[Id; 4]>,
-    output: [Id; 2],
+    output: Linear,
 }
 
 /// What the forward pass keeps for the backward pass.
@@ -197,7 +198,7 @@ impl ShowTell {
 
         let h = activations.lstm.output()?;
         let mut d_h = ctx.empty(h.shape(), dtype)?;
-        self.linear_backward(ctx, params, self.output, &h, d_logits, Some(&mut d_h))?;
+        layer::backward(ctx, params, self.output, &h, d_logits, Some(&mut d_h))?;
 
         let mut d_x = ctx.empty(activations.x.shape(), dtype)?;
         let mut gradients: Vec<[Tensor; 4]> = (self.lstm.iter())
@@ -238,28 +239,11 @@ impl ShowTell {
         let mut d_embedding = params.gradient(self.embedding);
         let no = Accumulate::No;
         embedding::backward(ctx, &inputs, &d_words, Some(PAD), no, &mut d_embedding)?;
-        self.linear_backward(ctx, params, self.fc, features, &d_x.index(0)?, d_features)?;
+        layer::backward(ctx, params, self.fc, features, &d_x.index(0)?, d_features)?;
         Ok(Losses {
             cross_entropy: loss.clone(),
             loss,
         })
-    }
-
-    fn linear_backward(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        [weight, bias]: [Id; 2],
-        x: &Tensor,
-        dy: &Tensor,
-        d_x: Option<&mut Tensor>,
-    ) -> Result<()> {
-        let gradients = Gradients {
-            x: d_x,
-            weight: Some(&mut params.gradient(weight)),
-            bias: Some(&mut params.gradient(bias)),
-        };
-        linear::backward(ctx, x, params.value(weight), dy, Accumulate::No, gradients)
     }
 
     /// Shows the image to the LSTM: the state after it, and logits (B, V) for the first token.

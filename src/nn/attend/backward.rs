@@ -1,8 +1,9 @@
 //! Attend's losses and its backward pass: one walk back through time, then one product a weight.
 
-use super::{Activations, Attend, Linear, OUTPUT_SITE, Slot};
+use super::{Activations, Attend, OUTPUT_SITE, Slot};
 use crate::error::Result;
 use crate::nn::captions::{Captions, Losses, PAD};
+use crate::nn::layer;
 use crate::nn::params::Params;
 use crate::ops::linear::Gradients;
 use crate::ops::matmul::{self, Factor};
@@ -73,7 +74,7 @@ impl Attend {
         cross_entropy::forward_backward(ctx, logits, &targets, rows, &mut losses, &mut loss)?;
 
         let mut d_h = ctx.empty(a.dropped.shape(), dtype)?;
-        self.backward_linear(
+        layer::backward(
             ctx,
             params,
             self.output,
@@ -178,8 +179,8 @@ impl Attend {
     ) -> Result<()> {
         let steps = a.gates.shape().dims()[0];
         let h = a.h.narrow(0, steps)?;
-        self.backward_linear(ctx, params, self.decoder_att, &h, &walked.query, None)?;
-        self.backward_linear(ctx, params, self.f_beta, &h, &walked.gate, None)?;
+        layer::backward(ctx, params, self.decoder_att, &h, &walked.query, None)?;
+        layer::backward(ctx, params, self.f_beta, &h, &walked.gate, None)?;
         let [d_ih, mut d_hh, mut d_bias_ih, mut d_bias_hh] =
             self.cell.map(|id| params.gradient(id));
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
@@ -226,38 +227,20 @@ impl Attend {
         let no = Accumulate::No;
         attention::mix_backward(ctx, mix, &walked.keys, no, &mut d_keys)?;
         let Some(d_features) = d_features else {
-            self.backward_linear(ctx, params, self.encoder_att, &image.values, &d_keys, None)?;
-            self.backward_linear(ctx, params, self.init_h, &image.mean, &walked.h, None)?;
-            return self.backward_linear(ctx, params, self.init_c, &image.mean, &walked.c, None);
+            layer::backward(ctx, params, self.encoder_att, &image.values, &d_keys, None)?;
+            layer::backward(ctx, params, self.init_h, &image.mean, &walked.h, None)?;
+            return layer::backward(ctx, params, self.init_c, &image.mean, &walked.c, None);
         };
         let (values, keys) = (&image.values, self.encoder_att);
-        self.backward_linear(ctx, params, keys, values, &d_keys, Some(&mut *d_features))?;
+        layer::backward(ctx, params, keys, values, &d_keys, Some(&mut *d_features))?;
         let yes = Accumulate::Yes;
         attention::values_backward(ctx, &a.beta, &walked.context, yes, d_features)?;
         for (layer, d_state) in [(self.init_h, &walked.h), (self.init_c, &walked.c)] {
             let mut d_mean = ctx.empty(image.mean.shape(), dtype)?;
-            self.backward_linear(ctx, params, layer, &image.mean, d_state, Some(&mut d_mean))?;
+            layer::backward(ctx, params, layer, &image.mean, d_state, Some(&mut d_mean))?;
             attention::mean_backward(ctx, mix, &d_mean, yes, d_features)?;
         }
         Ok(())
-    }
-
-    /// Gradients of y = x Wᵀ + b from dy, overwriting.
-    fn backward_linear(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        [weight, bias]: Linear,
-        x: &Tensor,
-        dy: &Tensor,
-        dx: Option<&mut Tensor>,
-    ) -> Result<()> {
-        let gradients = Gradients {
-            x: dx,
-            weight: Some(&mut params.gradient(weight)),
-            bias: Some(&mut params.gradient(bias)),
-        };
-        linear::backward(ctx, x, params.value(weight), dy, Accumulate::No, gradients)
     }
 }
 

@@ -14,11 +14,12 @@
 mod backward;
 
 use super::captions::{Captions, Noise, State};
+use super::layer::{self, Linear};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
 use crate::ops::attention::{self, CellMix};
 use crate::ops::matmul::{self, Factor};
-use crate::ops::{Accumulate, dropout, embedding, gate, linear, lstm};
+use crate::ops::{Accumulate, dropout, embedding, gate, lstm};
 use crate::tensor::{Context, Shape, Tensor};
 
 /// Where dropout draws its masks.
@@ -42,9 +43,6 @@ pub struct Config {
     /// How positions are means of cells.
     pub mix: CellMix,
 }
-
-/// A weight and its bias.
-type Linear = [Id; 2];
 
 pub struct Attend {
     config: Config,
@@ -181,7 +179,7 @@ impl Attend {
         let mut keys = ctx.empty([batch, mix.positions(), attention], dtype)?;
         ctx.scope(|| {
             let mut cells = ctx.empty([batch, mix.cells(), attention], dtype)?;
-            apply(ctx, params, self.encoder_att, features, &mut cells)?;
+            layer::forward(ctx, params, self.encoder_att, features, &mut cells)?;
             attention::mix_forward(ctx, &mix, &cells, &mut keys)
         })?;
         Ok(Image {
@@ -242,8 +240,8 @@ impl Attend {
             bias_hh,
             &mut a.gates,
         )?;
-        apply(ctx, params, self.init_h, &a.image.mean, &mut a.h.index(0)?)?;
-        apply(ctx, params, self.init_c, &a.image.mean, &mut a.c.index(0)?)?;
+        layer::forward(ctx, params, self.init_h, &a.image.mean, &mut a.h.index(0)?)?;
+        layer::forward(ctx, params, self.init_c, &a.image.mean, &mut a.c.index(0)?)?;
         for t in 0..steps {
             self.forward_step(ctx, params, &a.image, &mut a.slot(t)?)?;
         }
@@ -255,7 +253,7 @@ impl Attend {
             }
             None => a.dropped = h,
         }
-        apply(ctx, params, self.output, &a.dropped, &mut a.logits)?;
+        layer::forward(ctx, params, self.output, &a.dropped, &mut a.logits)?;
         Ok(a)
     }
 
@@ -267,14 +265,14 @@ impl Attend {
         image: &Image,
         slot: &mut Slot,
     ) -> Result<()> {
-        apply(ctx, params, self.decoder_att, &slot.h, &mut slot.query)?;
+        layer::forward(ctx, params, self.decoder_att, &slot.h, &mut slot.query)?;
         let outputs = attention::Outputs {
             alpha: &mut slot.alpha,
             beta: &mut slot.beta,
             context: &mut slot.context,
         };
         attention::forward(ctx, self.inputs(params, image), &slot.query, outputs)?;
-        apply(ctx, params, self.f_beta, &slot.h, &mut slot.gate)?;
+        layer::forward(ctx, params, self.f_beta, &slot.h, &mut slot.gate)?;
         gate::forward(ctx, &mut slot.gate, &slot.context, &mut slot.gated)?;
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
         let [_, of_context] = self.split_inputs(weight_ih)?;
@@ -293,8 +291,8 @@ impl Attend {
             h: ctx.empty(shape, params.dtype())?,
             c: ctx.empty(shape, params.dtype())?,
         };
-        apply(ctx, params, self.init_h, &image.mean, &mut state.h)?;
-        apply(ctx, params, self.init_c, &image.mean, &mut state.c)?;
+        layer::forward(ctx, params, self.init_h, &image.mean, &mut state.h)?;
+        layer::forward(ctx, params, self.init_c, &image.mean, &mut state.c)?;
         Ok(state)
     }
 
@@ -341,7 +339,7 @@ impl Attend {
                 &mut slot.gates,
             )?;
             self.forward_step(ctx, params, image, &mut slot)?;
-            apply(ctx, params, self.output, &next.h, logits)
+            layer::forward(ctx, params, self.output, &next.h, logits)
         })
     }
 }
@@ -382,16 +380,4 @@ impl Activations {
             next_c: self.c.index(t + 1)?,
         })
     }
-}
-
-/// y = x Wᵀ + b
-fn apply(
-    ctx: &Context,
-    params: &Params,
-    [weight, bias]: Linear,
-    x: &Tensor,
-    y: &mut Tensor,
-) -> Result<()> {
-    let [weight, bias] = [params.value(weight), params.value(bias)];
-    linear::forward(ctx, x, weight, Some(bias), y)
 }
