@@ -1,11 +1,11 @@
-//! Linear layers: backward against finite differences on odd sizes; the product itself is in op_matmul.rs.
+//! Linear layers: backward against finite differences on odd sizes; the product itself is in op_gemm.rs.
 
 mod support;
 
 use proptest::prelude::*;
 use showtell::DType;
+use showtell::ops::gemm::Accumulate;
 use showtell::ops::linear::{self, Gradients};
-use showtell::ops::matmul::Accumulate;
 use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
 
 proptest! {

@@ -21,9 +21,9 @@ pub mod dropout;
 pub mod embedding;
 pub mod fill;
 pub mod gate;
+pub mod gemm;
 pub mod linear;
 pub mod lstm;
-pub mod matmul;
 pub mod optimiser;
 pub mod philox;
 pub mod pool;
@@ -33,7 +33,7 @@ pub mod top_k;
 pub mod window;
 
 pub use float::Float;
-pub use matmul::Accumulate;
+pub use gemm::Accumulate;
 
 /// Runs the device's half of an operation: `dispatch!(ctx, dtype, function(arguments))` calls
 /// `cpu::function::<T>(arguments)` with the Rust type of `dtype`, and nothing on the planning device.

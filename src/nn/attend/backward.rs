@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::nn::captions::{Captions, Losses, PAD};
 use crate::nn::layer;
 use crate::nn::params::Params;
+use crate::ops::gemm::{self, Factor};
 use crate::ops::linear::Gradients;
-use crate::ops::matmul::{self, Factor};
 use crate::ops::{
     Accumulate, add, attention, cross_entropy, dropout, embedding, fill, gate, linear, lstm,
     regulariser,
@@ -123,7 +123,7 @@ impl Attend {
         let [_, of_context] = self.split_inputs(weight_ih)?;
         let times = |dy: &Tensor, weight: &Tensor, accumulate, dx: &mut Tensor| {
             let (dy, weight) = (Factor::Plain(dy), Factor::Plain(weight));
-            matmul::forward(ctx, dy, weight, accumulate, dx)
+            gemm::forward(ctx, dy, weight, accumulate, dx)
         };
         let mut accumulate = Accumulate::No;
         for t in (0..a.gates.shape().dims()[0]).rev() {

@@ -18,7 +18,7 @@ use super::layer::{self, Linear};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
 use crate::ops::attention::{self, CellMix};
-use crate::ops::matmul::{self, Factor};
+use crate::ops::gemm::{self, Factor};
 use crate::ops::{Accumulate, dropout, embedding, gate, lstm};
 use crate::tensor::{Context, Shape, Tensor};
 
@@ -278,7 +278,7 @@ impl Attend {
         let [_, of_context] = self.split_inputs(weight_ih)?;
         for (x, weight) in [(&slot.gated, &of_context), (&slot.h, weight_hh)] {
             let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-            matmul::forward(ctx, x, weight, Accumulate::Yes, &mut slot.gates)?;
+            gemm::forward(ctx, x, weight, Accumulate::Yes, &mut slot.gates)?;
         }
         let (c, h) = (&mut slot.next_c, &mut slot.next_h);
         lstm::cell_forward(ctx, &mut slot.gates, &slot.c, c, h)

@@ -6,9 +6,9 @@
 use super::{CellMix, Gradients, Inputs, OP, Outputs};
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::gemm::Accumulate;
+use crate::ops::gemm::cpu::{Destination, Strided, product};
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
-use crate::ops::matmul::Accumulate;
-use crate::ops::matmul::cpu::{Destination, Strided, product};
 use crate::ops::simd::{self, simd};
 use crate::tensor::Tensor;
 use rayon::prelude::*;

@@ -19,7 +19,7 @@
 mod cell_mix;
 mod cpu;
 
-use super::matmul::Accumulate;
+use super::gemm::Accumulate;
 use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};

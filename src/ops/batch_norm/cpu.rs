@@ -2,8 +2,8 @@
 
 use super::{Affine, BatchNorm, EPSILON, Epilogue, Gradients, OP, Running, Saved, Statistics};
 use crate::error::Result;
+use crate::ops::gemm::Accumulate;
 use crate::ops::host::{Host, Rows};
-use crate::ops::matmul::Accumulate;
 use crate::ops::simd::simd;
 use crate::ops::{Float, columns};
 use crate::tensor::Tensor;

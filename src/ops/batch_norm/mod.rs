@@ -17,7 +17,7 @@
 
 mod cpu;
 
-use super::matmul::Accumulate;
+use super::gemm::Accumulate;
 use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};

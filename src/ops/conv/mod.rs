@@ -15,7 +15,7 @@
 mod cpu;
 mod kernel;
 
-use super::matmul::{self, Accumulate, Factor};
+use super::gemm::{self, Accumulate, Factor};
 use super::window::Window;
 use super::{check, dispatch};
 use crate::error::Result;
@@ -139,7 +139,7 @@ fn backward_data(
 ) -> Result<()> {
     let product = |dy: &Tensor, accumulate, dx: &mut Tensor| {
         let (dy, filter) = (Factor::Plain(dy), Factor::Plain(filter));
-        matmul::forward(ctx, dy, filter, accumulate, dx)
+        gemm::forward(ctx, dy, filter, accumulate, dx)
     };
     if window.is_pointwise() {
         return product(dy, accumulate, dx);
@@ -170,7 +170,7 @@ fn backward_filter(
 ) -> Result<()> {
     let product = |dy: &Tensor, columns: &Tensor, accumulate, df: &mut Tensor| {
         let (dy, columns) = (Factor::Transposed(dy), Factor::Plain(columns));
-        matmul::forward(ctx, dy, columns, accumulate, df)
+        gemm::forward(ctx, dy, columns, accumulate, df)
     };
     if window.is_pointwise() {
         return product(dy, x, accumulate, df);

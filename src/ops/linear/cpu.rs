@@ -3,8 +3,8 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::gemm::Accumulate;
 use crate::ops::host::Host;
-use crate::ops::matmul::Accumulate;
 use crate::ops::simd::simd;
 use crate::tensor::Tensor;
 use rayon::prelude::*;

@@ -5,7 +5,7 @@
 
 mod cpu;
 
-use super::matmul::{self, Accumulate, Factor};
+use super::gemm::{self, Accumulate, Factor};
 use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
@@ -23,7 +23,7 @@ pub fn forward(
     check::shape(OP, "weight", weight, &[y.cols(), x.cols()])?;
     let product = |accumulate, y: &mut Tensor| {
         let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-        matmul::forward(ctx, x, weight, accumulate, y)
+        gemm::forward(ctx, x, weight, accumulate, y)
     };
     let Some(bias) = bias else {
         return product(Accumulate::No, y);
@@ -62,11 +62,11 @@ pub fn backward(
     check::shape(OP, "weight", weight, &[dy.cols(), x.cols()])?;
     if let Some(dx) = gradients.x {
         let (dy, weight) = (Factor::Plain(dy), Factor::Plain(weight));
-        matmul::forward(ctx, dy, weight, accumulate, dx)?;
+        gemm::forward(ctx, dy, weight, accumulate, dx)?;
     }
     if let Some(dw) = gradients.weight {
         let (dy, x) = (Factor::Transposed(dy), Factor::Plain(x));
-        matmul::forward(ctx, dy, x, accumulate, dw)?;
+        gemm::forward(ctx, dy, x, accumulate, dw)?;
     }
     if let Some(db) = gradients.bias {
         check::shape(OP, "bias gradient", db, &[dy.cols()])?;

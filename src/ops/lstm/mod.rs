@@ -13,7 +13,7 @@
 mod cpu;
 pub mod sequence;
 
-use super::matmul::{self, Accumulate, Factor};
+use super::gemm::{self, Accumulate, Factor};
 use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
@@ -88,7 +88,7 @@ pub fn input_gates(
     }
     set_biases(ctx, bias_ih, bias_hh, gates)?;
     let weight = Factor::Transposed(weight_ih);
-    matmul::forward(ctx, Factor::Plain(x), weight, Accumulate::Yes, gates)
+    gemm::forward(ctx, Factor::Plain(x), weight, Accumulate::Yes, gates)
 }
 
 fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
@@ -98,7 +98,7 @@ fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Ten
 /// gates += h W_hhᵀ
 fn add_state(ctx: &Context, h: &Tensor, weight_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
     let (h, weight) = (Factor::Plain(h), Factor::Transposed(weight_hh));
-    matmul::forward(ctx, h, weight, Accumulate::Yes, gates)
+    gemm::forward(ctx, h, weight, Accumulate::Yes, gates)
 }
 
 /// One step from the pre-activations. `gates` (B, 4H) become the activated gates; c and h (B, H) are written.

@@ -8,8 +8,8 @@ use super::{Layer, LayerGradients, OP, State, StateMut};
 use super::{add_state, cell_backward, cell_forward, check_layers, input_gates};
 use crate::error::Result;
 use crate::ops::dropout::Site;
+use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::linear;
-use crate::ops::matmul::{self, Accumulate, Factor};
 use crate::ops::{check, copy, dropout, fill};
 use crate::tensor::{Context, Tensor};
 
@@ -239,7 +239,7 @@ fn product(
     y: &mut Tensor,
 ) -> Result<()> {
     let (x, weight) = (Factor::Plain(x), Factor::Plain(weight));
-    matmul::forward(ctx, x, weight, accumulate, y)
+    gemm::forward(ctx, x, weight, accumulate, y)
 }
 
 /// Each gradient is one product, or one sum, over all steps.

@@ -11,7 +11,7 @@ use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
-const OP: &str = "matmul";
+const OP: &str = "gemm";
 
 /// What happens to what an output already holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,8 +26,8 @@ pub fn forward<T: Float>(
         data: c.data(),
     };
     let threads = match m * k * c.cols < PARALLEL_FROM {
-        true => gemm::Parallelism::None,
-        false => gemm::Parallelism::Rayon(0),
+        true => ::gemm::Parallelism::None,
+        false => ::gemm::Parallelism::Rayon(0),
     };
     product(m, k, a, b, accumulate, c, threads);
     Ok(())
@@ -87,7 +87,7 @@ pub fn product<T: Float>(
     b: Strided<T>,
     accumulate: Accumulate,
     c: Destination<T>,
-    threads: gemm::Parallelism,
+    threads: ::gemm::Parallelism,
 ) {
     let n = c.cols;
     if m * n == 0 {
@@ -98,7 +98,7 @@ pub fn product<T: Float>(
     // SAFETY: by the assertion every element that the strides reach lies inside the slices; `c` is a
     // unique borrow, so it overlaps neither factor.
     unsafe {
-        gemm::gemm(
+        ::gemm::gemm(
             m,
             n,
             k,

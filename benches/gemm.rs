@@ -4,8 +4,8 @@ mod support;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use showtell::DType;
+use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::ops::linear;
-use showtell::ops::matmul::{self, Accumulate, Factor};
 use support::{cpu, floats, zeros};
 
 /// (m, k, n): attend's vocabulary, its keys, one recurrent step; show-tell's vocabulary.
@@ -18,7 +18,7 @@ const PRODUCTS: [(usize, usize, usize); 4] = [
 
 fn products(c: &mut Criterion) {
     let ctx = cpu();
-    let mut group = c.benchmark_group("matmul");
+    let mut group = c.benchmark_group("gemm");
     group.sample_size(10);
     for (m, k, n) in PRODUCTS {
         let (a, b) = (floats(&ctx, [m, k]), floats(&ctx, [n, k]));
@@ -28,7 +28,7 @@ fn products(c: &mut Criterion) {
         let name = format!("{m}x{k}x{n}");
         group.bench_function(BenchmarkId::new("product", &name), |bench| {
             let (a, b) = (Factor::Plain(&a), Factor::Transposed(&b));
-            bench.iter(|| matmul::forward(&ctx, a, b, Accumulate::No, &mut y).unwrap());
+            bench.iter(|| gemm::forward(&ctx, a, b, Accumulate::No, &mut y).unwrap());
         });
         group.bench_function(BenchmarkId::new("linear", &name), |bench| {
             bench.iter(|| linear::forward(&ctx, &a, &b, Some(&bias), &mut y).unwrap());

@@ -4,7 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::DType;
-use showtell::ops::matmul::{self, Accumulate, Factor};
+use showtell::ops::gemm::{self, Accumulate, Factor};
 use support::{Numbers, cpu, zeros};
 
 proptest! {
@@ -28,7 +28,7 @@ proptest! {
         let (av, bv) = (a.to_vec::<f64>().unwrap(), b.to_vec::<f64>().unwrap());
         let factor = |t, x| if t { Factor::Transposed(x) } else { Factor::Plain(x) };
         let mode = if accumulate { Accumulate::Yes } else { Accumulate::No };
-        matmul::forward(&ctx, factor(ta, &a), factor(tb, &b), mode, &mut c).unwrap();
+        gemm::forward(&ctx, factor(ta, &a), factor(tb, &b), mode, &mut c).unwrap();
         for (i, got) in c.to_vec::<f64>().unwrap().into_iter().enumerate() {
             let (row, col) = (i / n, i % n);
             let at = |p: usize| if ta { av[p * m + row] } else { av[row * k + p] };
@@ -46,7 +46,7 @@ fn an_output_that_overlaps_an_input_is_an_error() {
     let x = zeros(&ctx, [4, 4], DType::F32);
     let mut y = x.clone();
     let (a, b) = (Factor::Plain(&x), Factor::Transposed(&x));
-    let error = matmul::forward(&ctx, a, b, Accumulate::No, &mut y).unwrap_err();
+    let error = gemm::forward(&ctx, a, b, Accumulate::No, &mut y).unwrap_err();
     assert!(error.to_string().contains("overlaps"), "{error}");
 }
 
@@ -63,7 +63,7 @@ fn product_on(threads: usize, [m, n, k]: [usize; 3], transposed: bool) -> Vec<u3
             true => (Factor::Transposed(&a), Factor::Transposed(&b)),
             false => (Factor::Plain(&a), Factor::Plain(&b)),
         };
-        matmul::forward(&ctx, a, b, Accumulate::No, &mut c).unwrap();
+        gemm::forward(&ctx, a, b, Accumulate::No, &mut c).unwrap();
         let values = c.to_vec::<f32>().unwrap();
         values.into_iter().map(f32::to_bits).collect()
     })
