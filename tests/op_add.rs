@@ -4,7 +4,7 @@ mod support;
 
 use showtell::ops::add;
 use showtell::tensor::Tensor;
-use support::{Numbers, cpu};
+use support::{Numbers, contexts, cpu};
 
 /// Rows with padding around the columns in use; more of them than one task takes.
 #[test]
@@ -25,6 +25,33 @@ fn sums_padded_rows_and_leaves_the_padding() {
             false => y_values[i],
         };
         assert_eq!(got, expected, "row {row}, column {col}");
+    }
+}
+
+/// The same sums in f32 on every device.
+#[test]
+fn sums_on_every_device() {
+    for ctx in contexts() {
+        let mut numbers = Numbers::new(3);
+        let (rows, cols) = (37, 29);
+        let x = numbers.f32(&ctx, [rows, cols + 3]);
+        let y = numbers.f32(&ctx, [rows, cols + 5]);
+        let (before, added) = (y.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
+        let mut inner = y.columns(2, cols).unwrap();
+        add::forward(&ctx, &x.columns(1, cols).unwrap(), &mut inner).unwrap();
+        for (i, got) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
+            let (row, col) = (i / (cols + 5), i % (cols + 5));
+            let expected = match (2..cols + 2).contains(&col) {
+                true => before[i] + added[row * (cols + 3) + col - 1],
+                false => before[i],
+            };
+            assert_eq!(
+                got,
+                expected,
+                "{}: row {row}, column {col}",
+                ctx.device().name()
+            );
+        }
     }
 }
 

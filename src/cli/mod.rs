@@ -36,6 +36,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Caption(caption::CaptionArgs),
     Demo(demo::DemoArgs),
+    Devices(device::DevicesArgs),
     /// Looks at data sets
     #[command(subcommand)]
     Data(DataCommand),
@@ -64,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::eval(args),
         Command::Caption(args) => caption::caption(args),
         Command::Demo(args) => demo::demo(args),
+        Command::Devices(args) => device::devices(args),
         Command::Data(DataCommand::Stats(args)) => data::stats(args),
         Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };

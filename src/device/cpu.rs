@@ -49,6 +49,13 @@ impl HostBlock {
         self.pointer.as_ptr()
     }
 
+    /// Sets all bits: a NaN in every float type.
+    #[cfg(debug_assertions)]
+    pub(super) fn poison(&self) {
+        // SAFETY: the block is that long; nothing refers to it, as for `write`.
+        unsafe { self.as_ptr().write_bytes(0xFF, self.layout.size()) }
+    }
+
     /// The caller has checked that the range lies inside the block.
     pub(super) fn write(&self, offset: usize, source: &[u8]) {
         assert!(offset + source.len() <= self.layout.size());

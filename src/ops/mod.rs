@@ -8,6 +8,8 @@ mod check;
 mod columns;
 mod float;
 mod host;
+mod kernels;
+mod launch;
 mod simd;
 
 pub mod add;
@@ -35,12 +37,14 @@ pub mod window;
 pub use float::Float;
 pub use gemm::Accumulate;
 
-/// Runs the device's half of an operation: `dispatch!(ctx, dtype, function(arguments))` calls
-/// `cpu::function::<T>(arguments)` with the Rust type of `dtype`, and nothing on the planning device.
+/// Runs the device's half of an operation: `dispatch!(ctx, op, dtype, function(arguments))` calls
+/// `cpu::function::<T>(arguments)` with the Rust type of `dtype`, or `cuda::function(ctx, arguments)`, and nothing on
+/// the planning device.
 macro_rules! dispatch {
     ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
             $crate::device::Device::Plan(_) => Ok(()),
+            $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
             $crate::device::Device::Cpu(_) => match $dtype {
                 $crate::tensor::DType::F32 => cpu::$function::<f32>($($argument),*),
                 $crate::tensor::DType::F64 => cpu::$function::<f64>($($argument),*),
@@ -53,3 +57,25 @@ macro_rules! dispatch {
     };
 }
 use dispatch;
+
+/// As `dispatch!`, for operations that the CUDA device does not have yet.
+macro_rules! dispatch_cpu {
+    ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $ctx.device() {
+            $crate::device::Device::Plan(_) => Ok(()),
+            $crate::device::Device::Cuda(_) => Err($crate::error::Error::operation(
+                $op,
+                "the CUDA device has no kernel for it yet",
+            )),
+            $crate::device::Device::Cpu(_) => match $dtype {
+                $crate::tensor::DType::F32 => cpu::$function::<f32>($($argument),*),
+                $crate::tensor::DType::F64 => cpu::$function::<f64>($($argument),*),
+                other => Err($crate::error::Error::operation(
+                    $op,
+                    format!("the CPU device computes in f32 or f64, not {other}"),
+                )),
+            },
+        }
+    };
+}
+use dispatch_cpu;

@@ -107,7 +107,7 @@ impl Arena {
         }
         // As much again as all blocks so far, so that their number stays logarithmic.
         let total: usize = self.blocks.iter().map(|block| block.bytes()).sum();
-        let block = Rc::new(device.allocate(bytes.max(total))?);
+        let block = Rc::new(device.allocate_undefined(bytes.max(total))?);
         self.full += self.used;
         self.used = bytes;
         self.peak = self.peak.max(self.full + self.used);
@@ -119,7 +119,7 @@ impl Arena {
         if self.blocks.len() > 1 || self.room() < bytes {
             self.blocks.clear();
             if bytes > 0 {
-                self.blocks.push(Rc::new(device.allocate(bytes)?));
+                self.blocks.push(Rc::new(device.allocate_undefined(bytes)?));
             }
         }
         Ok(())
@@ -147,18 +147,7 @@ impl Arena {
         (self.used, self.full) = (0, 0);
         self.reserve(device, self.peak)?;
         #[cfg(debug_assertions)]
-        self.poison();
+        self.blocks.iter().try_for_each(|block| block.poison())?;
         Ok(())
-    }
-
-    /// All bits set is a NaN in every float type: what is read before it is written shows.
-    #[cfg(debug_assertions)]
-    fn poison(&self) {
-        for block in &self.blocks {
-            if let Some(start) = block.host() {
-                // SAFETY: the block is `bytes` long and, by the check in `reset`, nothing refers to it.
-                unsafe { start.write_bytes(0xFF, block.bytes()) }
-            }
-        }
     }
 }

@@ -223,6 +223,20 @@ impl Tensor {
         Ok(())
     }
 
+    /// Begins to copy a dense tensor of few elements to the host; a GPU goes on meanwhile.
+    pub fn download_later<T: Element>(&self) -> Result<Pending<T>> {
+        self.check_host::<T>(self.len())?;
+        if !self.is_dense() {
+            return Err(self.refuse("padded rows as one copy".into()));
+        }
+        let range = self.byte_range();
+        Ok(Pending {
+            bytes: self.memory.download_later(range.start, range.len())?,
+            len: self.len(),
+            element: std::marker::PhantomData,
+        })
+    }
+
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); self.len()];
         self.copy_to_slice(&mut values)?;
@@ -245,5 +259,21 @@ impl Tensor {
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{:?}", self.dtype, self.shape)
+    }
+}
+
+/// Values on their way to the host.
+pub struct Pending<T> {
+    bytes: crate::device::Pending,
+    len: usize,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> Pending<T> {
+    /// Waits for the values.
+    pub fn wait(self) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); self.len];
+        self.bytes.wait(bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
     }
 }

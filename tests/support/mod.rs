@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports)] // every test file uses its own part
 
+mod cuda;
 pub mod data;
 mod golden;
 pub mod left;
@@ -9,6 +10,7 @@ pub mod pictures;
 pub mod tiny;
 pub mod training;
 
+pub use cuda::{alone, contexts, counters, cuda, cuda_with, emulator};
 pub use golden::Golden;
 
 use showtell::tensor::{Context, Tensor};

@@ -3,6 +3,7 @@
 //! Its backward is the identity: dx = dy.
 
 mod cpu;
+mod cuda;
 
 use super::{check, dispatch};
 use crate::error::Result;

@@ -20,7 +20,7 @@ mod cell_mix;
 mod cpu;
 
 use super::gemm::Accumulate;
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -31,7 +31,7 @@ const OP: &str = "attention";
 /// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_mix(mix, x, y)?;
-    dispatch!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
+    dispatch_cpu!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
 }
 
 /// dx_c = Σ_p M_pc dy_p: dy (B, P, A) to dx (B, C, A).
@@ -43,7 +43,7 @@ pub fn mix_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_mix(mix, dx, dy)?;
-    dispatch!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
+    dispatch_cpu!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
 }
 
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
@@ -61,7 +61,7 @@ pub fn mean_forward(
     mean: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, values, mean)?;
-    dispatch!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
+    dispatch_cpu!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
 }
 
 /// d_values (B, C, D) from d_mean (B, D).
@@ -73,7 +73,7 @@ pub fn mean_backward(
     d_values: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, d_values, d_mean)?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         d_mean.dtype(),
@@ -141,7 +141,7 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
     let (batch, cells) = (query.rows(), inputs.mix.cells());
     check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
     check::dtype(OP, "beta", outputs.beta, query.dtype())?;
-    dispatch!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
+    dispatch_cpu!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
 }
 
 /// What the backward of a step writes.
@@ -180,7 +180,7 @@ pub fn backward(
     check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
     check::shape(OP, "weight gradient", gradients.weight, &[batch, a])?;
     check::shape(OP, "bias gradient", gradients.bias, &[batch, 1])?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         query.dtype(),
@@ -216,7 +216,7 @@ fn sum_images(
     accumulate: Accumulate,
     sum: &mut Tensor,
 ) -> Result<()> {
-    dispatch!(ctx, OP, sum.dtype(), sum_images(partials, accumulate, sum))
+    dispatch_cpu!(ctx, OP, sum.dtype(), sum_images(partials, accumulate, sum))
 }
 
 /// d_values (B, C, D) from β (T, B, C) and d_context (T, B, D) of all steps.
@@ -233,7 +233,7 @@ pub fn values_backward(
     check::shape(OP, "d_values", d_values, &[batch, cells, d])?;
     check::dtype(OP, "beta", beta, d_values.dtype())?;
     check::dtype(OP, "d_context", d_context, d_values.dtype())?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         d_values.dtype(),

@@ -18,7 +18,7 @@
 mod cpu;
 
 use super::gemm::Accumulate;
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -97,7 +97,7 @@ pub fn running_forward(
     check_channels(x, "running variance", running_var)?;
     check_statistics(x, &statistics)?;
     let dtype = x.dtype();
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dtype,
@@ -131,7 +131,7 @@ pub fn batch_forward(
         check_channels(x, "running variance", running.var)?;
     }
     let dtype = x.dtype();
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dtype,
@@ -153,7 +153,7 @@ fn normalise(
     check::optional_shape(OP, "residual", epilogue.residual, x.shape().dims())?;
     check::shape(OP, "y", y, x.shape().dims())?;
     let dtype = x.dtype();
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dtype,
@@ -200,7 +200,7 @@ pub fn backward(
     check::optional_shape(OP, "gamma gradient", gradients.gamma.as_deref(), &channels)?;
     check::optional_shape(OP, "beta gradient", gradients.beta.as_deref(), &channels)?;
     let dtype = x.dtype();
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dtype,
@@ -235,7 +235,7 @@ pub fn fold(
         check::shape(OP, name, tensor, &[k])?;
     }
     let dtype = filter.dtype();
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dtype,

@@ -7,7 +7,7 @@
 
 mod cpu;
 
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -36,7 +36,7 @@ pub fn norm(
         check::shape(OP, name, tensor, &[1])?;
         check::dtype(OP, name, tensor, gradients.dtype())?;
     }
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         gradients.dtype(),

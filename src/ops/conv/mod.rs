@@ -17,7 +17,7 @@ mod kernel;
 
 use super::gemm::{self, Accumulate, Factor};
 use super::window::Window;
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -49,7 +49,7 @@ pub fn forward(
     check::optional_shape(OP, "bias", epilogue.bias, &[y.cols()])?;
     check::optional_shape(OP, "residual", epilogue.residual, y.shape().dims())?;
     let dtype = y.dtype();
-    dispatch!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
+    dispatch_cpu!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -86,7 +86,7 @@ pub fn backward(
     }
     if let Some(db) = gradients.bias {
         check::shape(OP, "bias gradient", db, &[dy.cols()])?;
-        dispatch!(ctx, OP, dy.dtype(), sum_pixels(dy, accumulate, db))?;
+        dispatch_cpu!(ctx, OP, dy.dtype(), sum_pixels(dy, accumulate, db))?;
     }
     Ok(())
 }
@@ -94,7 +94,7 @@ pub fn backward(
 /// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
-    dispatch!(ctx, OP, y.dtype(), relu_backward(y, dy))
+    dispatch_cpu!(ctx, OP, y.dtype(), relu_backward(y, dy))
 }
 
 /// Checks everything but the epilogue and gives the filter as (K, R·S·C).
@@ -150,7 +150,7 @@ fn backward_data(
             let mut columns = ctx.empty([dy.rows(), filter.cols()], dy.dtype())?;
             product(&dy, Accumulate::No, &mut columns)?;
             let dtype = dy.dtype();
-            dispatch!(
+            dispatch_cpu!(
                 ctx,
                 OP,
                 dtype,
@@ -180,7 +180,7 @@ fn backward_filter(
         let (dy, x) = (dy.narrow(start, images)?, x.narrow(start, images)?);
         ctx.scope(|| {
             let mut columns = ctx.empty([dy.rows(), depth], dy.dtype())?;
-            dispatch!(ctx, OP, dy.dtype(), fill_columns(&x, window, &mut columns))?;
+            dispatch_cpu!(ctx, OP, dy.dtype(), fill_columns(&x, window, &mut columns))?;
             let accumulate = if start == 0 {
                 accumulate
             } else {

@@ -7,7 +7,7 @@ mod cpu;
 
 use super::check;
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Context, Tensor};
 
 const OP: &str = "copy";
@@ -17,6 +17,10 @@ pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check::matrix(OP, "x", x, y.rows(), y.cols())?;
     match ctx.device() {
         Device::Plan(_) => Ok(()),
+        Device::Cuda(_) => Err(Error::operation(
+            OP,
+            "the CUDA device has no kernel for it yet",
+        )),
         Device::Cpu(_) => cpu::forward(x, y),
     }
 }

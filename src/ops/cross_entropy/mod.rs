@@ -8,7 +8,7 @@
 
 mod cpu;
 
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -36,7 +36,7 @@ pub fn forward(
     loss: &mut Tensor,
 ) -> Result<()> {
     check_arguments(logits, targets, rows, losses, loss)?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         loss.dtype(),
@@ -54,7 +54,7 @@ pub fn forward_backward(
     loss: &mut Tensor,
 ) -> Result<()> {
     check_arguments(logits, targets, rows, losses, loss)?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         loss.dtype(),

@@ -7,7 +7,7 @@
 
 mod cpu;
 
-use super::{check, copy, dispatch, philox};
+use super::{check, copy, dispatch_cpu, philox};
 use crate::error::{Error, Result};
 use crate::tensor::{Context, Tensor};
 
@@ -87,7 +87,7 @@ pub fn in_place(ctx: &Context, p: f64, site: Site, first_t: usize, x: &mut Tenso
         first_t,
         batch,
     };
-    dispatch!(ctx, OP, x.dtype(), apply(&mask, x))
+    dispatch_cpu!(ctx, OP, x.dtype(), apply(&mask, x))
 }
 
 /// What the devices need to know to draw a mask.

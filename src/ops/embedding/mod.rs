@@ -5,7 +5,7 @@
 
 mod cpu;
 
-use super::{Accumulate, check, dispatch};
+use super::{Accumulate, check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -19,7 +19,7 @@ pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> 
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "y", y, ids.len(), weight.cols())?;
     check::dtype(OP, "weight", weight, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), forward(weight, ids, y))
+    dispatch_cpu!(ctx, OP, y.dtype(), forward(weight, ids, y))
 }
 
 /// dW from dy; rows of `padding` get no gradient.
@@ -34,7 +34,7 @@ pub fn backward(
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "dy", dy, ids.len(), dw.cols())?;
     check::dtype(OP, "dy", dy, dw.dtype())?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dw.dtype(),

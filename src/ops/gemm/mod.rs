@@ -7,7 +7,7 @@
 
 pub(super) mod cpu;
 
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -61,5 +61,5 @@ pub fn forward(
     })?;
     check::dtype(OP, "a", a.tensor(), c.dtype())?;
     check::dtype(OP, "b", b.tensor(), c.dtype())?;
-    dispatch!(ctx, OP, c.dtype(), forward(a, b, accumulate, c))
+    dispatch_cpu!(ctx, OP, c.dtype(), forward(a, b, accumulate, c))
 }

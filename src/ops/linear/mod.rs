@@ -6,7 +6,7 @@
 mod cpu;
 
 use super::gemm::{self, Accumulate, Factor};
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -36,7 +36,7 @@ pub fn forward(
 /// Every row of `y` becomes `bias`.
 fn set_rows(ctx: &Context, bias: &Tensor, y: &mut Tensor) -> Result<()> {
     check::dtype(OP, "bias", bias, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), set_rows(bias, y))
+    dispatch_cpu!(ctx, OP, y.dtype(), set_rows(bias, y))
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -71,7 +71,7 @@ pub fn backward(
     if let Some(db) = gradients.bias {
         check::shape(OP, "bias gradient", db, &[dy.cols()])?;
         check::dtype(OP, "bias gradient", db, dy.dtype())?;
-        dispatch!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
+        dispatch_cpu!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ mod cpu;
 pub mod sequence;
 
 use super::gemm::{self, Accumulate, Factor};
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -92,7 +92,7 @@ pub fn input_gates(
 }
 
 fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    dispatch!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
+    dispatch_cpu!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
 }
 
 /// gates += h W_hhᵀ
@@ -110,7 +110,7 @@ pub fn cell_forward(
     h: &mut Tensor,
 ) -> Result<()> {
     check_cell(h, [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)])?;
-    dispatch!(ctx, OP, h.dtype(), cell_forward(gates, c_prev, c, h))
+    dispatch_cpu!(ctx, OP, h.dtype(), cell_forward(gates, c_prev, c, h))
 }
 
 /// The gradient of the pre-activations. `gates` (B, 4H) as [`cell_forward`] left them; `dc` (B, H) is the
@@ -129,7 +129,7 @@ pub fn cell_backward(
         [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)],
     )?;
     check_cell(dh, [("d_gates", d_gates, 4), ("dc", dc, 1)])?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         dh.dtype(),

@@ -12,7 +12,7 @@
 mod cpu;
 
 use super::clip::Clip;
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -43,7 +43,7 @@ pub fn sgd(
     values: &mut Tensor,
 ) -> Result<()> {
     check_arguments(schedule, clip, gradients, &[velocity, values])?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         values.dtype(),
@@ -69,7 +69,7 @@ pub fn adam(
 ) -> Result<()> {
     let state = [&*moments.first, moments.second, values];
     check_arguments(schedule, clip, gradients, &state)?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         values.dtype(),

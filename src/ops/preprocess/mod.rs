@@ -5,7 +5,7 @@
 
 mod cpu;
 
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -38,5 +38,5 @@ pub fn forward(
     check::dtype(OP, "images", images, DType::U8)?;
     check::shape(OP, "y", y, &[n, h, w, 3])?;
     let dtype = y.dtype();
-    dispatch!(ctx, OP, dtype, forward(images, normalisation, y))
+    dispatch_cpu!(ctx, OP, dtype, forward(images, normalisation, y))
 }

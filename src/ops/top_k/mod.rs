@@ -5,7 +5,7 @@
 
 mod cpu;
 
-use super::{check, dispatch};
+use super::{check, dispatch_cpu};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -25,7 +25,7 @@ pub fn forward(
     check::dtype(OP, "log-probabilities", log_probabilities, logits.dtype())?;
     check::shape(OP, "ids", ids, &[rows, k])?;
     check::shape(OP, "log-probabilities", log_probabilities, &[rows, k])?;
-    dispatch!(
+    dispatch_cpu!(
         ctx,
         OP,
         logits.dtype(),

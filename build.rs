@@ -1,0 +1,111 @@
+//! Compiles `kernels/*.cu` and writes the table of kernels that the crate includes.
+//!
+//! nvcc is looked for in NVCC, PATH, CUDA_HOME, CUDA_PATH, /usr/local/cuda and target/cuda-toolkit (where
+//! scripts/cuda-toolkit puts it). Every file is compiled once, to PTX for the oldest architecture that the kernels
+//! are written for; ptxas makes machine code for newer ones of it. SHOWTELL_CUDA_ARCHS (as `80,90`) says which;
+//! without it those of a fixed list that this nvcc knows. The machine's own GPU is never asked: what is
+//! built does not depend on it. A kernel that spills registers fails the build.
+//!
+//! Without nvcc the table is there, with no code behind it: the crate builds, and opening a CUDA device says why
+//! it cannot.
+
+#[path = "build/nvcc.rs"]
+mod nvcc;
+#[path = "build/table.rs"]
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::sync::Mutex;
+use std::{env, fs, thread};
+
+fn main() {
+    println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "SHOWTELL_CUDA_ARCHS"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    if let Err(message) = build() {
+        for line in message.lines() {
+            println!("cargo:warning={line}");
+        }
+        exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run through cargo")?);
+    let sources = sources(Path::new("kernels"))?;
+    let nvcc = match nvcc::find(&out) {
+        Ok(nvcc) => Some(nvcc),
+        Err(missing) => {
+            println!("cargo:warning={missing}");
+            None
+        }
+    };
+    let toolkit = nvcc.as_ref().map(nvcc::Nvcc::toolkit).transpose()?;
+    let compiled = match &toolkit {
+        Some(toolkit) => compile_all(toolkit, &sources, &out)?,
+        None => sources.iter().map(|_| None).collect(),
+    };
+    if let Some(toolkit) = &toolkit {
+        println!("cargo:rustc-env=SHOWTELL_CUDA_TOOLKIT={}", toolkit.release);
+    }
+    let mut table = String::new();
+    for (source, compiled) in sources.iter().zip(&compiled) {
+        table += &table::module(source, compiled.as_ref())?;
+    }
+    let path = out.join("kernels.rs");
+    fs::write(&path, table).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The files to compile, in order of their names.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let refuse = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(refuse)? {
+        paths.push(entry.map_err(refuse)?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|e| e == "cu"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// Compiles every file, as many at once as cargo allows. Files that have not changed since are left.
+fn compile_all(
+    toolkit: &nvcc::Toolkit,
+    sources: &[PathBuf],
+    out: &Path,
+) -> Result<Vec<Option<nvcc::Compiled>>, String> {
+    let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok());
+    let next = Mutex::new(0..sources.len());
+    let results = Mutex::new(sources.iter().map(|_| None).collect::<Vec<_>>());
+    let lock = "a compiling thread panicked";
+    thread::scope(|scope| {
+        for _ in 0..jobs.unwrap_or(1_usize).min(sources.len()) {
+            scope.spawn(|| {
+                loop {
+                    let Some(i) = next.lock().expect(lock).next() else {
+                        break;
+                    };
+                    let result = toolkit.compile(&sources[i], out);
+                    results.lock().expect(lock)[i] = Some(result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect(lock);
+    let mut compiled = Vec::new();
+    let mut failures = Vec::new();
+    for result in results.into_iter().flatten() {
+        match result {
+            Ok(files) => compiled.push(Some(files)),
+            Err(message) => failures.push(message),
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(compiled),
+        false => Err(failures.join("\n")),
+    }
+}

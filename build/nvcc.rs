@@ -1,0 +1,211 @@
+//! nvcc: where it is, what it can, and compiling a file with it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The architecture that the kernels are written for: mma.sync, ldmatrix and cp.async of compute capability 8.0.
+pub const BASELINE: u32 = 80;
+
+/// Architectures that get machine code, where nvcc knows them: A100, RTX 30, RTX 40, H100, B200, RTX 50.
+const ARCHITECTURES: [u32; 6] = [BASELINE, 86, 89, 90, 100, 120];
+
+/// A compiler that is there, its abilities not asked yet.
+pub struct Nvcc(PathBuf);
+
+/// A compiler, and what to compile for.
+pub struct Toolkit {
+    nvcc: PathBuf,
+    ptxas: PathBuf,
+    /// 13.0 as 13_000, as the driver counts.
+    pub release: u32,
+    architectures: Vec<u32>,
+}
+
+/// What came of a file.
+pub struct Compiled {
+    pub ptx: PathBuf,
+    pub cubins: Vec<(u32, PathBuf)>,
+}
+
+/// The first nvcc of those places where one may be.
+pub fn find(out: &Path) -> Result<Nvcc, String> {
+    if let Some(named) = env::var_os("NVCC").map(PathBuf::from) {
+        return match named.is_file() {
+            true => Ok(Nvcc(named)),
+            false => Err(format!("NVCC names {}, which is no file", named.display())),
+        };
+    }
+    let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let homes = ["CUDA_HOME", "CUDA_PATH"]
+        .into_iter()
+        .filter_map(env::var_os);
+    let wheels = out.ancestors().map(|a| a.join("cuda-toolkit/nvidia/cu13"));
+    let homes = homes
+        .map(PathBuf::from)
+        .chain([PathBuf::from("/usr/local/cuda")])
+        .chain(wheels);
+    env::split_paths(&path)
+        .chain(homes.map(|home| home.join("bin")))
+        .map(|folder| folder.join(&name))
+        .find(|file| file.is_file())
+        .map(Nvcc)
+        .ok_or_else(|| {
+            "nvcc was not found: this build has no CUDA device. To have one, install the CUDA toolkit, or \
+             run scripts/cuda-toolkit; then NVCC=/path/to/nvcc cargo build"
+                .into()
+        })
+}
+
+impl Nvcc {
+    /// Asks the compiler what it is.
+    pub fn toolkit(&self) -> Result<Toolkit, String> {
+        let nvcc = self.0.clone();
+        let ptxas = nvcc.with_file_name(format!("ptxas{}", env::consts::EXE_SUFFIX));
+        let known = run(Command::new(&nvcc).arg("--list-gpu-code"))?;
+        let known: Vec<u32> = known
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("sm_")?.parse().ok())
+            .collect();
+        let version = run(Command::new(&nvcc).arg("--version"))?;
+        let release = release(&version)
+            .ok_or_else(|| format!("{} --version names no release", nvcc.display()))?;
+        let architectures = chosen(&known)?;
+        Ok(Toolkit {
+            nvcc,
+            ptxas,
+            release,
+            architectures,
+        })
+    }
+}
+
+/// The number behind `release` in what `nvcc --version` prints.
+fn release(version: &str) -> Option<u32> {
+    let (_, rest) = version.split_once("release ")?;
+    let number = rest.split([',', ' ']).next()?;
+    let (major, minor) = number.split_once('.')?;
+    Some(major.parse::<u32>().ok()? * 1000 + minor.parse::<u32>().ok()? * 10)
+}
+
+/// The architectures to make machine code for, of those that the compiler knows.
+fn chosen(known: &[u32]) -> Result<Vec<u32>, String> {
+    let Ok(wanted) = env::var("SHOWTELL_CUDA_ARCHS") else {
+        let fixed = ARCHITECTURES.into_iter();
+        return Ok(fixed.filter(|arch| known.contains(arch)).collect());
+    };
+    let separators = |c: char| c == ',' || c == ';' || c.is_whitespace();
+    let wanted = wanted.split(separators).filter(|arch| !arch.is_empty());
+    wanted
+        .map(|arch| {
+            let number = arch.trim_start_matches("sm_").parse();
+            let usable = |&n: &u32| n >= BASELINE && known.contains(&n);
+            number.ok().filter(usable).ok_or_else(|| {
+                format!(
+                    "SHOWTELL_CUDA_ARCHS: {arch} is not an architecture that the kernels can be compiled \
+                     for; this nvcc knows {known:?}, the kernels need {BASELINE} or newer"
+                )
+            })
+        })
+        .collect()
+}
+
+impl Toolkit {
+    /// PTX of the baseline, machine code from it. What an unchanged source gave before is taken again.
+    pub fn compile(&self, source: &Path, out: &Path) -> Result<Compiled, String> {
+        let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+        let ptx = out.join(format!("{stem}.ptx"));
+        let architectures = self.architectures.iter();
+        let cubins = architectures.map(|&arch| (arch, out.join(format!("{stem}.sm_{arch}.cubin"))));
+        let compiled = Compiled {
+            cubins: cubins.collect(),
+            ptx,
+        };
+        let stamp = out.join(format!("{stem}.stamp"));
+        let state = self.state(source)?;
+        if fs::read_to_string(&stamp).is_ok_and(|before| before == state) && compiled.is_there() {
+            return Ok(compiled);
+        }
+        let mut to_ptx = Command::new(&self.nvcc);
+        to_ptx
+            .args(["-ptx", "-std=c++17", "-O3", "-lineinfo"])
+            .arg(format!("-arch=compute_{BASELINE}"))
+            .arg(source)
+            .arg("-o")
+            .arg(&compiled.ptx);
+        run(&mut to_ptx)?;
+        for (arch, cubin) in &compiled.cubins {
+            let mut to_code = Command::new(&self.ptxas);
+            to_code
+                .args(["-v", "-O3", "-lineinfo"])
+                .arg(format!("-arch=sm_{arch}"))
+                .arg(&compiled.ptx)
+                .arg("-o")
+                .arg(cubin);
+            refuse_spills(source, *arch, &run(&mut to_code)?)?;
+        }
+        fs::write(&stamp, state).map_err(|e| format!("{}: {e}", stamp.display()))?;
+        Ok(compiled)
+    }
+
+    /// Everything that the result depends on, as a line of text.
+    fn state(&self, source: &Path) -> Result<String, String> {
+        let mut hasher = DefaultHasher::new();
+        (&self.nvcc, self.release, &self.architectures).hash(&mut hasher);
+        include_str!("nvcc.rs").hash(&mut hasher);
+        let folder = source.parent().unwrap_or(Path::new("."));
+        let mut files = vec![source.to_path_buf()];
+        let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        files.extend(paths.filter(|path| path.extension() == Some(OsStr::new("cuh"))));
+        files.sort();
+        for file in files {
+            let text = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+            (file, text).hash(&mut hasher);
+        }
+        Ok(format!("{:016x}\n", hasher.finish()))
+    }
+}
+
+impl Compiled {
+    fn is_there(&self) -> bool {
+        self.ptx.is_file() && self.cubins.iter().all(|(_, cubin)| cubin.is_file())
+    }
+}
+
+/// Registers that do not fit are kept in memory: a kernel that does so is too slow to ship. `told` is what
+/// `ptxas -v` prints, a line with the kernel's name before the line with its spills.
+fn refuse_spills(source: &Path, arch: u32, told: &str) -> Result<(), String> {
+    let mut kernel = "";
+    for line in told.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            kernel = rest.split('\'').next().unwrap_or(rest);
+        }
+        if line.contains("bytes spill stores")
+            && !line.contains(" 0 bytes spill stores, 0 bytes spill loads")
+        {
+            let spills = line.trim();
+            let source = source.display();
+            return Err(format!(
+                "{source}: {kernel} spills registers on sm_{arch}: {spills}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What the command printed, or its complaint.
+fn run(command: &mut Command) -> Result<String, String> {
+    let name = PathBuf::from(command.get_program()).display().to_string();
+    let output = command.output().map_err(|e| format!("{name}: {e}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let told = text(&output.stdout) + &text(&output.stderr);
+    match output.status.success() {
+        true => Ok(told),
+        false => Err(format!("{name} failed ({}):\n{told}", output.status)),
+    }
+}

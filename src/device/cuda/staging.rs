@@ -1,0 +1,215 @@
+//! Copies between host and device, through pinned buffers on the copy stream.
+//!
+//! The driver copies asynchronously only from and to pinned memory. An upload goes through two buffers in turn: while
+//! one is on its way, the other is filled. Events order the two streams: a copy begins when all that was queued
+//! before is done, since that may use the memory, and what is queued after waits for the copy.
+
+use super::{Cuda, failure};
+use crate::error::Result;
+use cudarc::driver::sys::{CU_MEMHOSTALLOC_PORTABLE, CUdeviceptr};
+use cudarc::driver::{CudaContext, CudaEvent, DriverError, result};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes of a buffer: a copy of this size takes far longer than its launch.
+const BUFFER: usize = 4 << 20;
+/// Bytes of the buffers for reading single numbers later.
+const SMALL: usize = 64;
+
+pub(super) struct Staging {
+    context: Arc<CudaContext>,
+    /// Made at first use.
+    buffers: Vec<Buffer>,
+    next: usize,
+    /// Where queued work is at the beginning of a copy.
+    reached: Option<CudaEvent>,
+    /// Small buffers that no pending read has.
+    small: Vec<Buffer>,
+}
+
+/// Pinned host memory and the copy that last used it.
+struct Buffer {
+    address: *mut u8,
+    bytes: usize,
+    done: CudaEvent,
+}
+
+impl Buffer {
+    fn new(context: &Arc<CudaContext>, bytes: usize) -> std::result::Result<Self, DriverError> {
+        let done = context.new_event(None)?;
+        // SAFETY: the context is current; the memory is used through `Buffer` alone.
+        let address = unsafe { result::malloc_host(bytes, CU_MEMHOSTALLOC_PORTABLE) }?.cast();
+        Ok(Buffer {
+            address,
+            bytes,
+            done,
+        })
+    }
+
+    /// The buffer's first bytes, when its last copy is done.
+    fn bytes(&mut self, bytes: usize) -> std::result::Result<&mut [u8], DriverError> {
+        assert!(bytes <= self.bytes);
+        self.done.synchronize()?;
+        // SAFETY: pinned memory of at least so many bytes, which the device no longer uses; the driver gives it
+        // zeroed or with what was copied to it, so every byte is a value.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.address, bytes) })
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let _ = self.done.synchronize();
+        // SAFETY: allocated in `new`, and no copy uses it any more.
+        let _ = unsafe { result::free_host(self.address.cast()) };
+    }
+}
+
+impl Staging {
+    pub(super) fn new(context: &Arc<CudaContext>) -> Self {
+        Staging {
+            context: context.clone(),
+            buffers: Vec::new(),
+            next: 0,
+            reached: None,
+            small: Vec::new(),
+        }
+    }
+
+    /// The large buffer that was used longest ago.
+    fn turn(&mut self) -> std::result::Result<&mut Buffer, DriverError> {
+        while self.buffers.len() < 2 {
+            self.buffers.push(Buffer::new(&self.context, BUFFER)?);
+        }
+        self.next = (self.next + 1) % self.buffers.len();
+        Ok(&mut self.buffers[self.next])
+    }
+
+    /// Makes the copy stream wait for what is queued on the compute stream.
+    fn begin(&mut self, cuda: &Cuda) -> std::result::Result<(), DriverError> {
+        if self.reached.is_none() {
+            self.reached = Some(self.context.new_event(None)?);
+        }
+        match &self.reached {
+            Some(reached) => {
+                reached.record(&cuda.compute)?;
+                cuda.copy.wait(reached)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Cuda {
+    /// Copies host bytes to the device; returns when `source` may be changed again.
+    pub(super) fn upload(&self, address: CUdeviceptr, source: &[u8]) -> Result<()> {
+        self.bind()?;
+        let staging = &mut *self.staging.borrow_mut();
+        let copy = || -> std::result::Result<(), DriverError> {
+            staging.begin(self)?;
+            for (i, part) in source.chunks(BUFFER).enumerate() {
+                let buffer = staging.turn()?;
+                let bytes = buffer.bytes(part.len())?;
+                bytes.copy_from_slice(part);
+                let to = address + (i * BUFFER) as u64;
+                // SAFETY: the caller's range lies in a block of this device; the buffer stays as it is until its
+                // event has passed.
+                unsafe { result::memcpy_htod_async(to, bytes, self.copy.cu_stream()) }?;
+                buffer.done.record(&self.copy)?;
+                self.compute.wait(&buffer.done)?;
+            }
+            Ok(())
+        };
+        let mut copy = copy;
+        copy().map_err(|e| self.failure("copying to the device", e))
+    }
+
+    /// Copies device bytes to the host, when all that was queued before is done.
+    pub(super) fn download(&self, address: CUdeviceptr, target: &mut [u8]) -> Result<()> {
+        self.bind()?;
+        let staging = &mut *self.staging.borrow_mut();
+        let mut copy = || -> std::result::Result<(), DriverError> {
+            staging.begin(self)?;
+            let mut waiting: Option<(usize, &mut [u8])> = None;
+            for (i, part) in target.chunks_mut(BUFFER).enumerate() {
+                let buffer = staging.turn()?;
+                let bytes = buffer.bytes(part.len())?;
+                let from = address + (i * BUFFER) as u64;
+                // SAFETY: as for `upload`.
+                unsafe { result::memcpy_dtoh_async(bytes, from, self.copy.cu_stream()) }?;
+                buffer.done.record(&self.copy)?;
+                let before = waiting.replace((staging.next, part));
+                staging.deliver(before)?;
+            }
+            staging.deliver(waiting)
+        };
+        copy().map_err(|e| self.failure("copying from the device", e))
+    }
+
+    /// Begins to copy a few device bytes to the host.
+    pub(super) fn download_later(
+        self: &Rc<Self>,
+        address: CUdeviceptr,
+        bytes: usize,
+    ) -> Result<Pending> {
+        self.bind()?;
+        let small = self.staging.borrow_mut().small.pop();
+        let begin = || -> std::result::Result<Buffer, DriverError> {
+            let mut buffer = match small {
+                Some(buffer) if buffer.bytes >= bytes => buffer,
+                _ => Buffer::new(&self.context, bytes.max(SMALL))?,
+            };
+            let target = buffer.bytes(bytes)?;
+            // SAFETY: as for `upload`.
+            unsafe { result::memcpy_dtoh_async(target, address, self.compute.cu_stream()) }?;
+            buffer.done.record(&self.compute)?;
+            Ok(buffer)
+        };
+        let buffer = begin().map_err(|e| failure("copying from the device", e))?;
+        Ok(Pending {
+            buffer: Some(buffer),
+            bytes,
+            cuda: self.clone(),
+        })
+    }
+}
+
+impl Staging {
+    /// Moves what buffer number `i` was given to its place.
+    fn deliver(
+        &mut self,
+        part: Option<(usize, &mut [u8])>,
+    ) -> std::result::Result<(), DriverError> {
+        if let Some((i, part)) = part {
+            part.copy_from_slice(self.buffers[i].bytes(part.len())?);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes on their way to the host.
+pub struct Pending {
+    /// Given back to the device's list in the end.
+    buffer: Option<Buffer>,
+    bytes: usize,
+    cuda: Rc<Cuda>,
+}
+
+impl Pending {
+    /// Waits for the bytes.
+    pub fn wait(mut self, target: &mut [u8]) -> Result<()> {
+        let bytes = self.bytes;
+        if let Some(buffer) = &mut self.buffer {
+            let arrived = buffer.bytes(bytes);
+            let arrived = arrived.map_err(|e| self.cuda.failure("copying from the device", e))?;
+            target.copy_from_slice(arrived);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let buffer = self.buffer.take();
+        self.cuda.staging.borrow_mut().small.extend(buffer);
+    }
+}
