@@ -17,6 +17,7 @@ const ARCHITECTURES: [u32; 6] = [BASELINE, 86, 89, 90, 100, 120];
 pub struct Nvcc(PathBuf);
 
 /// A compiler, and what to compile for.
+#[derive(Clone)]
 pub struct Toolkit {
     nvcc: PathBuf,
     ptxas: PathBuf,
@@ -74,7 +75,8 @@ impl Nvcc {
         let version = run(Command::new(&nvcc).arg("--version"))?;
         let release = release(&version)
             .ok_or_else(|| format!("{} --version names no release", nvcc.display()))?;
-        let architectures = chosen(&known)?;
+        let wanted = env::var("SHOWTELL_CUDA_ARCHS").ok();
+        let architectures = chosen(wanted.as_deref(), &known)?;
         Ok(Toolkit {
             nvcc,
             ptxas,
@@ -85,32 +87,33 @@ impl Nvcc {
 }
 
 /// The number behind `release` in what `nvcc --version` prints.
-fn release(version: &str) -> Option<u32> {
+pub fn release(version: &str) -> Option<u32> {
     let (_, rest) = version.split_once("release ")?;
     let number = rest.split([',', ' ']).next()?;
     let (major, minor) = number.split_once('.')?;
     Some(major.parse::<u32>().ok()? * 1000 + minor.parse::<u32>().ok()? * 10)
 }
 
-/// The architectures to make machine code for, of those that the compiler knows.
-fn chosen(known: &[u32]) -> Result<Vec<u32>, String> {
-    let Ok(wanted) = env::var("SHOWTELL_CUDA_ARCHS") else {
+/// The architectures to make machine code for, of those that the compiler knows. `wanted` is a list, as `80,90`.
+pub fn chosen(wanted: Option<&str>, known: &[u32]) -> Result<Vec<u32>, String> {
+    let Some(wanted) = wanted else {
         let fixed = ARCHITECTURES.into_iter();
         return Ok(fixed.filter(|arch| known.contains(arch)).collect());
     };
     let separators = |c: char| c == ',' || c == ';' || c.is_whitespace();
     let wanted = wanted.split(separators).filter(|arch| !arch.is_empty());
+    let usable = |arch: &str| {
+        let number = arch.trim_start_matches("sm_").parse().ok();
+        number.filter(|&n| n >= BASELINE && known.contains(&n))
+    };
+    let refuse = |arch| {
+        format!(
+            "SHOWTELL_CUDA_ARCHS: {arch} is no architecture that the kernels can be compiled for; this nvcc \
+             knows {known:?}, and the kernels need {BASELINE} or newer"
+        )
+    };
     wanted
-        .map(|arch| {
-            let number = arch.trim_start_matches("sm_").parse();
-            let usable = |&n: &u32| n >= BASELINE && known.contains(&n);
-            number.ok().filter(usable).ok_or_else(|| {
-                format!(
-                    "SHOWTELL_CUDA_ARCHS: {arch} is not an architecture that the kernels can be compiled \
-                     for; this nvcc knows {known:?}, the kernels need {BASELINE} or newer"
-                )
-            })
-        })
+        .map(|arch| usable(arch).ok_or_else(|| refuse(arch)))
         .collect()
 }
 
@@ -179,7 +182,7 @@ impl Compiled {
 
 /// Registers that do not fit are kept in memory: a kernel that does so is too slow to ship. `told` is what
 /// `ptxas -v` prints, a line with the kernel's name before the line with its spills.
-fn refuse_spills(source: &Path, arch: u32, told: &str) -> Result<(), String> {
+pub fn refuse_spills(source: &Path, arch: u32, told: &str) -> Result<(), String> {
     let mut kernel = "";
     for line in told.lines() {
         if let Some((_, rest)) = line.split_once("Compiling entry function '") {

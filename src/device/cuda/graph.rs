@@ -25,8 +25,8 @@ impl Graph {
 }
 
 impl Cuda {
-    /// Records what `body` queues instead of running it. In it nothing may wait for the device, copy, or
-    /// allocate device memory.
+    /// Records what `body` queues instead of running it. In it nothing may wait for the device, copy to or from the
+    /// host, allocate device memory, or launch a kernel for the first time, which loads it: run it once before.
     pub(in crate::device) fn record(
         self: &Rc<Self>,
         body: impl FnOnce() -> Result<()>,
@@ -34,7 +34,9 @@ impl Cuda {
         let refuse = |e| self.failure("recording a graph", e);
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.compute.begin_capture(mode).map_err(refuse)?;
+        self.recording.set(true);
         let done = body();
+        self.recording.set(false);
         // The stream records until it is told to stop, so also after an error.
         let graph = self.compute.end_capture(CUgraphInstantiate_flags(0));
         done?;

@@ -56,7 +56,7 @@ pub struct DeviceBlock {
 
 impl DeviceBlock {
     pub(super) fn new(cuda: Rc<Cuda>, bytes: usize) -> Result<Self> {
-        cuda.bind()?;
+        cuda.bind_outside_graph("allocating device memory")?;
         let (pool, stream) = (cuda.pool.0, cuda.compute.cu_stream());
         let take = || {
             // SAFETY: pool and stream are the device's own and live.

@@ -53,6 +53,8 @@ pub struct Cuda {
     functions: RefCell<HashMap<&'static str, Function>>,
     /// What was queued last: where an error that comes later may be from.
     last: Cell<&'static str>,
+    /// Whether a graph is being recorded.
+    recording: Cell<bool>,
     compute: Arc<CudaStream>,
     copy: Arc<CudaStream>,
     context: Arc<CudaContext>,
@@ -188,6 +190,7 @@ impl Cuda {
             staging: RefCell::new(staging::Staging::new(&context)),
             functions: RefCell::default(),
             last: Cell::new("nothing"),
+            recording: Cell::new(false),
             compute,
             copy,
             context,
@@ -219,8 +222,19 @@ impl Cuda {
             .map_err(|e| self.failure("the device cannot be used", e))
     }
 
+    /// Makes the context current for something that a graph cannot hold.
+    fn bind_outside_graph(&self, doing: &str) -> Result<()> {
+        match self.recording.get() {
+            false => self.bind(),
+            true => Err(Error::Device(format!(
+                "{doing}: not while a graph is being recorded"
+            ))),
+        }
+    }
+
     /// Waits until all that was queued is done.
     pub fn synchronise(&self) -> Result<()> {
+        self.bind_outside_graph("waiting for the device")?;
         let done = self
             .compute
             .synchronize()

@@ -102,7 +102,7 @@ impl Staging {
 impl Cuda {
     /// Copies host bytes to the device; returns when `source` may be changed again.
     pub(super) fn upload(&self, address: CUdeviceptr, source: &[u8]) -> Result<()> {
-        self.bind()?;
+        self.bind_outside_graph("copying to the device")?;
         let staging = &mut *self.staging.borrow_mut();
         let copy = || -> std::result::Result<(), DriverError> {
             staging.begin(self)?;
@@ -125,7 +125,7 @@ impl Cuda {
 
     /// Copies device bytes to the host, when all that was queued before is done.
     pub(super) fn download(&self, address: CUdeviceptr, target: &mut [u8]) -> Result<()> {
-        self.bind()?;
+        self.bind_outside_graph("copying from the device")?;
         let staging = &mut *self.staging.borrow_mut();
         let mut copy = || -> std::result::Result<(), DriverError> {
             staging.begin(self)?;
@@ -151,7 +151,7 @@ impl Cuda {
         address: CUdeviceptr,
         bytes: usize,
     ) -> Result<Pending> {
-        self.bind()?;
+        self.bind_outside_graph("copying from the device")?;
         let small = self.staging.borrow_mut().small.pop();
         let begin = || -> std::result::Result<Buffer, DriverError> {
             let mut buffer = match small {
