@@ -366,7 +366,7 @@ fn run(
     };
     let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
     tell(format_args!("{plan}"));
-    plan.check()?;
+    plan.check(&device)?;
     let mut engine = Engine::new(&device, config, vocabulary)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(

@@ -133,6 +133,14 @@ impl Device {
         self.usage().peak.get()
     }
 
+    /// Bytes that can still be allocated, where the device has memory of its own.
+    pub fn free_memory(&self) -> Result<Option<usize>> {
+        match self {
+            Device::Cuda(cuda) => cuda.free_memory().map(Some),
+            Device::Cpu(_) | Device::Plan(_) => Ok(None),
+        }
+    }
+
     pub fn same(&self, other: &Device) -> bool {
         std::ptr::eq(self.usage(), other.usage())
     }

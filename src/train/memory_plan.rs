@@ -40,8 +40,8 @@ pub struct MemoryPlan {
     pub features: usize,
     /// Batches of images decoded ahead.
     pub loader: usize,
-    /// What would help, and the total then; smaller batches first, the largest of them leading.
-    remedies: Vec<(String, usize)>,
+    /// What would help, and the plan then; smaller batches first, the largest of them leading.
+    remedies: Vec<(String, MemoryPlan)>,
 }
 
 impl MemoryPlan {
@@ -51,9 +51,9 @@ impl MemoryPlan {
         let plan = |config: &Config| estimate(config, vocabulary, &training, validation.as_ref());
         let mut chosen = plan(config)?;
         for (change, config) in alternatives(config) {
-            let total = plan(&config)?.total();
-            if total < chosen.total() {
-                chosen.remedies.push((change, total));
+            let plan = plan(&config)?;
+            if plan.total() < chosen.total() {
+                chosen.remedies.push((change, plan));
             }
         }
         Ok(chosen)
@@ -74,41 +74,49 @@ impl MemoryPlan {
         ]
     }
 
+    /// What lies on the device when that has memory of its own.
+    fn on_device(&self) -> usize {
+        self.weights + self.gradients + self.optimiser + self.step
+    }
+
     /// # Errors
-    /// When this machine has less memory left; the message says what would help. Nothing is said where what is
-    /// left is unknown.
-    pub fn check(&self) -> Result<()> {
+    /// When the device, or this machine where it has none of its own, has less memory left; the message says what
+    /// would help. Nothing is said where what is left is unknown.
+    pub fn check(&self, device: &Device) -> Result<()> {
+        if let Some(free) = device.free_memory()? {
+            return self.check_against(free, MemoryPlan::on_device);
+        }
         match available_memory::bytes() {
-            Some(available) => self.check_against(available),
+            Some(available) => self.check_against(available, MemoryPlan::total),
             None => Ok(()),
         }
     }
 
-    fn check_against(&self, available: usize) -> Result<()> {
-        if self.total() <= available {
+    /// `needs` is the part of a plan that has to fit.
+    fn check_against(&self, available: usize, needs: impl Fn(&MemoryPlan) -> usize) -> Result<()> {
+        if needs(self) <= available {
             return Ok(());
         }
         let is_batch = |change: &str| change.starts_with(BATCH_SIZE);
-        let mut enough: Vec<&(String, usize)> = self.remedies.iter().collect();
-        enough.retain(|(_, total)| *total <= available);
+        let remedies = self.remedies.iter();
+        let remedies = remedies.map(|(change, plan)| (change, needs(plan)));
+        let less: Vec<(&String, usize)> = remedies.filter(|&(_, n)| n < needs(self)).collect();
+        let mut enough = less.clone();
+        enough.retain(|&(_, needed)| needed <= available);
         let smaller = enough.iter().filter(|(change, _)| is_batch(change)).count();
         // Of the batches that fit, the largest is enough to know.
         enough.drain(1.min(smaller)..smaller);
-        let help = match enough.is_empty() {
-            false => "It would fit with",
-            true => "No one setting makes it fit; it would need less with",
-        };
-        let shown = match enough.is_empty() {
-            false => enough,
-            true => self.remedies.iter().collect(),
+        let (help, shown) = match enough.is_empty() {
+            false => ("It would fit with", enough),
+            true => ("No one setting makes it fit; it would need less with", less),
         };
         let shown: Vec<String> = shown
             .into_iter()
-            .map(|(change, total)| format!("{change} ({})", mebibytes(*total)))
+            .map(|(change, needed)| format!("{change} ({})", mebibytes(needed)))
             .collect();
         Err(Error::Device(format!(
             "this run needs about {}, {} are available. {help} {}",
-            mebibytes(self.total()),
+            mebibytes(needs(self)),
             mebibytes(available),
             shown.join(", ")
         )))
@@ -268,31 +276,48 @@ mod tests {
 
     #[test]
     fn too_little_memory_is_an_error_that_says_what_would_help() {
-        let plan = MemoryPlan {
+        let with_step = |step: usize| MemoryPlan {
             weights: 1 << 20,
             gradients: 1 << 20,
             optimiser: 2 << 20,
-            step: 8 << 20,
+            step: step << 20,
             features: 3 << 20,
             loader: 1 << 20,
-            remedies: [
-                ("--batch-size 16", 12),
-                ("--batch-size 8", 10),
-                ("--no-fine-tune", 9),
-            ]
-            .map(|(change, total)| (change.to_string(), total << 20))
-            .to_vec(),
+            remedies: Vec::new(),
+        };
+        let remedies = [
+            ("--batch-size 16", 4),
+            ("--batch-size 8", 2),
+            ("--no-fine-tune", 1),
+        ];
+        let plan = MemoryPlan {
+            remedies: remedies
+                .map(|(change, step)| (change.to_string(), with_step(step)))
+                .to_vec(),
+            ..with_step(8)
         };
         let shown = "memory: 16.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
                      + loader 1.0";
         assert_eq!(plan.to_string(), shown);
-        assert!(plan.check_against(16 << 20).is_ok());
-        let error = |available: usize| plan.check_against(available << 20).unwrap_err().to_string();
+        assert!(plan.check_against(16 << 20, MemoryPlan::total).is_ok());
+        assert!(plan.check_against(12 << 20, MemoryPlan::on_device).is_ok());
+        let error = |available: usize| {
+            let refused = plan.check_against(available << 20, MemoryPlan::total);
+            refused.unwrap_err().to_string()
+        };
         let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with --batch-size 8 \
                         (10.0 MiB), --no-fine-tune (9.0 MiB)";
         assert_eq!(error(11), expected);
         assert!(error(12).contains("with --batch-size 16 (12.0 MiB), --no-fine-tune (9.0 MiB)"));
         assert!(error(8).contains("No one setting makes it fit"));
         assert!(error(8).contains("--batch-size 16 (12.0 MiB), --batch-size 8 (10.0 MiB)"));
+        let on_device = plan
+            .check_against(7 << 20, MemoryPlan::on_device)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            on_device.contains("needs about 12.0 MiB, 7.0 MiB are available. It would fit with")
+        );
+        assert!(on_device.contains("--batch-size 8 (6.0 MiB), --no-fine-tune (5.0 MiB)"));
     }
 }

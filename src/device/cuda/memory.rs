@@ -48,6 +48,16 @@ impl Drop for Pool {
     }
 }
 
+impl Cuda {
+    /// Bytes of the GPU's memory that nobody uses.
+    pub(in crate::device) fn free_memory(&self) -> Result<usize> {
+        self.bind()?;
+        let told = result::mem_get_info();
+        told.map(|(free, _)| free)
+            .map_err(|e| self.failure("asking for free memory", e))
+    }
+}
+
 /// A block of device memory.
 pub struct DeviceBlock {
     address: CUdeviceptr,
