@@ -112,3 +112,18 @@ pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     eprint!("{stderr}");
     false
 }
+
+/// A folder in which a program finds the emulator as the driver: for the `LD_LIBRARY_PATH` of a command. None on a real
+/// GPU, or without nvcc.
+pub fn driver_folder() -> Option<tempfile::TempDir> {
+    cuda::toolkit()?;
+    emulator()?;
+    let library = std::env::current_exe()
+        .unwrap()
+        .with_file_name("libcuda_emulator.so");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so", "libcuda.so.1"] {
+        std::os::unix::fs::symlink(&library, folder.path().join(name)).unwrap();
+    }
+    Some(folder)
+}

@@ -10,7 +10,7 @@ pub mod pictures;
 pub mod tiny;
 pub mod training;
 
-pub use cuda::{alone, contexts, counters, cuda, cuda_with, emulator};
+pub use cuda::{alone, contexts, counters, cuda, cuda_with, driver_folder, emulator};
 pub use golden::Golden;
 
 use showtell::tensor::{Context, Tensor};
