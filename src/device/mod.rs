@@ -165,12 +165,21 @@ impl Device {
         }
     }
 
-    /// Records what `body` asks of a GPU, to be replayed as one launch. `None` on other devices, which run
-    /// nothing of it.
-    pub fn record(&self, body: impl FnOnce() -> Result<()>) -> Result<Option<cuda::Graph>> {
+    /// Whether [`Device::record`] can be used.
+    pub fn records(&self) -> bool {
+        matches!(self, Device::Cuda(_))
+    }
+
+    /// Records what `body` asks of a GPU instead of doing it, to be replayed as one launch; see [`cuda::Graph`].
+    ///
+    /// # Errors
+    /// When the device records nothing, or `body` waits, copies, allocates or fails.
+    pub fn record(&self, body: impl FnOnce() -> Result<()>) -> Result<cuda::Graph> {
         match self {
-            Device::Cuda(cuda) => cuda.record(body).map(Some),
-            Device::Cpu(_) | Device::Plan(_) => Ok(None),
+            Device::Cuda(cuda) => cuda.record(body),
+            Device::Cpu(_) | Device::Plan(_) => {
+                Err(Error::Device(format!("{} records no graphs", self.name())))
+            }
         }
     }
 }

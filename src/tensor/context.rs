@@ -28,6 +28,8 @@ struct Arena {
     full: usize,
     /// The largest number of bytes ever in use at once.
     peak: usize,
+    /// How often blocks came or went.
+    generation: u64,
 }
 
 impl Context {
@@ -84,6 +86,11 @@ impl Context {
         self.arena.borrow_mut().reset(&self.device)
     }
 
+    /// A number that changes whenever the arena's addresses do.
+    pub fn generation(&self) -> u64 {
+        self.arena.borrow().generation
+    }
+
     /// The largest number of arena bytes that was ever in use at once.
     pub fn peak_bytes(&self) -> usize {
         self.arena.borrow().peak
@@ -112,12 +119,14 @@ impl Arena {
         self.used = bytes;
         self.peak = self.peak.max(self.full + self.used);
         self.blocks.push(block.clone());
+        self.generation += 1;
         Ok((block, 0))
     }
 
     fn reserve(&mut self, device: &Device, bytes: usize) -> Result<()> {
         if self.blocks.len() > 1 || self.room() < bytes {
             self.blocks.clear();
+            self.generation += 1;
             if bytes > 0 {
                 self.blocks.push(Rc::new(device.allocate_undefined(bytes)?));
             }
@@ -135,6 +144,7 @@ impl Arena {
     }
 
     fn release(&mut self, Mark(blocks, used, full): Mark) {
+        self.generation += u64::from(blocks < self.blocks.len());
         self.blocks.truncate(blocks);
         (self.used, self.full) = (used, full);
     }
