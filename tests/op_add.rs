@@ -2,9 +2,10 @@
 
 mod support;
 
+use half::bf16;
 use showtell::ops::add;
 use showtell::tensor::Tensor;
-use support::{Numbers, contexts, cpu};
+use support::{Numbers, contexts, cpu, cuda};
 
 /// Rows with padding around the columns in use; more of them than one task takes.
 #[test]
@@ -28,31 +29,58 @@ fn sums_padded_rows_and_leaves_the_padding() {
     }
 }
 
+/// Rows at any alignment; rows of whole vectors with a rest; dense matrices; none at all.
+const SHAPES: [[usize; 6]; 5] = [
+    [37, 29, 3, 1, 5, 2],
+    [19, 61, 3, 0, 7, 4],
+    [33, 16, 0, 0, 0, 0],
+    [1, 1, 0, 0, 0, 0],
+    [0, 4, 0, 0, 0, 0],
+];
+
 /// The same sums in f32 on every device.
 #[test]
 fn sums_on_every_device() {
     for ctx in contexts() {
-        let mut numbers = Numbers::new(3);
-        let (rows, cols) = (37, 29);
-        let x = numbers.f32(&ctx, [rows, cols + 3]);
-        let y = numbers.f32(&ctx, [rows, cols + 5]);
-        let (before, added) = (y.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
-        let mut inner = y.columns(2, cols).unwrap();
-        add::forward(&ctx, &x.columns(1, cols).unwrap(), &mut inner).unwrap();
-        for (i, got) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
-            let (row, col) = (i / (cols + 5), i % (cols + 5));
-            let expected = match (2..cols + 2).contains(&col) {
-                true => before[i] + added[row * (cols + 3) + col - 1],
-                false => before[i],
-            };
-            assert_eq!(
-                got,
-                expected,
-                "{}: row {row}, column {col}",
-                ctx.device().name()
-            );
+        for [rows, cols, more_x, first_x, more_y, first_y] in SHAPES {
+            let mut numbers = Numbers::new(3);
+            let x = numbers.f32(&ctx, [rows, cols + more_x]);
+            let y = numbers.f32(&ctx, [rows, cols + more_y]);
+            let (before, added) = (y.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
+            let mut inner = y.columns(first_y, cols).unwrap();
+            add::forward(&ctx, &x.columns(first_x, cols).unwrap(), &mut inner).unwrap();
+            for (i, got) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
+                let (row, col) = (i / (cols + more_y), i % (cols + more_y));
+                let expected = match (first_y..first_y + cols).contains(&col) {
+                    true => before[i] + added[row * (cols + more_x) + col - first_y + first_x],
+                    false => before[i],
+                };
+                let device = ctx.device().name();
+                assert_eq!(got, expected, "{device}: row {row}, column {col} of {cols}");
+            }
         }
     }
+}
+
+/// bf16 is added in f32 and rounded once.
+#[test]
+fn bf16_sums_are_rounded_once() {
+    let Some(ctx) = cuda() else { return };
+    let mut numbers = Numbers::new(4);
+    let mut values = || -> Vec<bf16> {
+        (0..259)
+            .map(|_| bf16::from_f64(numbers.uniform()))
+            .collect()
+    };
+    let (x, before) = (values(), values());
+    let mut y = Tensor::from_slice(ctx.device(), [7, 37], &before).unwrap();
+    let added = Tensor::from_slice(ctx.device(), [7, 37], &x).unwrap();
+    add::forward(&ctx, &added, &mut y).unwrap();
+    let expected = x.iter().zip(&before);
+    let expected: Vec<bf16> = expected
+        .map(|(x, y)| bf16::from_f32(x.to_f32() + y.to_f32()))
+        .collect();
+    assert_eq!(y.to_vec::<bf16>().unwrap(), expected);
 }
 
 #[test]

@@ -47,6 +47,11 @@ impl<'a> Launch<'a> {
         self.cuda.facts().multiprocessors as usize
     }
 
+    /// Bytes of shared memory that a block may have.
+    pub fn shared_memory(&self) -> usize {
+        self.cuda.facts().shared
+    }
+
     /// A size as kernels take it.
     pub fn size(&self, size: usize) -> Result<i32> {
         let refuse =

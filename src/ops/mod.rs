@@ -10,6 +10,7 @@ mod float;
 mod host;
 mod kernels;
 mod launch;
+mod matrix;
 mod simd;
 
 pub mod add;

@@ -200,7 +200,7 @@ impl Tensor {
         if self.is_dense() {
             return self.memory.upload(start, bytemuck::cast_slice(values));
         }
-        for (row, values) in values.chunks_exact(self.cols()).enumerate() {
+        for (row, values) in values.chunks_exact(self.cols().max(1)).enumerate() {
             let offset = start + row * self.ld * size;
             self.memory.upload(offset, bytemuck::cast_slice(values))?;
         }
@@ -215,7 +215,7 @@ impl Tensor {
             let bytes = bytemuck::cast_slice_mut(values);
             return self.memory.download(start, bytes);
         }
-        for (row, values) in values.chunks_exact_mut(self.cols()).enumerate() {
+        for (row, values) in values.chunks_exact_mut(self.cols().max(1)).enumerate() {
             let offset = start + row * self.ld * size;
             let bytes = bytemuck::cast_slice_mut(values);
             self.memory.download(offset, bytes)?;

@@ -206,7 +206,8 @@ impl Cuda {
         self.failure(&described(name, grid), error)
     }
 
-    /// The kernel on this GPU, with leave to use that much shared memory.
+    /// The kernel on this GPU, with leave to use all of a block's shared memory: devices of one process share the
+    /// limit, so that none may lower it.
     fn function(&self, image: &'static Image, name: &'static str, grid: Grid) -> Result<Function> {
         let mut functions = self.functions.borrow_mut();
         if let Some(function) = functions.get(name)
@@ -225,12 +226,9 @@ impl Cuda {
             return Err(refuse(name, grid, message));
         }
         function
-            .set_attribute(
-                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                grid.shared as i32,
-            )
+            .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, room as i32)
             .map_err(|e| self.launch_failure(name, grid, e))?;
-        let shared = grid.shared;
+        let shared = room;
         let function = Function { function, shared };
         functions.insert(name, function.clone());
         Ok(function)

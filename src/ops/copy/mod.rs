@@ -4,10 +4,11 @@
 //! even; what is too large becomes infinite.
 
 mod cpu;
+mod cuda;
 
 use super::check;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
 const OP: &str = "copy";
@@ -17,10 +18,7 @@ pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check::matrix(OP, "x", x, y.rows(), y.cols())?;
     match ctx.device() {
         Device::Plan(_) => Ok(()),
-        Device::Cuda(_) => Err(Error::operation(
-            OP,
-            "the CUDA device has no kernel for it yet",
-        )),
         Device::Cpu(_) => cpu::forward(x, y),
+        Device::Cuda(_) => cuda::forward(ctx, x, y),
     }
 }

@@ -1,10 +1,11 @@
 //! One value in every element. Padding between rows stays as it is.
 
 mod cpu;
+mod cuda;
 
-use super::dispatch_cpu;
+use super::dispatch;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
 const OP: &str = "fill";
@@ -13,15 +14,12 @@ const OP: &str = "fill";
 pub fn zero(ctx: &Context, t: &mut Tensor) -> Result<()> {
     match ctx.device() {
         Device::Plan(_) => Ok(()),
-        Device::Cuda(_) => Err(Error::operation(
-            OP,
-            "the CUDA device has no kernel for it yet",
-        )),
         Device::Cpu(_) => cpu::zero(t),
+        Device::Cuda(_) => cuda::zero(ctx, t),
     }
 }
 
 /// t = value, for f32 and f64.
 pub fn constant(ctx: &Context, value: f64, t: &mut Tensor) -> Result<()> {
-    dispatch_cpu!(ctx, OP, t.dtype(), constant(value, t))
+    dispatch!(ctx, OP, t.dtype(), constant(value, t))
 }
