@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use showtell::ops::clip;
 use showtell::tensor::Tensor;
 use showtell::{Context, DType};
-use support::{Numbers, cpu, zeros};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, zeros};
 
 fn norm_and_factor(ctx: &Context, gradients: &Tensor, largest: f64) -> [f64; 2] {
     let scalar = || zeros(ctx, [1], DType::F64);
@@ -35,6 +35,85 @@ proptest! {
     }
 }
 
+/// In f32 on every device: at most 512 squares are added in a row, on the CPU, and k ε √n bounds what they round.
+#[test]
+fn norm_on_every_device() {
+    let bound = 2.0 * f64::from(f32::EPSILON) * 512f64.sqrt();
+    for ctx in contexts() {
+        for (len, start) in [
+            (1, 0),
+            (100, 3),
+            (16_384, 0),
+            (16_385, 0),
+            (70_001, 0),
+            (40_000, 1),
+        ] {
+            let wide = Numbers::new(len as u64).f32(&ctx, [len + start]);
+            let gradients = wide.columns(start, len).unwrap();
+            let values = gradients.to_vec::<f32>().unwrap();
+            let squares = values.iter().map(|&g| f64::from(g).powi(2));
+            let expected = squares.sum::<f64>().sqrt();
+            for largest in [0.25, expected * 2.0, f64::INFINITY] {
+                let [norm, factor] = on_device(&ctx, &gradients, largest);
+                assert!(
+                    (norm / expected - 1.0).abs() <= bound,
+                    "{norm} for {expected} of {len}"
+                );
+                let clipped = (largest / (expected + 1e-6)).min(1.0);
+                assert!(
+                    (factor / clipped - 1.0).abs() <= bound,
+                    "{factor} for {clipped}"
+                );
+                assert_eq!([norm, factor], on_device(&ctx, &gradients, largest));
+            }
+        }
+    }
+}
+
+/// Alignment decides how gradients are read, not how they are added.
+#[test]
+fn alignment_does_not_change_the_norm() {
+    for ctx in contexts() {
+        let values: Vec<f32> = Numbers::new(5)
+            .vec(20_000)
+            .iter()
+            .map(|&v| v as f32)
+            .collect();
+        let at = |start: usize| {
+            let wide = zeros(&ctx, [20_004], DType::F32);
+            let mut gradients = wide.columns(start, 20_000).unwrap();
+            gradients.copy_from_slice(&values).unwrap();
+            on_device(&ctx, &gradients, 0.25)
+        };
+        assert_eq!(at(0), at(1));
+    }
+}
+
+fn on_device(ctx: &Context, gradients: &Tensor, largest: f64) -> [f64; 2] {
+    let scalar = || zeros(ctx, [1], DType::F32);
+    let (mut norm, mut factor) = (scalar(), scalar());
+    clip::norm(ctx, gradients, largest, &mut norm, &mut factor).unwrap();
+    [norm, factor].map(|tensor| f64::from(tensor.to_vec::<f32>().unwrap()[0]))
+}
+
+#[test]
+fn gradients_are_read_once_in_two_launches() {
+    if !alone("gradients_are_read_once_in_two_launches", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let len = 3 * 16_384 + 800;
+    let gradients = Numbers::new(6).f32(&ctx, [len]);
+    let (mut norm, mut factor) = (zeros(&ctx, [1], DType::F32), zeros(&ctx, [1], DType::F32));
+    let run = || clip::norm(&ctx, &gradients, 1.0, &mut norm, &mut factor).unwrap();
+    let Some(counts) = counters(run) else { return };
+    assert_eq!(counts.as_object().unwrap().len(), 2);
+    let of = |kernel: &str, what: &str| counts[kernel][what].as_u64().unwrap();
+    assert_eq!(of("clip_squares_f32", "launches"), 1);
+    assert_eq!(of("clip_squares_f32", "global_load_bytes"), 4 * len as u64);
+    assert_eq!(of("clip_norm_f32", "launches"), 1);
+}
+
 #[test]
 fn no_bound_leaves_gradients_alone() {
     let ctx = cpu();
@@ -52,6 +131,12 @@ fn a_nan_anywhere_shows_in_both() {
         let gradients = Tensor::from_slice(ctx.device(), [10_000], &values).unwrap();
         let found = norm_and_factor(&ctx, &gradients, 0.25);
         assert!(found.iter().all(|v| v.is_nan()), "{place}: {found:?}");
+        let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+        for ctx in contexts() {
+            let gradients = Tensor::from_slice(ctx.device(), [10_000], &values).unwrap();
+            let found = on_device(&ctx, &gradients, 0.25);
+            assert!(found.iter().all(|v| v.is_nan()), "{place}: {found:?}");
+        }
     }
 }
 

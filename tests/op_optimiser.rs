@@ -3,10 +3,10 @@
 mod support;
 
 use proptest::prelude::*;
-use showtell::Tensor;
 use showtell::ops::clip::{self, Clip};
 use showtell::ops::optimiser::{self, Adam, Moments, Sgd};
-use support::{Numbers, cpu, nan};
+use showtell::{Context, DType, Tensor};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, nan, zeros};
 
 /// Within rounding of sums of `n` terms.
 fn close(name: &str, n: usize, got: &Tensor, expected: &[f64]) {
@@ -86,6 +86,121 @@ proptest! {
     }
 }
 
+const ADAM: Adam = Adam {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 1e-5,
+};
+const SGD: Sgd = Sgd {
+    momentum: 0.9,
+    weight_decay: 1e-2,
+};
+
+/// Values and state after `steps` steps in f32, on ranges of an arena that begin at `start`.
+fn trained(ctx: &Context, adam: bool, n: usize, start: usize, steps: usize) -> Vec<Vec<f32>> {
+    let mut numbers = Numbers::new(n as u64);
+    let arena = |tensor: Tensor| tensor.columns(start, n).unwrap();
+    let mut values = arena(numbers.f32(ctx, [n + start]));
+    let mut state = [(); 2].map(|()| arena(zeros(ctx, [n + start], DType::F32)));
+    let factor = Tensor::from_slice(ctx.device(), [1], &[0.3f32]).unwrap();
+    for step in 1..=steps {
+        let gradients = arena(numbers.f32(ctx, [n + start]));
+        let schedule = [1e-2f32 / step as f32, step as f32];
+        let schedule = Tensor::from_slice(ctx.device(), [2], &schedule).unwrap();
+        let [first, second] = &mut state;
+        let clip = [Clip::Factor(&factor), Clip::Value(0.4), Clip::None][step % 3];
+        if adam {
+            let moments = Moments { first, second };
+            optimiser::adam(ctx, ADAM, &schedule, clip, &gradients, moments, &mut values).unwrap();
+        } else {
+            optimiser::sgd(ctx, SGD, &schedule, clip, &gradients, first, &mut values).unwrap();
+        }
+    }
+    let [first, second] = state;
+    let tensors = [values, first, second];
+    tensors.map(|tensor| tensor.to_vec().unwrap()).into()
+}
+
+/// The CUDA device and the CPU round a few operations a step differently, each within ε of the largest value there,
+/// which is about 1; Adam's quotient of two such values, times its rate, is smaller still.
+#[test]
+fn the_cuda_device_follows_the_cpu() {
+    let Some(ctx) = cuda() else { return };
+    for adam in [false, true] {
+        for (n, start) in [(1, 0), (1003, 0), (5000, 16), (2050, 3)] {
+            let steps = 4;
+            let got = trained(&ctx, adam, n, start, steps);
+            let bound = 8.0 * (steps as f32).sqrt() * f32::EPSILON;
+            for (got, expected) in got.iter().zip(trained(&cpu(), adam, n, start, steps)) {
+                for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+                    let close = (got - expected).abs() <= bound * expected.abs().max(1.0);
+                    assert!(close, "adam {adam}, {i} of {n}: {got} for {expected}");
+                }
+            }
+            assert_eq!(got, trained(&ctx, adam, n, start, steps), "two runs");
+        }
+    }
+}
+
+/// 1 - βᵗ is small at first, where a plain difference in f32 would lose half its digits.
+#[test]
+fn adam_corrects_its_first_steps_exactly() {
+    for ctx in contexts() {
+        for t in [1, 2, 10, 1000, 100_000] {
+            let one = |value: f32| Tensor::from_slice(ctx.device(), [1], &[value]).unwrap();
+            let (mut first, mut second, mut values) = (one(0.0), one(0.0), one(0.0));
+            let schedule = Tensor::from_slice(ctx.device(), [2], &[1f32, t as f32]).unwrap();
+            let (settings, moments) = (
+                Adam {
+                    weight_decay: 0.0,
+                    ..ADAM
+                },
+                Moments {
+                    first: &mut first,
+                    second: &mut second,
+                },
+            );
+            let (clip, g) = (Clip::None, one(1.0));
+            optimiser::adam(&ctx, settings, &schedule, clip, &g, moments, &mut values).unwrap();
+            let share = |beta: f64| (1.0 - beta) / (1.0 - beta.powi(t));
+            let expected = -share(0.9) / (share(0.999).sqrt() + 1e-8);
+            let got = f64::from(values.to_vec::<f32>().unwrap()[0]);
+            let bound = 8.0 * f64::from(f32::EPSILON);
+            assert!(
+                (got / expected - 1.0).abs() <= bound,
+                "step {t}: {got} for {expected}"
+            );
+        }
+    }
+}
+
+/// One launch whatever the arena, which reads g, m, v, w once and writes m, v, w once.
+#[test]
+fn an_update_is_one_launch_and_moves_each_value_once() {
+    if !alone("an_update_is_one_launch_and_moves_each_value_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    for n in [1000, 100_000] {
+        let mut tensors = [(); 4].map(|()| zeros(&ctx, [n], DType::F32));
+        let schedule = Tensor::from_slice(ctx.device(), [2], &[1e-3f32, 1.0]).unwrap();
+        let [g, first, second, values] = &mut tensors;
+        let moments = Moments { first, second };
+        let run = || {
+            optimiser::adam(&ctx, ADAM, &schedule, Clip::None, g, moments, values).unwrap();
+        };
+        let Some(counts) = counters(run) else { return };
+        assert_eq!(counts.as_object().unwrap().len(), 1);
+        let of = |what: &str| counts["optimiser_adam_f32"][what].as_u64().unwrap();
+        let array = 4 * n as u64 / 32;
+        assert_eq!(of("launches"), 1);
+        assert_eq!(of("global_store_sectors"), 3 * array);
+        // One sector more has the schedule.
+        assert_eq!(of("distinct_sectors"), 4 * array + 1);
+    }
+}
+
 #[test]
 fn a_nan_gradient_stays_visible() {
     let ctx = cpu();
@@ -126,4 +241,21 @@ fn a_nan_gradient_stays_visible() {
     .unwrap();
     let values = values.to_vec::<f64>().unwrap();
     assert!(values[1].is_nan() && values[0] == -0.1);
+}
+
+#[test]
+fn a_nan_gradient_stays_visible_on_every_device() {
+    for ctx in contexts() {
+        let three = |values: [f32; 3]| Tensor::from_slice(ctx.device(), [3], &values).unwrap();
+        let (g, mut u, mut w) = (
+            three([1.0, f32::NAN, 2.0]),
+            three([0.0; 3]),
+            three([0.0; 3]),
+        );
+        let schedule = Tensor::from_slice(ctx.device(), [2], &[0.1f32, 1.0]).unwrap();
+        let clip = Clip::Value(0.5);
+        optimiser::sgd(&ctx, SGD, &schedule, clip, &g, &mut u, &mut w).unwrap();
+        let w = w.to_vec::<f32>().unwrap();
+        assert!(w[1].is_nan() && w[0] == -0.05 && w[2] == -0.05, "{w:?}");
+    }
 }

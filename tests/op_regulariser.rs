@@ -4,7 +4,8 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::ops::regulariser;
-use support::{Numbers, check_gradient, cpu, nan};
+use showtell::{DType, Tensor};
+use support::{Numbers, check_gradient, contexts, cpu, nan, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -40,12 +41,68 @@ proptest! {
     }
 }
 
+/// In f32, with α as attention makes it: sums of T terms below 1, of which the loss averages the squares. One ε for
+/// each term, √n of them, twice for the square.
+#[test]
+fn every_device_follows_the_sums() {
+    for ctx in contexts() {
+        for [steps, batch, positions, padding] in [[5, 3, 49, 3], [24, 4, 196, 0], [1, 1, 1, 0]] {
+            let mut numbers = Numbers::new(positions as u64);
+            let wide: Vec<f32> = (0..steps * batch * (positions + padding))
+                .map(|_| numbers.uniform().abs() as f32 / steps as f32)
+                .collect();
+            let shape = [steps, batch, positions + padding];
+            let wide = Tensor::from_slice(ctx.device(), shape, &wide).unwrap();
+            let alphas = wide.columns(0, positions).unwrap();
+            let values: Vec<f32> = alphas.to_vec().unwrap();
+            let image = batch * positions;
+            let missing = |i: usize| {
+                let of_steps = values[i..].iter().step_by(image);
+                1.0 - of_steps.map(|&a| f64::from(a)).sum::<f64>()
+            };
+            let lambda = 1.5;
+            let run = || {
+                let mut loss = zeros(&ctx, [1], DType::F32);
+                regulariser::forward(&ctx, &alphas, lambda, &mut loss).unwrap();
+                let d_alpha = zeros(&ctx, [batch, positions + 5], DType::F32);
+                let mut d_alpha = d_alpha.columns(2, positions).unwrap();
+                regulariser::backward(&ctx, &alphas, lambda, &mut d_alpha).unwrap();
+                (
+                    loss.to_vec::<f32>().unwrap(),
+                    d_alpha.to_vec::<f32>().unwrap(),
+                )
+            };
+            let (loss, d_alpha) = run();
+            let expected = (0..image).map(|i| missing(i).powi(2)).sum::<f64>();
+            let expected = lambda * expected / image as f64;
+            let bound = 4.0 * f64::from(f32::EPSILON) * (steps as f64 + image as f64).sqrt();
+            let error = (f64::from(loss[0]) - expected).abs();
+            assert!(
+                error <= bound * lambda,
+                "{}: {} for {expected}",
+                ctx.device().name(),
+                loss[0]
+            );
+            for (i, got) in d_alpha.iter().enumerate() {
+                let scale = -2.0 * lambda / image as f64;
+                let exact = scale * missing(i);
+                let bound = 4.0 * f64::from(f32::EPSILON) * (steps as f64).sqrt() * scale.abs();
+                assert!(
+                    (f64::from(*got) - exact).abs() <= bound,
+                    "{got} for {exact} at {i}"
+                );
+            }
+            assert_eq!(run(), (loss, d_alpha), "two runs");
+        }
+    }
+}
+
 /// A caption that attends to every position once costs nothing.
 #[test]
 fn attending_once_to_everything_is_free() {
     let ctx = cpu();
     let alphas = [0.25f64; 8];
-    let alphas = showtell::Tensor::from_slice(ctx.device(), [4, 1, 2], &alphas).unwrap();
+    let alphas = Tensor::from_slice(ctx.device(), [4, 1, 2], &alphas).unwrap();
     let mut loss = nan(&ctx, [1]);
     regulariser::forward(&ctx, &alphas, 1.0, &mut loss).unwrap();
     assert_eq!(loss.to_vec::<f64>().unwrap(), [0.0]);

@@ -6,8 +6,9 @@
 //! the device.
 
 mod cpu;
+mod cuda;
 
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -36,7 +37,7 @@ pub fn norm(
         check::shape(OP, name, tensor, &[1])?;
         check::dtype(OP, name, tensor, gradients.dtype())?;
     }
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         gradients.dtype(),

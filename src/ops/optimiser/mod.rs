@@ -10,9 +10,10 @@
 //! w, g, u, m, v are (n), dense; padding of the arena holds zeros and keeps them.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 
 use super::clip::Clip;
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -43,7 +44,7 @@ pub fn sgd(
     values: &mut Tensor,
 ) -> Result<()> {
     check_arguments(schedule, clip, gradients, &[velocity, values])?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         values.dtype(),
@@ -69,7 +70,7 @@ pub fn adam(
 ) -> Result<()> {
     let state = [&*moments.first, moments.second, values];
     check_arguments(schedule, clip, gradients, &state)?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         values.dtype(),
