@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use showtell::ops::top_k;
 use showtell::{DType, Tensor};
-use support::{Numbers, cpu, nan, zeros};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, nan, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -35,4 +35,92 @@ proptest! {
             }
         }
     }
+}
+
+/// The ids are those of a full sort on every device, ties included, and what is no number or ruled out is never
+/// chosen. Sums of n terms round by √n ε.
+#[test]
+fn every_device_chooses_the_same() {
+    for ctx in contexts() {
+        let shapes = [
+            (5, 8915, 5, 8920),
+            (3, 77, 8, 77),
+            (2, 3, 3, 4),
+            (1, 60_000, 2, 60_000),
+            (4, 300, 1, 301),
+        ];
+        for (rows, cols, k, ld) in shapes {
+            let mut numbers = Numbers::new(cols as u64);
+            // Few distinct values, so that ties are common.
+            let mut values: Vec<f32> = (0..rows * ld)
+                .map(|_| numbers.below(40) as f32 / 8.0)
+                .collect();
+            values[0] = f32::NEG_INFINITY;
+            let logits = Tensor::from_slice(ctx.device(), [rows, ld], &values).unwrap();
+            let logits = logits.columns(0, cols).unwrap();
+            let ids = zeros(&ctx, [rows, k + 2], DType::U32);
+            let mut ids = ids.columns(1, k).unwrap();
+            let mut log_p = zeros(&ctx, [rows, k], DType::F32);
+            top_k::forward(&ctx, &logits, &mut ids, &mut log_p).unwrap();
+            let (ids, log_p) = (ids.to_vec::<u32>().unwrap(), log_p.to_vec::<f32>().unwrap());
+            let device = ctx.device().name();
+            for row in 0..rows {
+                let values = &values[row * ld..][..cols];
+                let mut order: Vec<usize> = (0..cols).collect();
+                order.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
+                let total: f64 = values.iter().map(|&v| f64::from(v).exp()).sum();
+                for place in 0..k {
+                    let (id, at) = (order[place], row * k + place);
+                    let expected = f64::from(values[id]) - total.ln();
+                    if expected == f64::NEG_INFINITY {
+                        assert_eq!((ids[at], log_p[at]), (0, f32::NEG_INFINITY), "{device}");
+                        continue;
+                    }
+                    assert_eq!(
+                        ids[at] as usize, id,
+                        "{device}: row {row} of {cols}, place {place}"
+                    );
+                    let bound = f64::from(f32::EPSILON) * ((cols as f64).sqrt() + expected.abs());
+                    assert!(
+                        (f64::from(log_p[at]) - expected).abs() <= bound,
+                        "{device}: {at}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A NaN is never chosen, and no probability is a number beside it.
+#[test]
+fn a_nan_shows_in_all_probabilities() {
+    for ctx in contexts() {
+        let values = [1f32, f32::NAN, 3.0, f32::NAN];
+        let logits = Tensor::from_slice(ctx.device(), [1, 4], &values).unwrap();
+        let (mut ids, mut log_p) = (
+            zeros(&ctx, [1, 3], DType::U32),
+            zeros(&ctx, [1, 3], DType::F32),
+        );
+        top_k::forward(&ctx, &logits, &mut ids, &mut log_p).unwrap();
+        assert_eq!(ids.to_vec::<u32>().unwrap(), [2, 0, 0]);
+        assert!(log_p.to_vec::<f32>().unwrap().iter().all(|p| p.is_nan()));
+    }
+}
+
+#[test]
+fn logits_are_read_once() {
+    if !alone("logits_are_read_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let logits = Numbers::new(2).f32(&ctx, [3, 8912]);
+    let (mut ids, mut log_p) = (
+        zeros(&ctx, [3, 5], DType::U32),
+        zeros(&ctx, [3, 5], DType::F32),
+    );
+    let run = || top_k::forward(&ctx, &logits, &mut ids, &mut log_p).unwrap();
+    let Some(counts) = counters(run) else { return };
+    let of = |what: &str| counts["top_k_f32"][what].as_u64().unwrap();
+    assert_eq!((of("launches"), of("bank_conflicts")), (1, 0));
+    assert_eq!(of("global_load_bytes"), 3 * 8912 * 4);
 }

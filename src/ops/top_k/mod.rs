@@ -4,8 +4,9 @@
 //! log Σ exp(logits). With k = 1 the ids are the argmax.
 
 mod cpu;
+mod cuda;
 
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -25,7 +26,7 @@ pub fn forward(
     check::dtype(OP, "log-probabilities", log_probabilities, logits.dtype())?;
     check::shape(OP, "ids", ids, &[rows, k])?;
     check::shape(OP, "log-probabilities", log_probabilities, &[rows, k])?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         logits.dtype(),
