@@ -64,11 +64,12 @@ impl Step {
         let (ctx, params) = (&self.ctx, &self.params);
         {
             let captions = Captions::upload(ctx, self.steps, self.batch, &self.tokens).unwrap();
-            let noise = Some(Noise { seed: 1, step: 1 });
+            let noise = Some(self.noise.clone());
             self.decoder
                 .train(ctx, params, &self.features, &captions, noise, None)
                 .unwrap();
-            self.optimiser.step(ctx, params, self.lr).unwrap();
+            self.optimiser.begin_step(self.lr).unwrap();
+            self.optimiser.step(ctx, params).unwrap();
         }
         ctx.reset().unwrap();
     }

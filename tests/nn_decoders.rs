@@ -69,7 +69,7 @@ impl Case {
         let batch = features.shape().dims()[0];
         let loss = {
             let captions = Captions::upload(ctx, self.steps, batch, &self.tokens).unwrap();
-            let (noise, wanted) = (Some(self.noise), Some(&mut d_features));
+            let (noise, wanted) = (Some(self.noise.clone()), Some(&mut d_features));
             let losses = decoder
                 .train(ctx, params, features, &captions, noise, wanted)
                 .unwrap();
@@ -123,7 +123,7 @@ proptest! {
         randomise(&params, &mut numbers);
         let features = numbers.f64(&ctx, [batch, d]);
         let tokens = tokens(&mut numbers, steps, batch, 9);
-        let noise = Noise { seed, step: 3 };
+        let noise = support::noise(&ctx, seed, 3);
         let decoder = Decoder::ShowTell(model);
         Case { ctx, params, decoder, features, steps, tokens, noise }.check();
     }
@@ -144,7 +144,7 @@ proptest! {
         randomise(&params, &mut numbers);
         let features = numbers.f64(&ctx, [batch, h * w, d]);
         let tokens = tokens(&mut numbers, steps, batch, 9);
-        let noise = Noise { seed, step: 3 };
+        let noise = support::noise(&ctx, seed, 3);
         let decoder = Decoder::Attend(model);
         Case { ctx, params, decoder, features, steps, tokens, noise }.check();
     }

@@ -4,23 +4,23 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::DType;
-use showtell::ops::cross_entropy::{self, Rows};
+use showtell::ops::cross_entropy;
 use showtell::tensor::{Context, Tensor};
-use support::{Numbers, check_gradient, cpu, nan, zeros};
+use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, nan, zeros};
 
 /// Random targets below `words`, the first never ignored.
-fn targets(ctx: &Context, numbers: &mut Numbers, rows: usize, words: usize) -> (Tensor, Rows) {
+fn targets(ctx: &Context, numbers: &mut Numbers, rows: usize, words: usize) -> (Tensor, usize) {
     let mut targets: Vec<u32> = (0..rows).map(|_| numbers.below(words) as u32).collect();
     targets[0] = words as u32 - 1;
     let count = targets.iter().filter(|&&target| target != 0).count();
     let tensor = Tensor::from_slice(ctx.device(), [rows], &targets).unwrap();
-    (tensor, Rows { ignore: 0, count })
+    (tensor, count)
 }
 
-fn mean_loss(ctx: &Context, logits: &Tensor, targets: &Tensor, rows: Rows) -> f64 {
+fn mean_loss(ctx: &Context, logits: &Tensor, targets: &Tensor) -> f64 {
     let mut losses = nan(ctx, [targets.len()]);
     let mut loss = nan(ctx, [1]);
-    cross_entropy::forward(ctx, logits, targets, rows, &mut losses, &mut loss).unwrap();
+    cross_entropy::forward(ctx, logits, targets, 0, &mut losses, &mut loss).unwrap();
     loss.to_vec::<f64>().unwrap()[0]
 }
 
@@ -42,63 +42,151 @@ proptest! {
         let mut gradient = copy(&ctx, &logits);
         let (mut losses, mut loss) = (nan(&ctx, [rows]), nan(&ctx, [1]));
         cross_entropy::forward_backward(
-            &ctx, &mut gradient, &targets, count, &mut losses, &mut loss,
+            &ctx, &mut gradient, &targets, 0, &mut losses, &mut loss,
         ).unwrap();
-        check_gradient("logits", &logits, &gradient, || mean_loss(&ctx, &logits, &targets, count));
+        check_gradient("logits", &logits, &gradient, || mean_loss(&ctx, &logits, &targets));
         // Both passes give the same losses, and the rows' losses make the mean.
         let fused = loss.to_vec::<f64>().unwrap()[0];
-        let alone = mean_loss(&ctx, &logits, &targets, count);
+        let alone = mean_loss(&ctx, &logits, &targets);
         prop_assert!((fused - alone).abs() <= 1e-14 * alone.abs());
         let sum: f64 = losses.to_vec::<f64>().unwrap().iter().sum();
-        prop_assert!((sum / count.count as f64 - fused).abs() <= 1e-14 * fused.abs());
+        prop_assert!((sum / count as f64 - fused).abs() <= 1e-14 * fused.abs());
     }
 }
 
-/// A vocabulary-sized row in f32: exp within 2 ulp, a sum of n terms in 32 lanes within √n ulp.
+/// Vocabulary-sized rows in f32: exp within 2 ulp of a difference of up to 24 that was rounded, a sum of n terms
+/// within √n ulp. Rows at any alignment;
+/// padded; too long for a multiprocessor's shared memory.
 #[test]
 fn f32_follows_the_formula_in_f64() {
-    let ctx = cpu();
+    for ctx in contexts() {
+        for (rows, words, ld) in [
+            (6, 8915, 8920),
+            (7, 77, 77),
+            (3, 300, 301),
+            (2, 60_000, 60_000),
+        ] {
+            follows_the_formula(&ctx, rows, words, ld);
+        }
+    }
+}
+
+fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
     let mut numbers = Numbers::new(8);
-    let (rows, words) = (6, 8915);
     let values: Vec<f32> = numbers
-        .vec(rows * words)
+        .vec(rows * ld)
         .iter()
         .map(|v| 12.0 * *v as f32)
         .collect();
-    let (targets, count) = targets(&ctx, &mut numbers, rows, words);
-    let mut logits = Tensor::from_slice(ctx.device(), [rows, words], &values).unwrap();
-    let mut losses = zeros(&ctx, [rows], DType::F32);
-    let mut loss = zeros(&ctx, [1], DType::F32);
-    cross_entropy::forward_backward(&ctx, &mut logits, &targets, count, &mut losses, &mut loss)
-        .unwrap();
-    let (losses, targets) = (
-        losses.to_vec::<f32>().unwrap(),
-        targets.to_vec::<u32>().unwrap(),
-    );
-    let gradient = logits.to_vec::<f32>().unwrap();
-    let bound = f64::from(f32::EPSILON) * (words as f64).sqrt();
+    let (targets, count) = targets(ctx, &mut numbers, rows, words);
+    let run = || {
+        let whole = Tensor::from_slice(ctx.device(), [rows, ld], &values).unwrap();
+        let mut logits = whole.columns(0, words).unwrap();
+        let (mut losses, mut loss) = (zeros(ctx, [rows], DType::F32), zeros(ctx, [1], DType::F32));
+        let mut alone = zeros(ctx, [rows], DType::F32);
+        cross_entropy::forward(ctx, &logits, &targets, 0, &mut alone, &mut loss).unwrap();
+        let mean_alone = loss.to_vec::<f32>().unwrap()[0];
+        cross_entropy::forward_backward(ctx, &mut logits, &targets, 0, &mut losses, &mut loss)
+            .unwrap();
+        let padding = whole.columns(words, ld - words).unwrap();
+        let read = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap();
+        let means = [mean_alone, read(&loss)[0]];
+        (
+            read(&alone),
+            read(&losses),
+            means,
+            read(&logits),
+            read(&padding),
+        )
+    };
+    let (alone, losses, means, gradient, padding) = run();
+    let ids = targets.to_vec::<u32>().unwrap();
+    let bound = f64::from(f32::EPSILON) * ((words as f64).sqrt() + 14.0);
+    let device = ctx.device().name();
+    let mut total = 0.0;
     for row in 0..rows {
-        let x: Vec<f64> = values[row * words..][..words]
-            .iter()
-            .map(|&v| v.into())
-            .collect();
+        let row_of = |from: &[f32], cols: usize| -> Vec<f64> {
+            from[row * cols..][..words]
+                .iter()
+                .map(|&v| v.into())
+                .collect()
+        };
+        let (x, gradient) = (row_of(&values, ld), row_of(&gradient, words));
         let sum: f64 = x.iter().map(|v| v.exp()).sum();
-        let target = targets[row] as usize;
-        let expected = sum.ln() - x[target];
-        assert!(
-            (f64::from(losses[row]) - expected).abs() <= bound * expected,
-            "row {row}"
-        );
-        for (v, got) in gradient[row * words..][..words].iter().enumerate() {
-            let one_hot = if v == target { 1.0 } else { 0.0 };
-            let exact = (x[v].exp() / sum - one_hot) / count.count as f64;
-            let scale = exact.abs() + one_hot * f64::from(f32::EPSILON);
+        let target = ids[row] as usize;
+        let counts = if target == 0 { 0.0 } else { 1.0 };
+        let expected = counts * (sum.ln() - x[target]);
+        total += expected;
+        for got in [alone[row], losses[row]] {
+            let error = (f64::from(got) - expected).abs();
             assert!(
-                (f64::from(*got) - exact).abs() <= bound * scale,
-                "row {row}, word {v}"
+                error <= bound * expected,
+                "{device}: row {row}: {got} for {expected}"
+            );
+        }
+        for (v, got) in gradient.iter().enumerate() {
+            let one_hot = if v == target { 1.0 } else { 0.0 };
+            let exact = counts * (x[v].exp() / sum - one_hot) / count as f64;
+            let scale = exact.abs() + counts * one_hot * f64::from(f32::EPSILON);
+            assert!(
+                (got - exact).abs() <= bound * scale,
+                "{device}: row {row}, word {v}"
             );
         }
     }
+    for mean in means {
+        let expected = total / count as f64;
+        assert!(
+            (f64::from(mean) - expected).abs() <= bound * expected,
+            "{mean} for {expected}"
+        );
+    }
+    let beside = (0..rows).flat_map(|row| &values[row * ld + words..(row + 1) * ld]);
+    assert!(padding.iter().eq(beside), "{device}: padding");
+    assert_eq!(
+        run(),
+        (alone, losses, means, gradient, padding),
+        "{device}: two runs"
+    );
+}
+
+/// Logits are read once, written once, in whole sectors; the rest is a word or two a row.
+#[test]
+fn each_logit_moves_once() {
+    if !alone("each_logit_moves_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let (rows, words) = (5, 8912);
+    let mut logits = Numbers::new(3).f32(&ctx, [rows, words]);
+    let targets = Tensor::from_slice(ctx.device(), [rows], &[5u32, 1, 0, 8911, 7]).unwrap();
+    let (mut losses, mut loss) = (
+        zeros(&ctx, [rows], DType::F32),
+        zeros(&ctx, [1], DType::F32),
+    );
+    let run = || {
+        cross_entropy::forward_backward(&ctx, &mut logits, &targets, 0, &mut losses, &mut loss)
+            .unwrap();
+    };
+    let Some(counts) = counters(run) else { return };
+    let of = |kernel: &str, what: &str| counts[kernel][what].as_u64().unwrap();
+    let kernels = [
+        "cross_entropy_count_f32",
+        "cross_entropy_gradient_f32",
+        "cross_entropy_mean_f32",
+    ];
+    assert!(kernels.iter().all(|kernel| of(kernel, "launches") == 1));
+    assert_eq!(counts.as_object().unwrap().len(), kernels.len());
+    // The ignored row is not read, only cleared.
+    let sectors = |rows: usize| (rows * words * 4 / 32) as u64;
+    let of = |what: &str| of("cross_entropy_gradient_f32", what);
+    let small = of("global_load_sectors") - sectors(4);
+    assert!(
+        small <= 16 * rows as u64,
+        "{small} sectors besides the logits"
+    );
+    assert_eq!(of("global_store_sectors"), sectors(5) + rows as u64);
+    assert_eq!(of("bank_conflicts"), 0);
 }
 
 #[test]
@@ -109,13 +197,8 @@ fn ignored_rows_have_no_loss_and_no_gradient() {
     let mut inner = logits.columns(0, 7).unwrap();
     let padding: Vec<f64> = logits.columns(7, 3).unwrap().to_vec().unwrap();
     let targets = Tensor::from_slice(ctx.device(), [3], &[2u32, 0, 5]).unwrap();
-    let rows = Rows {
-        ignore: 0,
-        count: 2,
-    };
     let (mut losses, mut loss) = (nan(&ctx, [3]), nan(&ctx, [1]));
-    cross_entropy::forward_backward(&ctx, &mut inner, &targets, rows, &mut losses, &mut loss)
-        .unwrap();
+    cross_entropy::forward_backward(&ctx, &mut inner, &targets, 0, &mut losses, &mut loss).unwrap();
     assert_eq!(losses.to_vec::<f64>().unwrap()[1], 0.0);
     assert_eq!(
         inner.narrow(1, 1).unwrap().to_vec::<f64>().unwrap(),
@@ -129,28 +212,28 @@ fn ignored_rows_have_no_loss_and_no_gradient() {
 
 #[test]
 fn large_logits_neither_overflow_nor_hide_a_nan() {
-    let ctx = cpu();
-    let targets = Tensor::from_slice(ctx.device(), [1], &[1u32]).unwrap();
-    let rows = Rows {
-        ignore: 0,
-        count: 1,
-    };
-    let loss = |logits: &[f32]| {
-        let mut logits = Tensor::from_slice(ctx.device(), [1, logits.len()], logits).unwrap();
-        let (mut losses, mut loss) = (zeros(&ctx, [1], DType::F32), zeros(&ctx, [1], DType::F32));
-        cross_entropy::forward(&ctx, &logits, &targets, rows, &mut losses, &mut loss).unwrap();
-        let alone = loss.to_vec::<f32>().unwrap()[0];
-        cross_entropy::forward_backward(&ctx, &mut logits, &targets, rows, &mut losses, &mut loss)
-            .unwrap();
-        (alone, loss.to_vec::<f32>().unwrap()[0])
-    };
-    assert_eq!(loss(&[1e30, 1e30]), (2f32.ln(), 2f32.ln()));
-    assert_eq!(loss(&[1e3, -1e3]), (2e3, 2e3));
-    for place in 0..40 {
-        let mut logits = [0.5; 40];
-        logits[place] = f32::NAN;
-        let (alone, fused) = loss(&logits);
-        assert!(alone.is_nan() && fused.is_nan(), "NaN at {place}");
+    for ctx in contexts() {
+        let targets = Tensor::from_slice(ctx.device(), [1], &[1u32]).unwrap();
+        let loss = |logits: &[f32]| {
+            let mut logits = Tensor::from_slice(ctx.device(), [1, logits.len()], logits).unwrap();
+            let mut losses = zeros(&ctx, [1], DType::F32);
+            let mut loss = zeros(&ctx, [1], DType::F32);
+            cross_entropy::forward(&ctx, &logits, &targets, 0, &mut losses, &mut loss).unwrap();
+            let alone = loss.to_vec::<f32>().unwrap()[0];
+            let (x, losses) = (&mut logits, &mut losses);
+            cross_entropy::forward_backward(&ctx, x, &targets, 0, losses, &mut loss).unwrap();
+            (alone, loss.to_vec::<f32>().unwrap()[0])
+        };
+        assert_eq!(loss(&[1e30, 1e30]), (2f32.ln(), 2f32.ln()));
+        assert_eq!(loss(&[1e3, -1e3]), (2e3, 2e3));
+        // A word that is ruled out, at the head of what a thread reads.
+        assert_eq!(loss(&[f32::NEG_INFINITY, 3.0, 3.0]), (2f32.ln(), 2f32.ln()));
+        for place in 0..40 {
+            let mut logits = [0.5; 40];
+            logits[place] = f32::NAN;
+            let (alone, fused) = loss(&logits);
+            assert!(alone.is_nan() && fused.is_nan(), "NaN at {place}");
+        }
     }
 }
 
@@ -162,28 +245,37 @@ fn threads_do_not_matter() {
             let ctx = cpu();
             let mut numbers = Numbers::new(10);
             let logits = numbers.f64(&ctx, [300, 77]);
-            let (targets, count) = targets(&ctx, &mut numbers, 300, 77);
-            mean_loss(&ctx, &logits, &targets, count)
+            let (targets, _) = targets(&ctx, &mut numbers, 300, 77);
+            mean_loss(&ctx, &logits, &targets)
         })
     };
     assert_eq!(on(1), on(3));
 }
 
+fn of_two_rows(ctx: &Context, targets: [u32; 2]) -> showtell::Result<(f32, Vec<f32>)> {
+    let mut logits = Numbers::new(4).f32(ctx, [2, 4]);
+    let (mut losses, mut loss) = (zeros(ctx, [2], DType::F32), zeros(ctx, [1], DType::F32));
+    let targets = Tensor::from_slice(ctx.device(), [2], &targets).unwrap();
+    cross_entropy::forward(ctx, &logits, &targets, 0, &mut losses, &mut loss)?;
+    let (x, losses) = (&mut logits, &mut losses);
+    cross_entropy::forward_backward(ctx, x, &targets, 0, losses, &mut loss)?;
+    Ok((loss.to_vec().unwrap()[0], logits.to_vec().unwrap()))
+}
+
+/// As PyTorch has it.
 #[test]
-fn what_has_no_mean_is_an_error() {
-    let ctx = cpu();
-    let logits = zeros(&ctx, [2, 4], DType::F32);
-    let (mut losses, mut loss) = (zeros(&ctx, [2], DType::F32), zeros(&ctx, [1], DType::F32));
-    let mut message = |targets: [u32; 2], count| {
-        let targets = Tensor::from_slice(ctx.device(), [2], &targets).unwrap();
-        let rows = Rows { ignore: 0, count };
-        cross_entropy::forward(&ctx, &logits, &targets, rows, &mut losses, &mut loss)
-            .unwrap_err()
-            .to_string()
-    };
-    assert_eq!(
-        message([0, 0], 0),
-        "cross_entropy: every target is 0, which is ignored: there is no mean"
-    );
-    assert_eq!(message([1, 4], 2), "cross_entropy: target 4 among 4 words");
+fn without_a_row_that_counts_the_mean_is_nan_and_the_gradient_zero() {
+    for ctx in contexts() {
+        let (loss, gradient) = of_two_rows(&ctx, [0, 0]).unwrap();
+        assert!(loss.is_nan() && gradient == [0.0; 8], "{loss} {gradient:?}");
+    }
+}
+
+#[test]
+fn a_target_that_is_no_word_shows() {
+    let error = of_two_rows(&cpu(), [1, 4]).unwrap_err();
+    assert_eq!(error.to_string(), "cross_entropy: target 4 among 4 words");
+    let Some(ctx) = cuda() else { return };
+    let (loss, _) = of_two_rows(&ctx, [1, 4]).unwrap();
+    assert!(loss.is_nan());
 }

@@ -7,15 +7,13 @@ use showtell::ops::dropout::{self, Site};
 use showtell::ops::{fill, philox};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, check_gradient, cpu, inner, nan, site, zeros};
 
-const SITE: Site = Site {
-    seed: 0x1234_5678_9abc_def0,
-    step: 17,
-    site: 3,
-};
+fn some_site(ctx: &Context) -> Site {
+    site(ctx, 0x1234_5678_9abc_def0, 17, 3)
+}
 
-fn mask(ctx: &Context, p: f64, site: Site, first_t: usize, shape: impl Into<Shape>) -> Vec<f32> {
+fn mask(ctx: &Context, p: f64, site: &Site, first_t: usize, shape: impl Into<Shape>) -> Vec<f32> {
     let mut x = zeros(ctx, shape, DType::F32);
     fill::constant(ctx, 1.0, &mut x).unwrap();
     dropout::in_place(ctx, p, site, first_t, &mut x).unwrap();
@@ -31,12 +29,12 @@ proptest! {
         steps in 1usize..4, batch in 1usize..6, cols in 1usize..150,
         first_t in 0usize..100, p in 0.0f64..0.99, seed: u64, step: u32, site in 0..u32::MAX,
     ) {
-        let site = Site { seed, step, site };
-        let got = mask(&cpu(), p, site, first_t, [steps, batch, cols]);
+        let ctx = cpu();
+        let got = mask(&ctx, p, &support::site(&ctx, seed, step, site), first_t, [steps, batch, cols]);
         for (i, got) in got.into_iter().enumerate() {
             let (t, b, c) = (i / cols / batch, i / cols % batch, i % cols);
             let row = ((b as u32) << 12) + (first_t + t) as u32;
-            let bits = philox::block(seed, [c as u32 / 4, row, step, site.site])[c % 4];
+            let bits = philox::block(seed, [c as u32 / 4, row, step, site])[c % 4];
             let kept = f64::from(bits) >= (p * 2f64.powi(32)).floor();
             let expected = if kept { (1.0 / (1.0 - p)) as f32 } else { 0.0 };
             prop_assert_eq!(got, expected, "t {}, b {}, c {}", t, b, c);
@@ -49,10 +47,10 @@ proptest! {
         let mut numbers = Numbers::new(seed);
         let (x, dy) = (numbers.f64(&ctx, [rows, cols]), numbers.f64(&ctx, [rows, cols]));
         let mut dx = nan(&ctx, [rows, cols]);
-        dropout::backward(&ctx, 0.4, SITE, 2, &dy, &mut dx).unwrap();
+        dropout::backward(&ctx, 0.4, &some_site(&ctx), 2, &dy, &mut dx).unwrap();
         check_gradient("x", &x, &dx, || {
             let mut y = nan(&ctx, [rows, cols]);
-            dropout::forward(&ctx, 0.4, SITE, 2, &x, &mut y).unwrap();
+            dropout::forward(&ctx, 0.4, &some_site(&ctx), 2, &x, &mut y).unwrap();
             inner(&y, &dy)
         });
     }
@@ -62,7 +60,7 @@ proptest! {
 fn keeps_the_asked_share_and_the_mean() {
     let ctx = cpu();
     for p in [0.1, 0.3, 0.5, 0.9] {
-        let values = mask(&ctx, p, SITE, 0, [24, 32, 256]);
+        let values = mask(&ctx, p, &some_site(&ctx), 0, [24, 32, 256]);
         let n = values.len() as f64;
         let kept = values.iter().filter(|&&v| v != 0.0).count() as f64 / n;
         // Five standard errors of a share of n independent draws.
@@ -75,11 +73,11 @@ fn keeps_the_asked_share_and_the_mean() {
 fn padding_a_batch_does_not_change_its_masks() {
     let ctx = cpu();
     let (short, long) = ([5, 4, 70], [9, 4, 70]);
-    let from_short = mask(&ctx, 0.5, SITE, 0, short);
-    let from_long = mask(&ctx, 0.5, SITE, 0, long);
+    let from_short = mask(&ctx, 0.5, &some_site(&ctx), 0, short);
+    let from_long = mask(&ctx, 0.5, &some_site(&ctx), 0, long);
     assert_eq!(from_short, from_long[..from_short.len()]);
     for t in 0..5 {
-        let alone = mask(&ctx, 0.5, SITE, t, [4, 70]);
+        let alone = mask(&ctx, 0.5, &some_site(&ctx), t, [4, 70]);
         assert_eq!(alone, from_short[t * 280..][..280], "step {t} alone");
     }
 }
@@ -87,12 +85,12 @@ fn padding_a_batch_does_not_change_its_masks() {
 #[test]
 fn seeds_steps_and_sites_have_masks_of_their_own() {
     let ctx = cpu();
-    let at = |site| mask(&ctx, 0.5, site, 0, [4, 64]);
+    let at = |site: Site| mask(&ctx, 0.5, &site, 0, [4, 64]);
     let masks = [
-        at(SITE),
-        at(Site { seed: 1, ..SITE }),
-        at(Site { step: 18, ..SITE }),
-        at(SITE.plus(1)),
+        at(site(&ctx, 9, 17, 3)),
+        at(site(&ctx, 1, 17, 3)),
+        at(site(&ctx, 9, 18, 3)),
+        at(site(&ctx, 9, 17, 3).plus(1)),
     ];
     for (i, a) in masks.iter().enumerate() {
         for b in &masks[..i] {
@@ -108,9 +106,10 @@ fn threads_do_not_matter() {
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         let shape = [24, 32, 100];
-        pool.build()
-            .unwrap()
-            .install(|| mask(&cpu(), 0.3, SITE, 0, shape))
+        pool.build().unwrap().install(|| {
+            let ctx = cpu();
+            mask(&ctx, 0.3, &some_site(&ctx), 0, shape)
+        })
     };
     assert_eq!(on(1), on(3));
 }
@@ -120,16 +119,23 @@ fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
     let ctx = cpu();
     let whole = Numbers::new(4).f32(&ctx, [3, 50]);
     let before: Vec<f32> = whole.to_vec().unwrap();
-    dropout::in_place(&ctx, 0.0, SITE, 0, &mut whole.clone()).unwrap();
+    dropout::in_place(&ctx, 0.0, &some_site(&ctx), 0, &mut whole.clone()).unwrap();
     assert_eq!(whole.to_vec::<f32>().unwrap(), before);
-    dropout::in_place(&ctx, 0.5, SITE, 0, &mut whole.columns(10, 30).unwrap()).unwrap();
+    dropout::in_place(
+        &ctx,
+        0.5,
+        &some_site(&ctx),
+        0,
+        &mut whole.columns(10, 30).unwrap(),
+    )
+    .unwrap();
     let mut dense = Tensor::from_slice(ctx.device(), [3, 50], &before)
         .unwrap()
         .columns(10, 30)
         .unwrap();
     let mut y = zeros(&ctx, [3, 30], DType::F32);
-    dropout::forward(&ctx, 0.5, SITE, 0, &dense.clone(), &mut y).unwrap();
-    dropout::in_place(&ctx, 0.5, SITE, 0, &mut dense).unwrap();
+    dropout::forward(&ctx, 0.5, &some_site(&ctx), 0, &dense.clone(), &mut y).unwrap();
+    dropout::in_place(&ctx, 0.5, &some_site(&ctx), 0, &mut dense).unwrap();
     let after: Vec<f32> = whole.to_vec().unwrap();
     for (i, (after, before)) in after.into_iter().zip(before).enumerate() {
         if !(10..40).contains(&(i % 50)) {
@@ -146,11 +152,11 @@ fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
 fn what_cannot_be_is_an_error() {
     let ctx = cpu();
     let mut x = zeros(&ctx, [2, 3, 4], DType::F32);
-    let error = dropout::in_place(&ctx, 1.0, SITE, 0, &mut x).unwrap_err();
+    let error = dropout::in_place(&ctx, 1.0, &some_site(&ctx), 0, &mut x).unwrap_err();
     assert_eq!(
         error.to_string(),
         "dropout: the probability should be in [0, 1), is 1"
     );
-    let error = dropout::in_place(&ctx, 0.5, SITE, 4095, &mut x).unwrap_err();
+    let error = dropout::in_place(&ctx, 0.5, &some_site(&ctx), 4095, &mut x).unwrap_err();
     assert!(error.to_string().contains("step 4096"), "{error}");
 }

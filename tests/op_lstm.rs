@@ -4,7 +4,6 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::ops::Accumulate;
-use showtell::ops::dropout::Site;
 use showtell::ops::lstm::sequence::{self, Dropout, Gradients};
 use showtell::ops::lstm::{self, Layer, LayerGradients, State, StateMut};
 use showtell::tensor::{Context, Tensor};
@@ -141,12 +140,12 @@ proptest! {
         let x = wide.columns(2, inputs).unwrap();
         let [h, c] = [(); 2].map(|()| numbers.f64(&ctx, [depth, batch, hidden]));
         let dy = numbers.f64(&ctx, [steps, batch, hidden]);
-        let site = Site { seed, step: 3, site: 5 };
+        let site = support::site(&ctx, seed, 3, 5);
         let dropout = Some(Dropout { p: 0.4, site });
         let state = State { h: &h, c: &c };
-        let all = backward(&ctx, &stack, &x, state, dropout, &dy);
+        let all = backward(&ctx, &stack, &x, state, dropout.clone(), &dy);
         let loss = || {
-            let saved = sequence::forward(&ctx, &layers(&stack), &x, Some(state), dropout).unwrap();
+            let saved = sequence::forward(&ctx, &layers(&stack), &x, Some(state), dropout.clone()).unwrap();
             inner(&saved.output().unwrap(), &dy)
         };
         check_gradient("x", &x, &all.x, loss);

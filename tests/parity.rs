@@ -10,7 +10,7 @@ mod support;
 use serde::Deserialize;
 use showtell::decode;
 use showtell::nn::captioner::{Captioner, Input};
-use showtell::nn::captions::{Captions, Noise};
+use showtell::nn::captions::Captions;
 use showtell::nn::decoder::Decoder;
 use showtell::nn::params::Params;
 use showtell::nn::resnet::Mode;
@@ -22,7 +22,7 @@ use showtell::train::run::structure;
 use showtell::weights::WeightFile;
 use showtell::{Context, DType, Tensor};
 use std::path::PathBuf;
-use support::{cpu, relative_error};
+use support::{cpu, noise, relative_error};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -282,10 +282,7 @@ impl Parity {
         for step in 0..self.golden.trace.len() {
             let (ctx, params) = (&self.ctx, &self.params);
             {
-                let noise = Some(Noise {
-                    seed: 1,
-                    step: step as u32,
-                });
+                let noise = Some(noise(ctx, 1, step as u32));
                 let (input, captions) = (Input::Images(&self.pixels), self.captions());
                 let losses = self
                     .captioner
@@ -294,7 +291,8 @@ impl Parity {
                 if step == 0 {
                     self.check_gradients();
                 }
-                optimiser.step(ctx, params, lr).unwrap();
+                optimiser.begin_step(lr).unwrap();
+                optimiser.step(ctx, params).unwrap();
                 let expected = &self.golden.trace[step];
                 self.close("loss", bound, step, scalar(&losses.loss), expected.loss);
                 self.close(

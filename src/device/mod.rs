@@ -73,6 +73,11 @@ impl Device {
         }
     }
 
+    /// Whether operations return before they are done: waiting for one's result too early leaves the device idle.
+    pub fn is_asynchronous(&self) -> bool {
+        matches!(self, Device::Cuda(_))
+    }
+
     /// What people call the device.
     pub fn name(&self) -> String {
         match self {

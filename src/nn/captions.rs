@@ -1,5 +1,6 @@
 //! A batch of encoded captions, and the losses computed on it: what both decoders share.
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::ops::{dropout, embedding};
 use crate::tensor::{Context, DType, Tensor};
@@ -17,20 +18,14 @@ pub const EOS: u32 = 3;
 pub struct Captions {
     /// (T, B)
     pub tokens: Tensor,
-    /// Tokens that are not padding.
-    pub words: usize,
 }
 
 impl Captions {
     /// Takes room in the step arena and uploads `tokens`, (T, B) on the host.
     pub fn upload(ctx: &Context, steps: usize, batch: usize, tokens: &[u32]) -> Result<Self> {
-        let words = tokens.iter().filter(|&&token| token != PAD).count();
         let mut device = ctx.empty([steps, batch], DType::U32)?;
         device.copy_from_slice(tokens)?;
-        Ok(Captions {
-            tokens: device,
-            words,
-        })
+        Ok(Captions { tokens: device })
     }
 
     pub fn steps(&self) -> usize {
@@ -42,18 +37,34 @@ impl Captions {
     }
 }
 
-/// What makes a forward pass a training pass: dropout is on, drawn from this seed and step.
-#[derive(Clone, Copy, Debug)]
+/// What makes a forward pass a training pass: dropout is on, drawn from this seed and step. Clones share the
+/// number of the step.
+#[derive(Clone, Debug)]
 pub struct Noise {
-    pub seed: u64,
-    pub step: u32,
+    seed: u64,
+    /// The number of the step, u32 (1), on the device: a captured step reads it anew each time.
+    step: Tensor,
 }
 
 impl Noise {
+    /// Noise of step 0.
+    pub fn new(device: &Device, seed: u64) -> Result<Self> {
+        let step = Tensor::zeros(device, [1], DType::U32)?;
+        Ok(Noise { seed, step })
+    }
+
+    /// Goes to another step.
+    pub fn set_step(&mut self, step: u32) -> Result<()> {
+        self.step.copy_from_slice(&[step])
+    }
+
     /// The dropout of one place in a model.
     pub fn at(&self, site: u32) -> dropout::Site {
-        let Noise { seed, step } = *self;
-        dropout::Site { seed, step, site }
+        dropout::Site {
+            seed: self.seed,
+            step: self.step.clone(),
+            site,
+        }
     }
 }
 

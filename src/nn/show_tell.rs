@@ -140,11 +140,11 @@ impl ShowTell {
         let mut words = x.narrow(1, steps - 1)?;
         let inputs = captions.tokens.narrow(0, steps - 1)?;
         embedding::forward(ctx, params.value(self.embedding), &inputs, &mut words)?;
-        if let Some(noise) = noise {
+        if let Some(noise) = &noise {
             let site = noise.at(EMBEDDING_SITE);
-            dropout::in_place(ctx, config.embed_dropout, site, 1, &mut words)?;
+            dropout::in_place(ctx, config.embed_dropout, &site, 1, &mut words)?;
         }
-        let between = noise.map(|noise| sequence::Dropout {
+        let between = noise.as_ref().map(|noise| sequence::Dropout {
             p: config.lstm_dropout,
             site: noise.at(LSTM_SITE),
         });
@@ -170,8 +170,7 @@ impl ShowTell {
         let logits = &activations.logits;
         let mut losses = ctx.empty([logits.rows()], logits.dtype())?;
         let mut loss = ctx.empty([1], logits.dtype())?;
-        let rows = counted(captions);
-        cross_entropy::forward(ctx, logits, &captions.tokens, rows, &mut losses, &mut loss)?;
+        cross_entropy::forward(ctx, logits, &captions.tokens, PAD, &mut losses, &mut loss)?;
         Ok(Losses {
             cross_entropy: loss.clone(),
             loss,
@@ -193,8 +192,8 @@ impl ShowTell {
         let mut losses = ctx.empty([activations.logits.rows()], dtype)?;
         let mut loss = ctx.empty([1], dtype)?;
         let d_logits = &mut activations.logits;
-        let (tokens, rows) = (&captions.tokens, counted(captions));
-        cross_entropy::forward_backward(ctx, d_logits, tokens, rows, &mut losses, &mut loss)?;
+        let tokens = &captions.tokens;
+        cross_entropy::forward_backward(ctx, d_logits, tokens, PAD, &mut losses, &mut loss)?;
 
         let h = activations.lstm.output()?;
         let mut d_h = ctx.empty(h.shape(), dtype)?;
@@ -231,9 +230,9 @@ impl ShowTell {
         )?;
 
         let mut d_words = d_x.narrow(1, steps - 1)?;
-        if let Some(noise) = activations.noise {
+        if let Some(noise) = &activations.noise {
             let site = noise.at(EMBEDDING_SITE);
-            dropout::in_place(ctx, self.config.embed_dropout, site, 1, &mut d_words)?;
+            dropout::in_place(ctx, self.config.embed_dropout, &site, 1, &mut d_words)?;
         }
         let inputs = tokens.narrow(0, steps - 1)?;
         let mut d_embedding = params.gradient(self.embedding);
@@ -307,13 +306,5 @@ impl ShowTell {
         let [weight, bias] = self.output.map(|id| params.value(id));
         let top = next.h.index(self.config.layers - 1)?;
         linear::forward(ctx, &top, weight, Some(bias), logits)
-    }
-}
-
-/// Every token of the caption is a target.
-fn counted(captions: &Captions) -> cross_entropy::Rows {
-    cross_entropy::Rows {
-        ignore: PAD,
-        count: captions.words,
     }
 }

@@ -59,9 +59,18 @@ impl Optimiser {
         })
     }
 
-    /// Clips the gradients and updates every parameter; `lr` of the decoder, of the encoder.
-    pub fn step(&mut self, ctx: &Context, params: &Params, lr: [f64; 2]) -> Result<()> {
+    /// Begins a step: its number and its rates, `lr` of the decoder and of the encoder, go to where
+    /// [`Optimiser::step`] reads them on the device.
+    pub fn begin_step(&mut self, lr: [f64; 2]) -> Result<()> {
         self.steps += 1;
+        for (schedule, lr) in self.schedules.iter_mut().zip(lr) {
+            schedule.copy_from_slice(&[lr as f32, self.steps as f32])?;
+        }
+        Ok(())
+    }
+
+    /// Clips the gradients and updates every parameter. The same launches every step.
+    pub fn step(&mut self, ctx: &Context, params: &Params) -> Result<()> {
         let bound = if self.clip_norm > 0.0 {
             self.clip_norm
         } else {
@@ -84,8 +93,7 @@ impl Optimiser {
                 continue;
             }
             let part = |arena: &Tensor| arena.columns(range.start, range.len());
-            let schedule = &mut self.schedules[group];
-            schedule.copy_from_slice(&[lr[group] as f32, self.steps as f32])?;
+            let schedule = &self.schedules[group];
             let (gradients, mut values) = (part(params.gradients())?, part(params.values())?);
             let mut state = self.state.iter().map(part).collect::<Result<Vec<_>>>()?;
             match (self.kind, &mut state[..]) {

@@ -15,10 +15,12 @@ use crate::data::loader::Loader;
 use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
+use crate::nn::captions::Noise;
 use crate::tensor::DType;
 use crate::train::config::Config;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Images whose statistics a random encoder's batch-norm is calibrated on.
 const CALIBRATION_IMAGES: usize = 64;
@@ -75,6 +77,9 @@ impl<'a> Trainer<'a> {
         let validation = validation_samples(&engine.config, dataset, &engine.vocabulary);
         Ok(Trainer {
             optimiser: Optimiser::new(&engine.config, &engine.params)?,
+            noise: Noise::new(engine.ctx.device(), engine.config.seed)?,
+            issued: None,
+            recorded: Instant::now(),
             steps: Log::cut(run.steps(), position.step)?,
             epochs: Log::cut(run.epochs(), position.epoch as u64)?,
             training: Arc::new(training),

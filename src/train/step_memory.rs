@@ -35,7 +35,7 @@ pub fn arena_bytes(config: &Config, vocabulary: &Vocabulary, batches: &Batches) 
         true => Input::Features(&input),
         false => Input::Images(&input),
     };
-    let noise = Noise { seed: 0, step: 0 };
+    let noise = Noise::new(&device, 0)?;
     captioner.train(&ctx, &params, input, &captions, Some(noise))?;
     Ok(ctx.peak_bytes())
 }

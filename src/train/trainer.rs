@@ -6,7 +6,6 @@
 
 use super::checkpoint::{self, Position};
 use super::config::{Config, Model, Monitor};
-use super::evaluate;
 use super::features::{Features, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord};
 use super::optimiser::Optimiser;
@@ -21,7 +20,7 @@ use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::nn::captioner::Input;
 use crate::nn::captions::{Captions, Noise};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Pending};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +32,11 @@ pub struct Trainer<'a> {
     /// Threads that decode images.
     pub(super) loader_threads: usize,
     pub(super) optimiser: Optimiser,
+    pub(super) noise: Noise,
+    /// The last step, as long as its numbers are on their way.
+    pub(super) issued: Option<Issued>,
+    /// When the numbers of the step before it had arrived.
+    pub(super) recorded: Instant,
     pub(super) position: Position,
     pub(super) training: Arc<Samples>,
     /// The validation split, or nothing.
@@ -44,6 +48,17 @@ pub struct Trainer<'a> {
     pub(super) saved_step: u64,
     pub(super) steps: Log,
     pub(super) epochs: Log,
+}
+
+/// A step that the device was asked for. A GPU is given the next one before this one's numbers are waited for.
+pub(super) struct Issued {
+    step: u64,
+    samples: usize,
+    lr: f64,
+    started: Instant,
+    loss: Pending<f32>,
+    cross_entropy: Pending<f32>,
+    norm: Pending<f32>,
 }
 
 /// How training ended.
@@ -126,6 +141,7 @@ impl Trainer<'_> {
             }
             None => self.steps_from_images(batches, draw, observer)?,
         };
+        self.record_issued(observer)?;
         observer.end();
         if ended == Ended::Interrupted {
             return Ok(ended);
@@ -197,7 +213,7 @@ impl Trainer<'_> {
         }
     }
 
-    /// Forward, backward, update, record.
+    /// Forward, backward, update. Records the step, or the one before it where the device works on this one still.
     fn step(
         &mut self,
         batch: &Batch,
@@ -211,48 +227,76 @@ impl Trainer<'_> {
             params,
             config,
             ..
-        } = &mut self.engine;
+        } = &self.engine;
         let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
-        let noise = Noise {
-            seed: config.seed,
-            step: self.position.step as u32,
-        };
-        let losses = captioner.train(ctx, params, input, &captions, Some(noise))?;
         let lr = self.position.schedule.rates(config, self.position.step);
-        self.optimiser.step(ctx, params, lr)?;
-        let read = |scalar: &Tensor| evaluate::read(scalar);
+        self.noise.set_step(self.position.step as u32)?;
+        self.optimiser.begin_step(lr)?;
+        let noise = Some(self.noise.clone());
+        let losses = captioner.train(ctx, params, input, &captions, noise)?;
+        self.optimiser.step(ctx, params)?;
         self.position.step += 1;
         self.position.epoch_step += 1;
         self.position.optimiser_steps = self.optimiser.steps();
-        let record = StepRecord {
+        let issued = Issued {
             step: self.position.step,
-            loss: read(&losses.loss)?,
-            ce: read(&losses.cross_entropy)?,
-            grad_norm: read(&self.optimiser.norm)?,
+            samples: batch.len(),
             lr: lr[0],
-            ms: started.elapsed().as_secs_f64() * 1e3,
+            started,
+            loss: losses.loss.download_later()?,
+            cross_entropy: losses.cross_entropy.download_later()?,
+            norm: self.optimiser.norm.download_later()?,
+        };
+        let waits = ctx.device().is_asynchronous();
+        self.record_issued(observer)?;
+        self.issued = Some(issued);
+        match waits {
+            true => Ok(()),
+            false => self.record_issued(observer),
+        }
+    }
+
+    /// Records the step whose numbers are on their way, if there is one.
+    pub(super) fn record_issued(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let Some(issued) = self.issued.take() else {
+            return Ok(());
+        };
+        let [loss, ce, grad_norm] = [issued.loss, issued.cross_entropy, issued.norm].map(arrived);
+        let now = Instant::now();
+        // Steps overlap: one begins when the one before it has ended.
+        let began = issued.started.max(self.recorded);
+        self.recorded = now;
+        let record = StepRecord {
+            step: issued.step,
+            loss: loss?,
+            ce: ce?,
+            grad_norm: grad_norm?,
+            lr: issued.lr,
+            ms: (now - began).as_secs_f64() * 1e3,
         };
         for (what, value) in [("loss", record.loss), ("gradients' norm", record.grad_norm)] {
             if !value.is_finite() {
-                return Err(self.diverged(&format!("the {what} is {value}")));
+                return Err(self.diverged(record.step, &format!("the {what} is {value}")));
             }
         }
         self.position.epoch_sums[0] += f64::from(record.loss);
         self.position.epoch_sums[1] += f64::from(record.ce);
         self.steps.write(&record)?;
-        observer.step(&record, batch.len());
+        observer.step(&record, issued.samples);
         Ok(())
     }
 
     /// `taken` batches of the epoch are behind us: saves when it is time to, or when the observer wants to stop.
-    fn after_step(&mut self, taken: usize, observer: &dyn Observer) -> Result<Ended> {
+    fn after_step(&mut self, taken: usize, observer: &mut dyn Observer) -> Result<Ended> {
         self.position.epoch_batches = taken;
         let every = self.config().checkpoint_every as u64;
         if observer.wants_to_stop() {
+            self.record_issued(observer)?;
             self.save_last()?;
             return Ok(Ended::Interrupted);
         }
         if every > 0 && self.position.step.is_multiple_of(every) {
+            self.record_issued(observer)?;
             self.save_last()?;
         }
         Ok(Ended::Finished)
@@ -350,7 +394,7 @@ impl Trainer<'_> {
         } = &self.engine;
         let weights = params.values().to_vec::<f32>()?;
         if !weights.iter().all(|weight| weight.is_finite()) {
-            return Err(self.diverged("a weight is no finite number"));
+            return Err(self.diverged(self.position.step, "a weight is no finite number"));
         }
         checkpoint::save(
             path,
@@ -362,7 +406,7 @@ impl Trainer<'_> {
     }
 
     /// The error of a run whose numbers are none any more.
-    pub(super) fn diverged(&self, what: &str) -> Error {
+    pub(super) fn diverged(&self, step: u64, what: &str) -> Error {
         let config = self.config();
         let clip = match (config.clip_norm > 0.0, config.clip_value > 0.0) {
             (true, _) => format!("a --clip-norm below {}", config.clip_norm),
@@ -370,11 +414,15 @@ impl Trainer<'_> {
             _ => "--clip-norm 1".into(),
         };
         Error::Diverged(format!(
-            "training diverged at step {}: {what}. The last good checkpoint is {}. Start anew with an --lr below {} \
+            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with an --lr below {} \
              or with {clip}",
-            self.position.step,
             self.run.last().display(),
             config.lr,
         ))
     }
+}
+
+/// The value of a one-element tensor.
+fn arrived(scalar: Pending<f32>) -> Result<f32> {
+    Ok(scalar.wait()?[0])
 }

@@ -87,7 +87,10 @@ impl Trainer<'_> {
         let losses = evaluator.losses(&samples, |done| observer.progress(done))?;
         observer.end();
         if !losses.loss.is_finite() {
-            return Err(self.diverged(&format!("the validation loss is {}", losses.loss)));
+            return Err(self.diverged(
+                self.position.step,
+                &format!("the validation loss is {}", losses.loss),
+            ));
         }
         if observer.wants_to_stop() {
             return Ok(None);

@@ -13,11 +13,26 @@ pub mod training;
 pub use cuda::{alone, contexts, counters, cuda, cuda_with, driver_folder, emulator};
 pub use golden::Golden;
 
+use showtell::nn::captions::Noise;
+use showtell::ops::dropout::Site;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Device, Shape};
 
 pub fn cpu() -> Context {
     Context::new(&Device::cpu())
+}
+
+/// Noise of one step.
+pub fn noise(ctx: &Context, seed: u64, step: u32) -> Noise {
+    let mut noise = Noise::new(ctx.device(), seed).unwrap();
+    noise.set_step(step).unwrap();
+    noise
+}
+
+/// Where dropout draws a mask.
+pub fn site(ctx: &Context, seed: u64, step: u32, site: u32) -> Site {
+    let step = Tensor::from_slice(ctx.device(), [1], &[step]).unwrap();
+    Site { seed, step, site }
 }
 
 /// Reproducible numbers in [-1, 1) (SplitMix64).

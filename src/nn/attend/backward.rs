@@ -36,8 +36,8 @@ impl Attend {
         let mut losses = ctx.empty([a.logits.rows()], dtype)?;
         let mut cross_entropy = ctx.empty([1], dtype)?;
         let targets = captions.tokens.narrow(1, captions.steps() - 1)?;
-        let (rows, loss) = (counted(captions), &mut cross_entropy);
-        cross_entropy::forward(ctx, &a.logits, &targets, rows, &mut losses, loss)?;
+        let loss = &mut cross_entropy;
+        cross_entropy::forward(ctx, &a.logits, &targets, PAD, &mut losses, loss)?;
         self.with_regulariser(ctx, a, cross_entropy)
     }
 
@@ -70,8 +70,8 @@ impl Attend {
         let mut losses = ctx.empty([a.logits.rows()], dtype)?;
         let mut loss = ctx.empty([1], dtype)?;
         let targets = captions.tokens.narrow(1, steps)?;
-        let (rows, logits) = (counted(captions), &mut a.logits);
-        cross_entropy::forward_backward(ctx, logits, &targets, rows, &mut losses, &mut loss)?;
+        let logits = &mut a.logits;
+        cross_entropy::forward_backward(ctx, logits, &targets, PAD, &mut losses, &mut loss)?;
 
         let mut d_h = ctx.empty(a.dropped.shape(), dtype)?;
         layer::backward(
@@ -82,9 +82,9 @@ impl Attend {
             &a.logits,
             Some(&mut d_h),
         )?;
-        if let Some(noise) = a.noise {
+        if let Some(noise) = &a.noise {
             let site = noise.at(OUTPUT_SITE);
-            dropout::in_place(ctx, self.config.dropout, site, 0, &mut d_h)?;
+            dropout::in_place(ctx, self.config.dropout, &site, 0, &mut d_h)?;
         }
         let walked = self.walk_back(ctx, params, &a, &d_h)?;
         self.backward_weights(ctx, params, captions, &a, &walked)?;
@@ -241,13 +241,5 @@ impl Attend {
             attention::mean_backward(ctx, mix, &d_mean, yes, d_features)?;
         }
         Ok(())
-    }
-}
-
-/// Every token of the caption but the first is a target.
-fn counted(captions: &Captions) -> cross_entropy::Rows {
-    cross_entropy::Rows {
-        ignore: PAD,
-        count: captions.words - captions.batch(),
     }
 }

@@ -246,10 +246,10 @@ impl Attend {
             self.forward_step(ctx, params, &a.image, &mut a.slot(t)?)?;
         }
         let h = a.h.narrow(1, steps)?;
-        match noise {
+        match &a.noise {
             Some(noise) => {
                 let site = noise.at(OUTPUT_SITE);
-                dropout::forward(ctx, config.dropout, site, 0, &h, &mut a.dropped)?;
+                dropout::forward(ctx, config.dropout, &site, 0, &h, &mut a.dropped)?;
             }
             None => a.dropped = h,
         }

@@ -1,6 +1,6 @@
 //! Cross-entropy on the CPU, one row at a time while it lies in the nearest caches.
 
-use super::{OP, Rows};
+use super::OP;
 use crate::error::{Error, Result};
 use crate::ops::Float;
 use crate::ops::host::Host;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 pub fn forward<T: Float>(
     logits: &Tensor,
     targets: &Tensor,
-    rows: Rows,
+    ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
@@ -20,22 +20,22 @@ pub fn forward<T: Float>(
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;
     let mut loss = host.write::<T>(loss)?;
-    check_targets(targets, rows, logits.cols)?;
+    let count = count(targets, ignore, logits.cols)?;
     let losses = losses.data();
     losses.par_iter_mut().enumerate().for_each(|(row, loss)| {
-        *loss = match targets[row] == rows.ignore {
+        *loss = match targets[row] == ignore {
             true => T::zero(),
             false => simd(|| row_loss(logits.row(row), targets[row] as usize)),
         };
     });
-    loss.data()[0] = mean(losses, rows.count);
+    loss.data()[0] = mean(losses, count);
     Ok(())
 }
 
 pub fn forward_backward<T: Float>(
     logits: &mut Tensor,
     targets: &Tensor,
-    rows: Rows,
+    ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
@@ -44,26 +44,27 @@ pub fn forward_backward<T: Float>(
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;
     let mut loss = host.write::<T>(loss)?;
-    check_targets(targets, rows, logits.cols)?;
+    let count = count(targets, ignore, logits.cols)?;
     let losses = losses.data();
-    let share = T::of(1.0 / rows.count as f64);
+    let share = T::of(1.0 / count as f64);
     let each = logits.par_rows().zip(losses.par_iter_mut()).zip(targets);
     each.for_each(|((row, loss), &target)| {
-        if target == rows.ignore {
+        if target == ignore {
             *loss = T::zero();
             row.fill(T::zero());
         } else {
             *loss = simd(|| row_gradient(row, target as usize, share));
         }
     });
-    loss.data()[0] = mean(losses, rows.count);
+    loss.data()[0] = mean(losses, count);
     Ok(())
 }
 
-fn check_targets(targets: &[u32], rows: Rows, words: usize) -> Result<()> {
-    let beyond = |&&target: &&u32| target != rows.ignore && target as usize >= words;
+/// How many targets are not ignored.
+fn count(targets: &[u32], ignore: u32, words: usize) -> Result<usize> {
+    let beyond = |&&target: &&u32| target != ignore && target as usize >= words;
     match targets.iter().find(beyond) {
-        None => Ok(()),
+        None => Ok(targets.iter().filter(|&&target| target != ignore).count()),
         Some(target) => {
             let message = format!("target {target} among {words} words");
             Err(Error::operation(OP, message))

@@ -2,45 +2,39 @@
 //!
 //! logits x (R, V), targets u32 (R):
 //! loss_r = ln Σ_v e^{x_rv} - x_{r,target(r)}, 0 where the target is ignored; loss = Σ_r loss_r / n with n the
-//! number of rows that are not. Backward: dx_rv = (softmax(x_r)_v - [v = target(r)]) / n, 0 in ignored rows.
+//! number of rows that are not, NaN without any, as in PyTorch. n is counted from the targets on the device:
+//! nothing that changes from batch to batch comes from the host. Backward: dx_rv = (softmax(x_r)_v - [v = target(r)]) / n, 0 in ignored rows.
 //! Backward needs what forward has at hand, so the two are one pass, in place over the logits: the
 //! largest tensors of a training step exist once.
 
 mod cpu;
+mod cuda;
 
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "cross_entropy";
 
-/// Which rows count.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows {
-    /// Rows with this target have neither loss nor gradient.
-    pub ignore: u32,
-    /// How many rows have another target: the host knows it from the captions. The mean is over so many.
-    pub count: usize,
-}
-
-/// The rows' losses (R elements of any shape) and their mean (1 element).
+/// The rows' losses (R elements of any shape) and their mean (1 element). Rows whose target is `ignore` have
+/// neither loss nor gradient.
 ///
 /// # Errors
-/// When no row counts, or a target is not below V.
+/// When a target is not below V. A GPU does not wait to tell: there the row's loss is NaN, and so is the mean.
 pub fn forward(
     ctx: &Context,
     logits: &Tensor,
     targets: &Tensor,
-    rows: Rows,
+    ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    check_arguments(logits, targets, rows, losses, loss)?;
-    dispatch_cpu!(
+    check_arguments(logits, targets, losses, loss)?;
+    dispatch!(
         ctx,
         OP,
         loss.dtype(),
-        forward(logits, targets, rows, losses, loss)
+        forward(logits, targets, ignore, losses, loss)
     )
 }
 
@@ -49,23 +43,22 @@ pub fn forward_backward(
     ctx: &Context,
     logits: &mut Tensor,
     targets: &Tensor,
-    rows: Rows,
+    ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    check_arguments(logits, targets, rows, losses, loss)?;
-    dispatch_cpu!(
+    check_arguments(logits, targets, losses, loss)?;
+    dispatch!(
         ctx,
         OP,
         loss.dtype(),
-        forward_backward(logits, targets, rows, losses, loss)
+        forward_backward(logits, targets, ignore, losses, loss)
     )
 }
 
 fn check_arguments(
     logits: &Tensor,
     targets: &Tensor,
-    rows: Rows,
     losses: &Tensor,
     loss: &Tensor,
 ) -> Result<()> {
@@ -79,11 +72,5 @@ fn check_arguments(
     check::dtype(OP, "targets", targets, DType::U32)?;
     check::shape(OP, "loss", loss, &[1])?;
     check::dtype(OP, "losses", losses, loss.dtype())?;
-    check::dtype(OP, "logits", logits, loss.dtype())?;
-    check::that(OP, rows.count > 0, || {
-        format!(
-            "every target is {}, which is ignored: there is no mean",
-            rows.ignore
-        )
-    })
+    check::dtype(OP, "logits", logits, loss.dtype())
 }

@@ -12,8 +12,9 @@ use rayon::prelude::*;
 const BLOCKS: usize = 16;
 const COLUMNS: usize = 4 * BLOCKS;
 
-pub fn apply<T: Float>(mask: &Mask, x: &mut Tensor) -> Result<()> {
+pub fn apply<T: Float>(mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
     let host = Host::new(OP);
+    let step = host.read::<u32>(step)?.row(0)[0];
     let mut x = host.write::<T>(x)?;
     let (cols, ld) = (x.cols, x.ld);
     let blocks = x.par_row_blocks(rows_per_task(cols));
@@ -21,17 +22,17 @@ pub fn apply<T: Float>(mask: &Mask, x: &mut Tensor) -> Result<()> {
         for (i, x) in rows_of(block, cols, ld).enumerate() {
             let (t, b) = ((first + i) / mask.batch, (first + i) % mask.batch);
             let row = philox::row_id(mask.first_t + t, b)?;
-            simd(|| apply_row(mask, row, x));
+            simd(|| apply_row(mask, [row, step], x));
         }
         Ok(())
     })
 }
 
 #[inline(always)]
-fn apply_row<T: Float>(mask: &Mask, row: u32, x: &mut [T]) {
+fn apply_row<T: Float>(mask: &Mask, row_and_step: [u32; 2], x: &mut [T]) {
     let scale = T::of(mask.scale);
     for (i, x) in x.chunks_mut(COLUMNS).enumerate() {
-        let bits = draw(mask, row, (i * BLOCKS) as u32);
+        let bits = draw(mask, row_and_step, (i * BLOCKS) as u32);
         for (x, bits) in x.iter_mut().zip(bits) {
             let kept = *x * scale;
             *x = if bits >= mask.threshold {
@@ -45,19 +46,18 @@ fn apply_row<T: Float>(mask: &Mask, row: u32, x: &mut [T]) {
 
 /// The random bits of the columns from `4 * first_block` on.
 #[inline(always)]
-fn draw(mask: &Mask, row: u32, first_block: u32) -> [u32; COLUMNS] {
+fn draw(mask: &Mask, [row, step]: [u32; 2], first_block: u32) -> [u32; COLUMNS] {
     let mut block_numbers = [first_block; BLOCKS];
     for (i, number) in block_numbers.iter_mut().enumerate() {
         *number += i as u32;
     }
-    let site = mask.site;
     let counters = [
         block_numbers,
         [row; BLOCKS],
-        [site.step; BLOCKS],
-        [site.site; BLOCKS],
+        [step; BLOCKS],
+        [mask.site; BLOCKS],
     ];
-    let words = philox::blocks(site.seed, counters);
+    let words = philox::blocks(mask.seed, counters);
     let mut bits = [0; COLUMNS];
     for (i, lanes) in bits.chunks_exact_mut(4).enumerate() {
         for (lane, words) in lanes.iter_mut().zip(&words) {

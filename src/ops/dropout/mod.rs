@@ -9,24 +9,27 @@ mod cpu;
 
 use super::{check, copy, dispatch_cpu, philox};
 use crate::error::{Error, Result};
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "dropout";
 
 /// Which mask: of which run, training step, and place in the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Site {
     pub seed: u64,
-    pub step: u32,
+    /// u32 (1), on the device: it changes from step to step.
+    pub step: Tensor,
     /// Any number but 2^32 - 1.
     pub site: u32,
 }
 
 impl Site {
     /// The `n`-th site after this one.
-    pub fn plus(self, n: u32) -> Self {
-        let site = self.site + n;
-        Site { site, ..self }
+    pub fn plus(&self, n: u32) -> Self {
+        Site {
+            site: self.site + n,
+            ..self.clone()
+        }
     }
 }
 
@@ -37,7 +40,7 @@ impl Site {
 pub fn forward(
     ctx: &Context,
     p: f64,
-    site: Site,
+    site: &Site,
     first_t: usize,
     x: &Tensor,
     y: &mut Tensor,
@@ -52,7 +55,7 @@ pub fn forward(
 pub fn backward(
     ctx: &Context,
     p: f64,
-    site: Site,
+    site: &Site,
     first_t: usize,
     dy: &Tensor,
     dx: &mut Tensor,
@@ -61,13 +64,15 @@ pub fn backward(
 }
 
 /// x ← x m / (1 - p): forward over an input that nothing else needs, or backward over a gradient.
-pub fn in_place(ctx: &Context, p: f64, site: Site, first_t: usize, x: &mut Tensor) -> Result<()> {
+pub fn in_place(ctx: &Context, p: f64, site: &Site, first_t: usize, x: &mut Tensor) -> Result<()> {
     check::that(OP, (0.0..1.0).contains(&p), || {
         format!("the probability should be in [0, 1), is {p}")
     })?;
     check::that(OP, site.site != philox::STREAM_SITE, || {
         format!("{} is no site", site.site)
     })?;
+    check::dtype(OP, "step", &site.step, DType::U32)?;
+    check::shape(OP, "step", &site.step, &[1])?;
     let (steps, batch) = match *x.shape().dims() {
         [batch, _] => (1, batch),
         [steps, batch, _] => (steps, batch),
@@ -81,18 +86,20 @@ pub fn in_place(ctx: &Context, p: f64, site: Site, first_t: usize, x: &mut Tenso
     }
     philox::row_id(first_t + steps - 1, batch - 1)?;
     let mask = Mask {
-        site,
+        seed: site.seed,
+        site: site.site,
         threshold: (p * 4_294_967_296.0) as u32,
         scale: 1.0 / (1.0 - p),
         first_t,
         batch,
     };
-    dispatch_cpu!(ctx, OP, x.dtype(), apply(&mask, x))
+    dispatch_cpu!(ctx, OP, x.dtype(), apply(&mask, &site.step, x))
 }
 
-/// What the devices need to know to draw a mask.
+/// What the devices need to know to draw a mask, besides the step.
 struct Mask {
-    site: Site,
+    seed: u64,
+    site: u32,
     /// Elements whose random bits are below it are dropped.
     threshold: u32,
     /// What the others are multiplied by.

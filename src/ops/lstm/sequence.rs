@@ -14,7 +14,7 @@ use crate::ops::{check, copy, dropout, fill};
 use crate::tensor::{Context, Tensor};
 
 /// Dropout on what a layer passes to the next: the output of layer l is dropped at `site.plus(l)`.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Dropout {
     pub p: f64,
     pub site: Site,
@@ -73,13 +73,13 @@ pub fn forward(
     let mut input = x.clone();
     for (l, layer) in layers.iter().enumerate() {
         let mut done = layer_forward(ctx, layer, &input, l, initial)?;
-        if let Some(Dropout { p, site }) = dropout
+        if let Some(Dropout { p, site }) = &dropout
             && l + 1 < layers.len()
         {
             let output = done.output()?;
             done.passed_on = ctx.empty_padded(output.shape(), x.dtype())?;
             let site = site.plus(l as u32);
-            dropout::forward(ctx, p, site, 0, &output, &mut done.passed_on)?;
+            dropout::forward(ctx, *p, &site, 0, &output, &mut done.passed_on)?;
         }
         input = done.passed_on.clone();
         saved.push(done);
@@ -188,8 +188,8 @@ pub fn backward(
             layer_gradients(ctx, layer, input, state, &d_gates, accumulate, d_layer)?;
             if l > 0 {
                 product(ctx, &d_gates, layer.weight_ih, Accumulate::No, &mut between)?;
-                if let Some(Dropout { p, site }) = saved.dropout {
-                    dropout::in_place(ctx, p, site.plus(l as u32 - 1), 0, &mut between)?;
+                if let Some(Dropout { p, site }) = &saved.dropout {
+                    dropout::in_place(ctx, *p, &site.plus(l as u32 - 1), 0, &mut between)?;
                 }
                 d_output = between.clone();
             } else if let Some(dx) = gradients.x.as_deref_mut() {
