@@ -13,8 +13,8 @@ pub mod optimiser;
 pub mod run;
 pub mod schedule;
 pub mod start;
-pub mod step_graph;
-mod step_memory;
+mod step_graph;
+pub mod step_memory;
 pub mod trainer;
 mod validation;
 

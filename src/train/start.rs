@@ -16,8 +16,10 @@ use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::nn::captions::Noise;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 use crate::train::config::Config;
+use crate::train::step_graph::StepGraphs;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,6 +80,9 @@ impl<'a> Trainer<'a> {
         Ok(Trainer {
             optimiser: Optimiser::new(&engine.config, &engine.params)?,
             noise: Noise::new(engine.ctx.device(), engine.config.seed)?,
+            numbers: Tensor::zeros(engine.ctx.device(), [3], DType::F32)?,
+            graphs: StepGraphs::default(),
+            torn: Cell::new(false),
             issued: None,
             recorded: Instant::now(),
             steps: Log::cut(run.steps(), position.step)?,

@@ -5,11 +5,12 @@
 //! that was not: what happened after the last checkpoint happens again.
 
 use super::checkpoint::{self, Position};
-use super::config::{Config, Model, Monitor};
+use super::config::{Config, EncoderBatchNorm, Model, Monitor};
 use super::features::{Features, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord};
 use super::optimiser::Optimiser;
 use super::run::{Engine, RunDirectory};
+use super::step_graph::StepGraphs;
 use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::{Flickr8k, Split};
@@ -20,7 +21,9 @@ use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::nn::captioner::Input;
 use crate::nn::captions::{Captions, Noise};
-use crate::tensor::{DType, Pending};
+use crate::ops::copy;
+use crate::tensor::{DType, Pending, Tensor};
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,6 +36,11 @@ pub struct Trainer<'a> {
     pub(super) loader_threads: usize,
     pub(super) optimiser: Optimiser,
     pub(super) noise: Noise,
+    /// What a step gives to the host: loss, cross-entropy, the gradients' norm.
+    pub(super) numbers: Tensor,
+    pub(super) graphs: StepGraphs,
+    /// Whether a step that failed may have changed part of what a checkpoint holds.
+    pub(super) torn: Cell<bool>,
     /// The last step, as long as its numbers are on their way.
     pub(super) issued: Option<Issued>,
     /// When the numbers of the step before it had arrived.
@@ -56,9 +64,7 @@ pub(super) struct Issued {
     samples: usize,
     lr: f64,
     started: Instant,
-    loss: Pending<f32>,
-    cross_entropy: Pending<f32>,
-    norm: Pending<f32>,
+    numbers: Pending<f32>,
 }
 
 /// How training ended.
@@ -103,6 +109,11 @@ impl Trainer<'_> {
     /// When the run diverges: a loss, a gradient or a weight is no finite number any more. The last checkpoint is
     /// then from before.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ended> {
+        let ended = self.remaining_epochs(observer);
+        ended.map_err(|error| self.rescue(error, observer))
+    }
+
+    fn remaining_epochs(&mut self, observer: &mut dyn Observer) -> Result<Ended> {
         while !self.position.is_end_of(self.config()) {
             if self.epoch(observer)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
@@ -232,9 +243,20 @@ impl Trainer<'_> {
         let lr = self.position.schedule.rates(config, self.position.step);
         self.noise.set_step(self.position.step as u32)?;
         self.optimiser.begin_step(lr)?;
-        let noise = Some(self.noise.clone());
-        let losses = captioner.train(ctx, params, input, &captions, noise)?;
-        self.optimiser.step(ctx, params)?;
+        let shape = [batch.len(), batch.steps];
+        let (noise, optimiser, numbers) = (&self.noise, &mut self.optimiser, &self.numbers);
+        // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
+        self.torn
+            .set(config.encoder_batch_norm == EncoderBatchNorm::Batch);
+        self.graphs.run(ctx, shape, || {
+            let losses = captioner.train(ctx, params, input, &captions, Some(noise.clone()))?;
+            self.torn.set(true);
+            optimiser.step(ctx, params)?;
+            let all = [&losses.loss, &losses.cross_entropy, &optimiser.norm];
+            let mut each = all.into_iter().enumerate();
+            each.try_for_each(|(i, number)| copy::forward(ctx, number, &mut numbers.columns(i, 1)?))
+        })?;
+        self.torn.set(false);
         self.position.step += 1;
         self.position.epoch_step += 1;
         self.position.optimiser_steps = self.optimiser.steps();
@@ -243,9 +265,7 @@ impl Trainer<'_> {
             samples: batch.len(),
             lr: lr[0],
             started,
-            loss: losses.loss.download_later()?,
-            cross_entropy: losses.cross_entropy.download_later()?,
-            norm: self.optimiser.norm.download_later()?,
+            numbers: self.numbers.download_later()?,
         };
         let waits = ctx.device().is_asynchronous();
         self.record_issued(observer)?;
@@ -261,16 +281,16 @@ impl Trainer<'_> {
         let Some(issued) = self.issued.take() else {
             return Ok(());
         };
-        let [loss, ce, grad_norm] = [issued.loss, issued.cross_entropy, issued.norm].map(arrived);
+        let numbers = issued.numbers.wait()?;
         let now = Instant::now();
         // Steps overlap: one begins when the one before it has ended.
         let began = issued.started.max(self.recorded);
         self.recorded = now;
         let record = StepRecord {
             step: issued.step,
-            loss: loss?,
-            ce: ce?,
-            grad_norm: grad_norm?,
+            loss: numbers[0],
+            ce: numbers[1],
+            grad_norm: numbers[2],
             lr: issued.lr,
             ms: (now - began).as_secs_f64() * 1e3,
         };
@@ -388,6 +408,30 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// A device that fails loses a step, not the run: what was trained before is saved if the device still gives it.
+    fn rescue(&mut self, error: Error, observer: &mut dyn Observer) -> Error {
+        let Error::Device(message) = error else {
+            return error;
+        };
+        let unsaved = self.position.step != self.saved_step;
+        let whole = !self.torn.get() && self.record_issued(observer).is_ok();
+        let saved = unsaved && whole && self.save_last().is_ok();
+        let last = self.run.last();
+        let help = match (saved || !unsaved, last.is_file()) {
+            (true, true) => format!(
+                "step {} is saved, --resume goes on from it",
+                self.saved_step
+            ),
+            (false, true) => format!(
+                "{} is of step {}, --resume goes on from it",
+                last.display(),
+                self.saved_step
+            ),
+            (_, false) => "nothing was saved before".into(),
+        };
+        Error::Device(format!("{message}; {help}"))
+    }
+
     fn save(&self, path: &Path) -> Result<()> {
         let Engine {
             params, encoder, ..
@@ -420,9 +464,4 @@ impl Trainer<'_> {
             config.lr,
         ))
     }
-}
-
-/// The value of a one-element tensor.
-fn arrived(scalar: Pending<f32>) -> Result<f32> {
-    Ok(scalar.wait()?[0])
 }
