@@ -1,20 +1,27 @@
 //! Copies between host and device, through pinned buffers on the copy stream.
 //!
-//! The driver copies asynchronously only from and to pinned memory. An upload goes through two buffers in turn: while
-//! one is on its way, the other is filled. Events order the two streams: a copy begins when all that was queued
-//! before is done, since that may use the memory, and what is queued after waits for the copy.
+//! The driver copies asynchronously only from and to pinned memory. An upload goes through buffers in turn: while
+//! one is on its way, the next is filled, and there are enough of them that a step's batch is queued while the step
+//! before it runs. Events order the two streams: a copy begins when all that was queued before is done, since that may
+//! use the memory, and what is queued after waits for the copy. Small uploads go in the compute stream itself.
 
 use super::{Cuda, failure};
 use crate::error::Result;
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_PORTABLE, CUdeviceptr};
 use cudarc::driver::{CudaContext, CudaEvent, DriverError, result};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Bytes of a buffer: a copy of this size takes far longer than its launch.
 const BUFFER: usize = 4 << 20;
+/// The most such buffers, for uploads that are on their way at the same time.
+const MOST_BUFFERS: usize = 8;
 /// Bytes of the buffers for reading single numbers later.
 const SMALL: usize = 64;
+/// Bytes up to which an upload is small, and the most of them on their way at the same time.
+const SMALL_UPLOAD: usize = 64 << 10;
+const MOST_SMALL_UPLOADS: usize = 32;
 
 pub(super) struct Staging {
     context: Arc<CudaContext>,
@@ -25,6 +32,8 @@ pub(super) struct Staging {
     reached: Option<CudaEvent>,
     /// Small buffers that no pending read has.
     small: Vec<Buffer>,
+    /// Those of small uploads, the oldest first.
+    uploads: VecDeque<Buffer>,
 }
 
 /// Pinned host memory and the copy that last used it.
@@ -72,16 +81,33 @@ impl Staging {
             next: 0,
             reached: None,
             small: Vec::new(),
+            uploads: VecDeque::new(),
         }
     }
 
-    /// The large buffer that was used longest ago.
+    /// A large buffer to use next, never the one of the turn before: one more, as long as there may be more and the
+    /// next in turn is not free.
     fn turn(&mut self) -> std::result::Result<&mut Buffer, DriverError> {
         while self.buffers.len() < 2 {
             self.buffers.push(Buffer::new(&self.context, BUFFER)?);
         }
         self.next = (self.next + 1) % self.buffers.len();
+        if self.buffers.len() < MOST_BUFFERS && !self.buffers[self.next].done.is_complete() {
+            self.next = self.buffers.len();
+            self.buffers.push(Buffer::new(&self.context, BUFFER)?);
+        }
         Ok(&mut self.buffers[self.next])
+    }
+
+    /// A buffer for a small upload.
+    fn small_upload(&mut self) -> std::result::Result<Buffer, DriverError> {
+        let full = self.uploads.len() == MOST_SMALL_UPLOADS;
+        let oldest = self.uploads.front();
+        let free = oldest.is_some_and(|buffer| full || buffer.done.is_complete());
+        match free.then(|| self.uploads.pop_front()).flatten() {
+            Some(buffer) => Ok(buffer),
+            None => Buffer::new(&self.context, SMALL_UPLOAD),
+        }
     }
 
     /// Makes the copy stream wait for what is queued on the compute stream.
@@ -104,7 +130,11 @@ impl Cuda {
     pub(super) fn upload(&self, address: CUdeviceptr, source: &[u8]) -> Result<()> {
         self.bind_outside_graph("copying to the device")?;
         let staging = &mut *self.staging.borrow_mut();
-        let copy = || -> std::result::Result<(), DriverError> {
+        if source.len() <= SMALL_UPLOAD {
+            return (self.upload_small(staging, address, source))
+                .map_err(|e| self.failure("copying to the device", e));
+        }
+        let mut copy = || -> std::result::Result<(), DriverError> {
             staging.begin(self)?;
             for (i, part) in source.chunks(BUFFER).enumerate() {
                 let buffer = staging.turn()?;
@@ -119,8 +149,23 @@ impl Cuda {
             }
             Ok(())
         };
-        let mut copy = copy;
         copy().map_err(|e| self.failure("copying to the device", e))
+    }
+
+    fn upload_small(
+        &self,
+        staging: &mut Staging,
+        address: CUdeviceptr,
+        source: &[u8],
+    ) -> std::result::Result<(), DriverError> {
+        let mut buffer = staging.small_upload()?;
+        let bytes = buffer.bytes(source.len())?;
+        bytes.copy_from_slice(source);
+        // SAFETY: as for `upload`.
+        unsafe { result::memcpy_htod_async(address, bytes, self.compute.cu_stream()) }?;
+        buffer.done.record(&self.compute)?;
+        staging.uploads.push_back(buffer);
+        Ok(())
     }
 
     /// Copies device bytes to the host, when all that was queued before is done.
