@@ -4,18 +4,20 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::ops::dropout::{self, Site};
-use showtell::ops::{fill, philox};
+use showtell::ops::philox;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::{Numbers, check_gradient, cpu, inner, nan, site, zeros};
+use support::{
+    Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, site, zeros,
+};
 
 fn some_site(ctx: &Context) -> Site {
     site(ctx, 0x1234_5678_9abc_def0, 17, 3)
 }
 
 fn mask(ctx: &Context, p: f64, site: &Site, first_t: usize, shape: impl Into<Shape>) -> Vec<f32> {
-    let mut x = zeros(ctx, shape, DType::F32);
-    fill::constant(ctx, 1.0, &mut x).unwrap();
+    let shape = shape.into();
+    let mut x = Tensor::from_slice(ctx.device(), shape, &vec![1f32; shape.len()]).unwrap();
     dropout::in_place(ctx, p, site, first_t, &mut x).unwrap();
     x.to_vec().unwrap()
 }
@@ -29,15 +31,17 @@ proptest! {
         steps in 1usize..4, batch in 1usize..6, cols in 1usize..150,
         first_t in 0usize..100, p in 0.0f64..0.99, seed: u64, step: u32, site in 0..u32::MAX,
     ) {
-        let ctx = cpu();
-        let got = mask(&ctx, p, &support::site(&ctx, seed, step, site), first_t, [steps, batch, cols]);
-        for (i, got) in got.into_iter().enumerate() {
-            let (t, b, c) = (i / cols / batch, i / cols % batch, i % cols);
-            let row = ((b as u32) << 12) + (first_t + t) as u32;
-            let bits = philox::block(seed, [c as u32 / 4, row, step, site])[c % 4];
-            let kept = f64::from(bits) >= (p * 2f64.powi(32)).floor();
-            let expected = if kept { (1.0 / (1.0 - p)) as f32 } else { 0.0 };
-            prop_assert_eq!(got, expected, "t {}, b {}, c {}", t, b, c);
+        for ctx in contexts() {
+            let got = mask(&ctx, p, &support::site(&ctx, seed, step, site), first_t, [steps, batch, cols]);
+            for (i, got) in got.into_iter().enumerate() {
+                let (t, b, c) = (i / cols / batch, i / cols % batch, i % cols);
+                let row = ((b as u32) << 12) + (first_t + t) as u32;
+                let bits = philox::block(seed, [c as u32 / 4, row, step, site])[c % 4];
+                let kept = f64::from(bits) >= (p * 2f64.powi(32)).floor();
+                let expected = if kept { (1.0 / (1.0 - p)) as f32 } else { 0.0 };
+                let device = ctx.device().name();
+                prop_assert_eq!(got, expected, "{}: t {}, b {}, c {}", device, t, b, c);
+            }
         }
     }
 
@@ -114,38 +118,67 @@ fn threads_do_not_matter() {
     assert_eq!(on(1), on(3));
 }
 
+/// Rows that start at multiples of 16 bytes, and rows that do not: what lies around them stays, and both forms agree.
 #[test]
 fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
-    let ctx = cpu();
-    let whole = Numbers::new(4).f32(&ctx, [3, 50]);
-    let before: Vec<f32> = whole.to_vec().unwrap();
-    dropout::in_place(&ctx, 0.0, &some_site(&ctx), 0, &mut whole.clone()).unwrap();
-    assert_eq!(whole.to_vec::<f32>().unwrap(), before);
-    dropout::in_place(
-        &ctx,
-        0.5,
-        &some_site(&ctx),
-        0,
-        &mut whole.columns(10, 30).unwrap(),
-    )
-    .unwrap();
-    let mut dense = Tensor::from_slice(ctx.device(), [3, 50], &before)
-        .unwrap()
-        .columns(10, 30)
-        .unwrap();
-    let mut y = zeros(&ctx, [3, 30], DType::F32);
-    dropout::forward(&ctx, 0.5, &some_site(&ctx), 0, &dense.clone(), &mut y).unwrap();
-    dropout::in_place(&ctx, 0.5, &some_site(&ctx), 0, &mut dense).unwrap();
-    let after: Vec<f32> = whole.to_vec().unwrap();
-    for (i, (after, before)) in after.into_iter().zip(before).enumerate() {
-        if !(10..40).contains(&(i % 50)) {
-            assert_eq!(after, before, "padding at {i}");
+    for (ctx, start, cols) in contexts()
+        .iter()
+        .flat_map(|c| [(c, 10, 30), (c, 12, 28), (c, 8, 30)])
+    {
+        let whole = Numbers::new(4).f32(ctx, [3, 52]);
+        let before: Vec<f32> = whole.to_vec().unwrap();
+        dropout::in_place(ctx, 0.0, &some_site(ctx), 0, &mut whole.clone()).unwrap();
+        assert_eq!(whole.to_vec::<f32>().unwrap(), before);
+        let x = Tensor::from_slice(ctx.device(), [3, 52], &before).unwrap();
+        let mut y = zeros(ctx, [3, cols], DType::F32);
+        let mut view = whole.columns(start, cols).unwrap();
+        dropout::in_place(ctx, 0.5, &some_site(ctx), 0, &mut view).unwrap();
+        let x = x.columns(start, cols).unwrap();
+        dropout::forward(ctx, 0.5, &some_site(ctx), 0, &x, &mut y).unwrap();
+        let after: Vec<f32> = whole.to_vec().unwrap();
+        for (i, (after, before)) in after.into_iter().zip(before).enumerate() {
+            if !(start..start + cols).contains(&(i % 52)) {
+                assert_eq!(after, before, "padding at {i}");
+            }
+        }
+        let (view, y): (Vec<f32>, Vec<f32>) = (view.to_vec().unwrap(), y.to_vec().unwrap());
+        assert_eq!(view, y);
+        assert!(y.contains(&0.0) && y.iter().any(|&y| y != 0.0));
+    }
+}
+
+/// What is dropped is zero, whatever it was.
+#[test]
+fn a_dropped_infinity_is_zero() {
+    for ctx in contexts() {
+        let kept = mask(&ctx, 0.5, &some_site(&ctx), 0, [2, 8]);
+        let mut x = Tensor::from_slice(ctx.device(), [2, 8], &[f32::INFINITY; 16]).unwrap();
+        dropout::in_place(&ctx, 0.5, &some_site(&ctx), 0, &mut x).unwrap();
+        for (x, kept) in x.to_vec::<f32>().unwrap().into_iter().zip(kept) {
+            assert_eq!(x, if kept == 0.0 { 0.0 } else { f32::INFINITY });
         }
     }
-    assert_eq!(
-        whole.columns(10, 30).unwrap().to_vec::<f32>().unwrap(),
-        y.to_vec::<f32>().unwrap()
-    );
+}
+
+/// Forward is one launch that reads and writes every element once.
+#[test]
+fn is_one_launch() {
+    if !alone("is_one_launch", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let x = Numbers::new(5).f32(&ctx, [24, 8, 64]);
+    let mut y = zeros(&ctx, [24, 8, 64], DType::F32);
+    let counted =
+        counters(|| dropout::forward(&ctx, 0.5, &some_site(&ctx), 0, &x, &mut y).unwrap());
+    let Some(counted) = counted else { return };
+    assert_eq!(counted.as_object().unwrap().len(), 1);
+    let kernel = &counted["dropout_forward_f32"];
+    let bytes = 24 * 8 * 64 * 4;
+    assert_eq!(kernel["launches"], 1);
+    // A thread takes 16 bytes, and all of them the step's number from one sector.
+    assert_eq!(kernel["global_load_bytes"], bytes + bytes / 16 * 4);
+    assert_eq!(kernel["distinct_sectors"], 2 * bytes / 32 + 1);
 }
 
 #[test]

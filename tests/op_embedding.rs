@@ -7,7 +7,7 @@ use showtell::DType;
 use showtell::ops::Accumulate;
 use showtell::ops::embedding;
 use showtell::tensor::{Context, Tensor};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, check_gradient, contexts, cpu, cuda, inner, nan, zeros};
 
 fn ids(ctx: &Context, numbers: &mut Numbers, shape: [usize; 2], below: usize) -> Tensor {
     let ids: Vec<u32> = (0..shape[0] * shape[1])
@@ -95,6 +95,79 @@ fn threads_do_not_matter() {
         })
     };
     assert_eq!(on(1), on(3));
+}
+
+/// In f32 both devices add in the same order, so that they agree bit for bit with a plain loop: rows read four floats at a time
+/// and rows that cannot be, more columns than a block takes, words that are everywhere, and a list longer than one bit map.
+#[test]
+fn every_device_adds_in_order() {
+    for ctx in contexts() {
+        let mut numbers = Numbers::new(7);
+        for (steps, batch, words, cols) in [
+            (5, 7, 9, 37),
+            (3, 5, 40, 516),
+            (70, 60, 1000, 8),
+            (1, 1, 1, 1),
+        ] {
+            let name = format!(
+                "{}: {steps} x {batch}, {words} words, {cols}",
+                ctx.device().name()
+            );
+            let weight = numbers
+                .f32(&ctx, [words, cols + 4])
+                .columns(4, cols)
+                .unwrap();
+            let all = ids(&ctx, &mut numbers, [steps, batch + 2], words);
+            let ids = all.columns(0, batch).unwrap();
+            let mut y = zeros(&ctx, [steps, batch, cols], DType::F32);
+            embedding::forward(&ctx, &weight, &ids, &mut y).unwrap();
+            let (table, id_values): (Vec<f32>, Vec<u32>) =
+                (weight.to_vec().unwrap(), ids.to_vec().unwrap());
+            let row = |&id: &u32| table[id as usize * cols..][..cols].to_vec();
+            let expected: Vec<f32> = id_values.iter().flat_map(row).collect();
+            assert_eq!(y.to_vec::<f32>().unwrap(), expected, "{name}");
+
+            let dy = numbers
+                .f32(&ctx, [steps, batch, cols + 4])
+                .columns(0, cols)
+                .unwrap();
+            for (accumulate, padding) in [(Accumulate::Yes, Some(3)), (Accumulate::No, None)] {
+                let mut dw = numbers
+                    .f32(&ctx, [words, cols + 4])
+                    .columns(0, cols)
+                    .unwrap();
+                let mut sums = match accumulate {
+                    Accumulate::Yes => dw.to_vec::<f32>().unwrap(),
+                    Accumulate::No => vec![0.0; words * cols],
+                };
+                embedding::backward(&ctx, &ids, &dy, padding, accumulate, &mut dw).unwrap();
+                for (i, dy) in dy.to_vec::<f32>().unwrap().into_iter().enumerate() {
+                    let id = id_values[i / cols];
+                    if Some(id) != padding {
+                        sums[id as usize * cols + i % cols] += dy;
+                    }
+                }
+                assert_eq!(dw.to_vec::<f32>().unwrap(), sums, "{name}, {accumulate:?}");
+            }
+        }
+    }
+}
+
+/// The CUDA device cannot tell without waiting: the row is NaN, and gets no gradient.
+#[test]
+fn an_id_beyond_the_table_shows_on_the_cuda_device() {
+    let Some(ctx) = cuda() else { return };
+    let ids = Tensor::from_slice(ctx.device(), [3], &[1u32, 5, u32::MAX]).unwrap();
+    let table = Numbers::new(8).f32(&ctx, [5, 2]);
+    let mut y = zeros(&ctx, [3, 2], DType::F32);
+    embedding::forward(&ctx, &table, &ids, &mut y).unwrap();
+    let y_values: Vec<f32> = y.to_vec().unwrap();
+    assert_eq!(y_values[..2], table.to_vec::<f32>().unwrap()[2..4]);
+    assert!(y_values[2..].iter().all(|y| y.is_nan()));
+    let mut dw = zeros(&ctx, [5, 2], DType::F32);
+    embedding::backward(&ctx, &ids, &y, None, Accumulate::Yes, &mut dw).unwrap();
+    let expected = [&[0.0; 2], &y_values[..2], &[0.0; 6]].concat();
+    assert_eq!(dw.to_vec::<f32>().unwrap(), expected);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gate;
 use showtell::tensor::{Context, Tensor};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, zeros};
 
 /// A dense copy that an operation may overwrite.
 fn copy(ctx: &Context, x: &Tensor) -> Tensor {
@@ -40,6 +40,81 @@ proptest! {
             prop_assert!((z - expected).abs() <= 4.0 * f64::EPSILON, "{} for {}", z, expected);
         }
     }
+}
+
+/// Against the formula in f64, on rows that are read four floats at a time and on rows that cannot be. Both passes are at most
+/// six operations on numbers of at most 1, each rounded; exp and its argument bring the bound to 16 ε.
+#[test]
+fn every_device_has_the_formula() {
+    for ctx in contexts() {
+        let mut numbers = Numbers::new(3);
+        for (rows, cols, pad, start) in
+            [(1, 1, 0, 0), (7, 37, 3, 2), (33, 64, 4, 4), (300, 8, 8, 8)]
+        {
+            let name = format!("{}: {rows} x {cols}", ctx.device().name());
+            let wide = [rows, cols + pad + start];
+            let mut view = || numbers.f32(&ctx, wide).columns(start, cols).unwrap();
+            let [mut g, x, mut z, dz, mut dg, mut dx] = [(); 6].map(|()| view());
+            let f64s = |x: &Tensor| -> Vec<f64> {
+                let values = x.to_vec::<f32>().unwrap();
+                values.into_iter().map(f64::from).collect()
+            };
+            let [raw, x_values, dz_values] = [&g, &x, &dz].map(f64s);
+            gate::forward(&ctx, &mut g, &x, &mut z).unwrap();
+            gate::backward(&ctx, &g, &x, &dz, &mut dg, &mut dx).unwrap();
+            let [s, z, dg, dx] = [&g, &z, &dg, &dx].map(f64s);
+            for i in 0..rows * cols {
+                let sigmoid = 1.0 / (1.0 + (-raw[i]).exp());
+                let expected = [
+                    sigmoid,
+                    sigmoid * x_values[i],
+                    dz_values[i] * x_values[i] * sigmoid * (1.0 - sigmoid),
+                    dz_values[i] * sigmoid,
+                ];
+                for (got, expected) in [s[i], z[i], dg[i], dx[i]].into_iter().zip(expected) {
+                    let close = (got - expected).abs() <= 16.0 * f64::from(f32::EPSILON);
+                    assert!(close, "{name}: element {i} is {got} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn large_and_missing_numbers() {
+    for ctx in contexts() {
+        let values = [f32::INFINITY, -f32::INFINITY, f32::NAN, 1e30, -1e30];
+        let mut g = Tensor::from_slice(ctx.device(), [1, 5], &values).unwrap();
+        let x = Tensor::from_slice(ctx.device(), [1, 5], &[2.0f32; 5]).unwrap();
+        let mut z = zeros(&ctx, [1, 5], DType::F32);
+        gate::forward(&ctx, &mut g, &x, &mut z).unwrap();
+        let z: Vec<f32> = z.to_vec().unwrap();
+        assert!(z[2].is_nan());
+        assert_eq!([z[0], z[1], z[3], z[4]], [2.0, 0.0, 2.0, 0.0]);
+        let mut empty = [(); 3].map(|()| zeros(&ctx, [0, 5], DType::F32));
+        let [g, x, z] = &mut empty;
+        gate::forward(&ctx, g, x, z).unwrap();
+    }
+}
+
+/// One launch; every element is asked for once, in whole sectors.
+#[test]
+fn moves_each_byte_once() {
+    if !alone("moves_each_byte_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let mut numbers = Numbers::new(4);
+    let [mut g, x, mut z] = [(); 3].map(|()| numbers.f32(&ctx, [32, 2048]));
+    let counted = counters(|| gate::forward(&ctx, &mut g, &x, &mut z).unwrap());
+    let Some(counted) = counted else { return };
+    let kernel = &counted["gate_forward_f32x4"];
+    let bytes = 32 * 2048 * 4;
+    assert_eq!(kernel["launches"], 1);
+    assert_eq!(kernel["global_load_bytes"], 2 * bytes);
+    assert_eq!(kernel["global_store_bytes"], 2 * bytes);
+    assert_eq!(kernel["global_load_sectors"], 2 * bytes / 32);
+    assert_eq!(kernel["distinct_sectors"], 3 * bytes / 32);
 }
 
 #[test]

@@ -84,6 +84,16 @@ impl<'a> Launch<'a> {
         tensor.map_or(Ok(Write::at(0)), |tensor| self.write(tensor))
     }
 
+    /// How many columns a thread takes at once: 4 when every row of the tensors starts at a multiple of 16 bytes and is
+    /// a multiple of 4 long, else 1 (`kernels/pack.cuh`).
+    pub fn width(&self, tensors: &[&Tensor]) -> usize {
+        let in_fours = |x: &&Tensor| {
+            let start = x.memory().address().unwrap_or(0) + x.byte_range().start as u64;
+            start.is_multiple_of(16) && x.ld().is_multiple_of(4) && x.cols().is_multiple_of(4)
+        };
+        if tensors.iter().all(in_fours) { 4 } else { 1 }
+    }
+
     /// Queues a kernel.
     pub fn run<A: Arguments>(
         &self,

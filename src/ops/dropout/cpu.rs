@@ -3,7 +3,7 @@
 use super::{Mask, OP};
 use crate::error::Result;
 use crate::ops::Float;
-use crate::ops::host::{Host, rows_of, rows_per_task};
+use crate::ops::host::{Host, RowsMut, rows_of, rows_per_task};
 use crate::ops::philox;
 use crate::ops::simd::simd;
 use crate::tensor::Tensor;
@@ -12,17 +12,36 @@ use rayon::prelude::*;
 const BLOCKS: usize = 16;
 const COLUMNS: usize = 4 * BLOCKS;
 
-pub fn apply<T: Float>(mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
+pub fn forward<T: Float>(mask: &Mask, step: &Tensor, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let host = Host::new(OP);
     let step = host.read::<u32>(step)?.row(0)[0];
-    let mut x = host.write::<T>(x)?;
-    let (cols, ld) = (x.cols, x.ld);
-    let blocks = x.par_row_blocks(rows_per_task(cols));
+    let x = host.read::<T>(x)?;
+    each_row(mask, step, &mut host.write::<T>(y)?, |row, y| {
+        y.copy_from_slice(x.row(row));
+    })
+}
+
+pub fn in_place<T: Float>(mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
+    let host = Host::new(OP);
+    let step = host.read::<u32>(step)?.row(0)[0];
+    each_row(mask, step, &mut host.write::<T>(x)?, |_, _| ())
+}
+
+/// Drops from every row of y, after `prepare` has seen its number and the row.
+fn each_row<T: Float>(
+    mask: &Mask,
+    step: u32,
+    y: &mut RowsMut<T>,
+    prepare: impl Fn(usize, &mut [T]) + Sync,
+) -> Result<()> {
+    let (cols, ld) = (y.cols, y.ld);
+    let blocks = y.par_row_blocks(rows_per_task(cols));
     blocks.try_for_each(|(first, block)| {
-        for (i, x) in rows_of(block, cols, ld).enumerate() {
+        for (i, y) in rows_of(block, cols, ld).enumerate() {
+            prepare(first + i, y);
             let (t, b) = ((first + i) / mask.batch, (first + i) % mask.batch);
             let row = philox::row_id(mask.first_t + t, b)?;
-            simd(|| apply_row(mask, [row, step], x));
+            simd(|| apply_row(mask, [row, step], y));
         }
         Ok(())
     })

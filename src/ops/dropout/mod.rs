@@ -6,8 +6,9 @@
 //! again: it is the same function as forward.
 
 mod cpu;
+pub(super) mod cuda;
 
-use super::{check, copy, dispatch_cpu, philox};
+use super::{check, copy, dispatch, philox};
 use crate::error::{Error, Result};
 use crate::tensor::{Context, DType, Tensor};
 
@@ -47,8 +48,10 @@ pub fn forward(
 ) -> Result<()> {
     check::shape(OP, "y", y, x.shape().dims())?;
     check::dtype(OP, "y", y, x.dtype())?;
-    copy::forward(ctx, x, y)?;
-    in_place(ctx, p, site, first_t, y)
+    match Mask::new(p, site, first_t, x)? {
+        Some(mask) => dispatch!(ctx, OP, x.dtype(), forward(&mask, &site.step, x, y)),
+        None => copy::forward(ctx, x, y),
+    }
 }
 
 /// dx = dy m / (1 - p), with the mask of the forward pass.
@@ -65,35 +68,10 @@ pub fn backward(
 
 /// x ← x m / (1 - p): forward over an input that nothing else needs, or backward over a gradient.
 pub fn in_place(ctx: &Context, p: f64, site: &Site, first_t: usize, x: &mut Tensor) -> Result<()> {
-    check::that(OP, (0.0..1.0).contains(&p), || {
-        format!("the probability should be in [0, 1), is {p}")
-    })?;
-    check::that(OP, site.site != philox::STREAM_SITE, || {
-        format!("{} is no site", site.site)
-    })?;
-    check::dtype(OP, "step", &site.step, DType::U32)?;
-    check::shape(OP, "step", &site.step, &[1])?;
-    let (steps, batch) = match *x.shape().dims() {
-        [batch, _] => (1, batch),
-        [steps, batch, _] => (steps, batch),
-        _ => {
-            let message = format!("x should be (T, B, C) or (B, C), is {:?}", x.shape());
-            return Err(Error::operation(OP, message));
-        }
-    };
-    if p == 0.0 || x.is_empty() {
-        return Ok(());
+    match Mask::new(p, site, first_t, x)? {
+        Some(mask) => dispatch!(ctx, OP, x.dtype(), in_place(&mask, &site.step, x)),
+        None => Ok(()),
     }
-    philox::row_id(first_t + steps - 1, batch - 1)?;
-    let mask = Mask {
-        seed: site.seed,
-        site: site.site,
-        threshold: (p * 4_294_967_296.0) as u32,
-        scale: 1.0 / (1.0 - p),
-        first_t,
-        batch,
-    };
-    dispatch_cpu!(ctx, OP, x.dtype(), apply(&mask, &site.step, x))
 }
 
 /// What the devices need to know to draw a mask, besides the step.
@@ -106,4 +84,38 @@ struct Mask {
     scale: f64,
     first_t: usize,
     batch: usize,
+}
+
+impl Mask {
+    /// None where everything is kept.
+    fn new(p: f64, site: &Site, first_t: usize, x: &Tensor) -> Result<Option<Mask>> {
+        check::that(OP, (0.0..1.0).contains(&p), || {
+            format!("the probability should be in [0, 1), is {p}")
+        })?;
+        check::that(OP, site.site != philox::STREAM_SITE, || {
+            format!("{} is no site", site.site)
+        })?;
+        check::dtype(OP, "step", &site.step, DType::U32)?;
+        check::shape(OP, "step", &site.step, &[1])?;
+        let (steps, batch) = match *x.shape().dims() {
+            [batch, _] => (1, batch),
+            [steps, batch, _] => (steps, batch),
+            _ => {
+                let message = format!("x should be (T, B, C) or (B, C), is {:?}", x.shape());
+                return Err(Error::operation(OP, message));
+            }
+        };
+        if p == 0.0 || x.is_empty() {
+            return Ok(None);
+        }
+        philox::row_id(first_t + steps - 1, batch - 1)?;
+        Ok(Some(Mask {
+            seed: site.seed,
+            site: site.site,
+            threshold: (p * 4_294_967_296.0) as u32,
+            scale: 1.0 / (1.0 - p),
+            first_t,
+            batch,
+        }))
+    }
 }

@@ -4,8 +4,9 @@
 //! added up in the order of r; the row of the padding id gets nothing. Saves the ids.
 
 mod cpu;
+mod cuda;
 
-use super::{Accumulate, check, dispatch_cpu};
+use super::{Accumulate, check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -14,12 +15,13 @@ const OP: &str = "embedding";
 /// y = W[ids]: gathers rows of any matrix.
 ///
 /// # Errors
-/// When an id is not below the number of rows of W.
+/// When an id is not below the number of rows of W. The CUDA device, which would have to be waited for, makes such a row
+/// NaN instead, and [`backward`] leaves it out.
 pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "y", y, ids.len(), weight.cols())?;
     check::dtype(OP, "weight", weight, y.dtype())?;
-    dispatch_cpu!(ctx, OP, y.dtype(), forward(weight, ids, y))
+    dispatch!(ctx, OP, y.dtype(), forward(weight, ids, y))
 }
 
 /// dW from dy; rows of `padding` get no gradient.
@@ -34,7 +36,7 @@ pub fn backward(
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "dy", dy, ids.len(), dw.cols())?;
     check::dtype(OP, "dy", dy, dw.dtype())?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         dw.dtype(),
