@@ -4,7 +4,7 @@ mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use showtell::DType;
-use showtell::ops::attention::{self, CellMix, Gradients, Inputs, Outputs};
+use showtell::ops::attention::{self, CellMix, Gradients, Inputs, KeyGradients, Outputs};
 use showtell::ops::{Accumulate, regulariser};
 use support::{cpu, floats, zeros};
 
@@ -40,19 +40,28 @@ fn steps(c: &mut Criterion) {
             attention::forward(&ctx, inputs, &query, outputs).unwrap();
         });
     });
-    let (mut d_query, mut d_weight, mut d_bias) = (f32(32, 256), f32(32, 256), f32(32, 1));
-    let mut d_keys = zeros(&ctx, [32, 196, 256], DType::F32);
+    let (mut d_query, mut d_scores) = (f32(32, 256), f32(32, 196));
     c.bench_function("attention/step backward", |bench| {
         bench.iter(|| {
             let gradients = Gradients {
                 query: &mut d_query,
+                scores: &mut d_scores,
+            };
+            attention::backward(&ctx, inputs, &query, &alpha, &context, None, gradients).unwrap();
+        });
+    });
+    let (queries, d_scores) = (floats(&ctx, [24, 32, 256]), floats(&ctx, [24, 32, 196]));
+    let (mut d_weight, mut d_bias) = (f32(1, 256), zeros(&ctx, [1], DType::F32));
+    let mut d_keys = zeros(&ctx, [32, 196, 256], DType::F32);
+    c.bench_function("attention/keys backward T=24", |bench| {
+        bench.iter(|| {
+            let gradients = KeyGradients {
                 keys: &mut d_keys,
                 weight: &mut d_weight,
                 bias: &mut d_bias,
             };
-            let (yes, none) = (Accumulate::Yes, None);
-            attention::backward(&ctx, inputs, &query, &alpha, &context, none, yes, gradients)
-                .unwrap();
+            let no = Accumulate::No;
+            attention::keys_backward(&ctx, inputs, &queries, &d_scores, no, gradients).unwrap();
         });
     });
     let alphas = floats(&ctx, [24, 32, 196]);

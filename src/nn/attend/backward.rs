@@ -22,8 +22,8 @@ struct Walked {
     gate: Tensor,
     /// (S, B, A)
     query: Tensor,
-    /// (B, P, A)
-    keys: Tensor,
+    /// Of the scores (S, B, P)
+    scores: Tensor,
     /// h_0 and c_0 (B, H)
     h: Tensor,
     c: Tensor,
@@ -106,7 +106,7 @@ impl Attend {
             context: empty(&a.context)?,
             gate: empty(&a.gate)?,
             query: empty(&a.query)?,
-            keys: empty(&a.image.keys)?,
+            scores: empty(&a.alpha)?,
             h: empty(&a.h.index(0)?)?,
             c: empty(&a.c.index(0)?)?,
         };
@@ -116,16 +116,13 @@ impl Attend {
         let mut d_alpha = empty(&a.alpha.index(0)?)?;
         regulariser::backward(ctx, &a.alpha, self.config.regulariser, &mut d_alpha)?;
         let mut d_gated = ctx.empty([batch, self.config.features], dtype)?;
-        // The score's own weight and bias: sums per image, reduced after the walk.
-        let mut d_weight = ctx.empty([batch, self.config.attention], dtype)?;
-        let mut d_bias = ctx.empty([batch, 1], dtype)?;
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
         let [_, of_context] = self.split_inputs(weight_ih)?;
         let times = |dy: &Tensor, weight: &Tensor, accumulate, dx: &mut Tensor| {
             let (dy, weight) = (Factor::Plain(dy), Factor::Plain(weight));
             gemm::forward(ctx, dy, weight, accumulate, dx)
         };
-        let mut accumulate = Accumulate::No;
+        let inputs = self.inputs(params, &a.image);
         for t in (0..a.gates.shape().dims()[0]).rev() {
             let Slot {
                 c,
@@ -139,6 +136,7 @@ impl Attend {
             } = a.slot(t)?;
             let (mut d_gates, mut d_gate) = (walked.gates.index(t)?, walked.gate.index(t)?);
             let (mut d_context, mut d_query) = (walked.context.index(t)?, walked.query.index(t)?);
+            let mut d_scores = walked.scores.index(t)?;
             add::forward(ctx, &d_h.index(t)?, &mut walked.h)?;
             let d_c = &mut walked.c;
             lstm::cell_backward(ctx, &gates, &c, &next_c, &walked.h, d_c, &mut d_gates)?;
@@ -149,22 +147,13 @@ impl Attend {
             times(&d_gate, f_beta, Accumulate::Yes, &mut walked.h)?;
             let gradients = attention::Gradients {
                 query: &mut d_query,
-                keys: &mut walked.keys,
-                weight: &mut d_weight,
-                bias: &mut d_bias,
+                scores: &mut d_scores,
             };
-            let inputs = self.inputs(params, &a.image);
             let d_alpha = Some(&d_alpha);
-            attention::backward(
-                ctx, inputs, &query, &alpha, &d_context, d_alpha, accumulate, gradients,
-            )?;
+            attention::backward(ctx, inputs, &query, &alpha, &d_context, d_alpha, gradients)?;
             let decoder_att = params.value(self.decoder_att[0]);
             times(&d_query, decoder_att, Accumulate::Yes, &mut walked.h)?;
-            accumulate = Accumulate::Yes;
         }
-        let [mut weight, mut bias] = self.full_att.map(|id| params.gradient(id));
-        let no = Accumulate::No;
-        attention::finish(ctx, &d_weight, &d_bias, no, &mut weight, &mut bias)?;
         Ok(walked)
     }
 
@@ -211,7 +200,7 @@ impl Attend {
         embedding::backward(ctx, &words, &d_embedded, Some(PAD), no, &mut d_embedding)
     }
 
-    /// What depends on the image: the first state and the keys; the features themselves when the encoder
+    /// What depends on the image: the first state and the keys, with the score's weight and bias; the features themselves when the encoder
     /// is trained.
     fn backward_image(
         &self,
@@ -223,9 +212,18 @@ impl Attend {
     ) -> Result<()> {
         let (image, mix, dtype) = (&a.image, &self.config.mix, params.dtype());
         let batch = image.mean.rows();
-        let mut d_keys = ctx.empty([batch, mix.cells(), self.config.attention], dtype)?;
         let no = Accumulate::No;
-        attention::mix_backward(ctx, mix, &walked.keys, no, &mut d_keys)?;
+        let mut d_positions = ctx.empty(image.keys.shape(), dtype)?;
+        let [mut d_weight, mut d_bias] = self.full_att.map(|id| params.gradient(id));
+        let gradients = attention::KeyGradients {
+            keys: &mut d_positions,
+            weight: &mut d_weight,
+            bias: &mut d_bias,
+        };
+        let inputs = self.inputs(params, image);
+        attention::keys_backward(ctx, inputs, &a.query, &walked.scores, no, gradients)?;
+        let mut d_keys = ctx.empty([batch, mix.cells(), self.config.attention], dtype)?;
+        attention::mix_backward(ctx, mix, &d_positions, no, &mut d_keys)?;
         let Some(d_features) = d_features else {
             layer::backward(ctx, params, self.encoder_att, &image.values, &d_keys, None)?;
             layer::backward(ctx, params, self.init_h, &image.mean, &walked.h, None)?;

@@ -38,6 +38,11 @@ impl CellMix {
         self.positions[0] * self.positions[1]
     }
 
+    /// Cells, then positions: height and width of each.
+    pub(super) fn grids(&self) -> [[usize; 2]; 2] {
+        [self.cells, self.positions]
+    }
+
     /// Whether M is the unit matrix.
     pub fn is_identity(&self) -> bool {
         self.cells == self.positions

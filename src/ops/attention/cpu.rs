@@ -3,9 +3,10 @@
 //! A step reads every key and every value once: it is bound by memory, 24 MB a step for 32 images of
 //! 196 x 256 keys and 64 x 2048 values in f32.
 
-use super::{CellMix, Gradients, Inputs, OP, Outputs};
+use super::{CellMix, Gradients, Inputs, KeyGradients, OP, Outputs};
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::check;
 use crate::ops::gemm::Accumulate;
 use crate::ops::gemm::cpu::{Destination, Strided, product};
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
@@ -183,7 +184,6 @@ pub fn backward<T: Float>(
     alpha: &Tensor,
     d_context: &Tensor,
     d_alpha: Option<&Tensor>,
-    accumulate: Accumulate,
     gradients: Gradients,
 ) -> Result<()> {
     let host = Host::new(OP);
@@ -197,44 +197,79 @@ pub fn backward<T: Float>(
     let d_context = host.read::<T>(d_context)?;
     let d_alpha = host.read_some::<T>(d_alpha)?;
     let mut d_query = host.write::<T>(gradients.query)?;
-    let mut d_keys = host.write::<T>(gradients.keys)?;
-    let mut d_weight = host.write::<T>(gradients.weight)?;
-    let mut d_bias = host.write::<T>(gradients.bias)?;
-    let (a, d_keys_ld) = (d_keys.cols, d_keys.ld);
-    let partials = d_weight.par_rows().zip(d_bias.par_rows());
-    let shared = d_keys.par_row_blocks(positions).zip(partials);
-    let images = d_query.par_rows().zip(shared).enumerate();
-    images.for_each(|(b, (d_query, ((_, d_keys), (d_weight, d_bias))))| {
+    let mut d_scores = host.write::<T>(gradients.scores)?;
+    let images = d_query.par_rows().zip(d_scores.par_rows()).enumerate();
+    images.for_each(|(b, (d_query, d_scores))| {
         let mut d_beta = vec![T::zero(); cells];
-        let mut d_score = vec![T::zero(); positions];
         simd(|| {
             for (c, d_beta) in d_beta.iter_mut().enumerate() {
                 *d_beta = simd::dot(d_context.row(b), values.row(b * cells + c));
             }
-            for (p, d_alpha) in d_score.iter_mut().enumerate() {
+            for (p, d_alpha) in d_scores.iter_mut().enumerate() {
                 let from_context = mix.row(p).iter().map(|&(c, share)| share * d_beta[c]);
                 *d_alpha = from_context.sum();
             }
             if let Some(d_alpha) = d_alpha {
-                add_scaled(&mut d_score, T::one(), d_alpha.row(b));
+                add_scaled(d_scores, T::one(), d_alpha.row(b));
             }
-            softmax_backward(alpha.row(b), &mut d_score);
-            if accumulate == Accumulate::No {
-                d_weight.fill(T::zero());
-                d_bias.fill(T::zero());
-            }
+            softmax_backward(alpha.row(b), d_scores);
             d_query.fill(T::zero());
-            d_bias[0] += simd::sum(&d_score);
-            for (p, d_key) in rows_of(d_keys, a, d_keys_ld).enumerate() {
+            for (p, &d_score) in d_scores.iter().enumerate() {
+                let key = keys.row(b * positions + p);
+                add_through_relu(d_score, key, query.row(b), weight, d_query);
+            }
+        });
+    });
+    Ok(())
+}
+
+/// One task per image, position by position, so that a key and its gradient stay in cache for all steps.
+pub fn keys_backward<T: Float>(
+    inputs: Inputs,
+    queries: &Tensor,
+    d_scores: &Tensor,
+    accumulate: Accumulate,
+    gradients: KeyGradients,
+) -> Result<()> {
+    let host = Host::new(OP);
+    let positions = inputs.mix.positions();
+    let [steps, batch, a] = check::dims(OP, "queries", queries)?;
+    let keys = host.read::<T>(inputs.keys)?;
+    let weight = host.read::<T>(inputs.weight)?.row(0);
+    let queries = host.read::<T>(queries)?;
+    let d_scores = host.read::<T>(d_scores)?;
+    let mut d_keys = host.write::<T>(gradients.keys)?;
+    let mut d_weight = host.write::<T>(gradients.weight)?;
+    let mut d_bias = host.write::<T>(gradients.bias)?;
+    let (d_weight, d_bias, ld) = (d_weight.row(0), d_bias.row(0), d_keys.ld);
+    let images = d_keys.par_row_blocks(positions).enumerate();
+    let of_images = images.map(|(b, (_, d_keys))| {
+        let (mut of_weight, mut of_bias) = (vec![T::zero(); a], T::zero());
+        simd(|| {
+            for (p, d_key) in rows_of(d_keys, a, ld).enumerate() {
                 if accumulate == Accumulate::No {
                     d_key.fill(T::zero());
                 }
                 let key = keys.row(b * positions + p);
-                let sums = [&mut *d_key, &mut *d_query, &mut *d_weight];
-                score_backward(d_score[p], key, query.row(b), weight, sums);
+                for row in (0..steps).map(|t| t * batch + b) {
+                    let (d_score, query) = (d_scores.row(row)[p], queries.row(row));
+                    add_through_relu(d_score, key, query, weight, d_key);
+                    add_relu(d_score, key, query, &mut of_weight);
+                    of_bias += d_score;
+                }
             }
         });
+        (of_weight, of_bias)
     });
+    let of_images: Vec<_> = of_images.collect();
+    if accumulate == Accumulate::No {
+        d_weight.fill(T::zero());
+        d_bias.fill(T::zero());
+    }
+    for (of_weight, of_bias) in of_images {
+        add_scaled(d_weight, T::one(), &of_weight);
+        d_bias[0] += of_bias;
+    }
     Ok(())
 }
 
@@ -271,27 +306,20 @@ fn relu<T: Float>(x: T) -> T {
     if x < T::zero() { T::zero() } else { x }
 }
 
-/// Adds the gradients of one score to those of its key, of the query and of the weight.
+/// y += d_score w ∘ [k + q > 0]: the gradient of a score to that of its key, and to that of the query.
 #[inline(always)]
-fn score_backward<T: Float>(
-    d_score: T,
-    key: &[T],
-    query: &[T],
-    weight: &[T],
-    [d_key, d_query, d_weight]: [&mut [T]; 3],
-) {
-    let inputs = key.iter().zip(query).zip(weight);
-    let sums = d_key.iter_mut().zip(d_query).zip(d_weight);
-    for (((d_key, d_query), d_weight), ((&k, &q), &w)) in sums.zip(inputs) {
-        let x = k + q;
-        let through = if x > T::zero() {
-            d_score * w
-        } else {
-            T::zero()
-        };
-        *d_key += through;
-        *d_query += through;
-        *d_weight += d_score * relu(x);
+fn add_through_relu<T: Float>(d_score: T, key: &[T], query: &[T], weight: &[T], y: &mut [T]) {
+    for (y, ((&k, &q), &w)) in y.iter_mut().zip(key.iter().zip(query).zip(weight)) {
+        let open = k + q > T::zero();
+        *y += if open { d_score * w } else { T::zero() };
+    }
+}
+
+/// y += d_score relu(k + q): the gradient of a score to that of the weight.
+#[inline(always)]
+fn add_relu<T: Float>(d_score: T, key: &[T], query: &[T], y: &mut [T]) {
+    for (y, (&k, &q)) in y.iter_mut().zip(key.iter().zip(query)) {
+        *y += d_score * relu(k + q);
     }
 }
 
@@ -341,24 +369,6 @@ fn weighted_sum<T: Float>(weights: &[T], rows: Rows<T>, first: usize, y: &mut [T
     for (i, &w) in rest.iter().enumerate() {
         add_scaled(y, w, rows.row(after + i));
     }
-}
-
-pub fn sum_images<T: Float>(
-    partials: &Tensor,
-    accumulate: Accumulate,
-    sum: &mut Tensor,
-) -> Result<()> {
-    let host = Host::new(OP);
-    let partials = host.read::<T>(partials)?;
-    let mut sum = host.write::<T>(sum)?;
-    let sum = sum.row(0);
-    if accumulate == Accumulate::No {
-        sum.fill(T::zero());
-    }
-    for b in 0..partials.rows {
-        simd(|| add_scaled(sum, T::one(), partials.row(b)));
-    }
-    Ok(())
 }
 
 /// For each image the product βᵀ d_context, (C, T) x (T, D); its steps lie a batch apart.

@@ -10,17 +10,19 @@
 //!
 //! Backward of a step, from d_context and, if α itself is in the loss, dα':
 //! dβ_c = d_context · f_c; dα = M dβ + dα'; de_p = α_p (dα_p - Σ α dα); with r_p = [k_p + q > 0]:
-//! dk_p = de_p w r_p, dq = Σ_p dk_p, dw = Σ_p de_p relu(k_p + q), db_e = Σ_p de_p (zero but for rounding, as
-//! softmax does not see b_e). Saves α, and β for [`values_backward`]: df_c = Σ_t β_tc d_context_t, one product
-//! per image after the loop over time.
+//! dq = Σ_p de_p w r_p. Saves α, and β for [`values_backward`].
 //!
-//! dk, and dw and db_e image by image, are added up over the steps; [`finish`] adds up the images.
+//! What goes to the image and to the parameters waits until all steps are done, since each needs but the small
+//! tensors that the steps leave: [`keys_backward`] has dk_p = Σ_t de_tp w r_tp, dw = Σ_tp de_tp relu(k_p + q_t), db_e =
+//! Σ_tp de_tp (zero but for rounding, as softmax does not see b_e); [`values_backward`] has df_c = Σ_t β_tc d_context_t.
+//! Added up in the loop, dk alone would be read and written T times.
 
 mod cell_mix;
 mod cpu;
+pub(super) mod cuda;
 
 use super::gemm::Accumulate;
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -31,7 +33,7 @@ const OP: &str = "attention";
 /// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_mix(mix, x, y)?;
-    dispatch_cpu!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
+    dispatch!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
 }
 
 /// dx_c = Σ_p M_pc dy_p: dy (B, P, A) to dx (B, C, A).
@@ -43,7 +45,7 @@ pub fn mix_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_mix(mix, dx, dy)?;
-    dispatch_cpu!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
+    dispatch!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
 }
 
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
@@ -61,7 +63,7 @@ pub fn mean_forward(
     mean: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, values, mean)?;
-    dispatch_cpu!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
+    dispatch!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
 }
 
 /// d_values (B, C, D) from d_mean (B, D).
@@ -73,7 +75,7 @@ pub fn mean_backward(
     d_values: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, d_values, d_mean)?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         d_mean.dtype(),
@@ -141,27 +143,18 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
     let (batch, cells) = (query.rows(), inputs.mix.cells());
     check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
     check::dtype(OP, "beta", outputs.beta, query.dtype())?;
-    dispatch_cpu!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
+    dispatch!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
 }
 
 /// What the backward of a step writes.
 pub struct Gradients<'a> {
-    /// dq, (B, A): overwritten.
+    /// dq, (B, A)
     pub query: &'a mut Tensor,
-    /// dk, (B, P, A): overwritten or added to, as the next two.
-    pub keys: &'a mut Tensor,
-    /// dw of each image, (B, A)
-    pub weight: &'a mut Tensor,
-    /// db_e of each image, (B, 1)
-    pub bias: &'a mut Tensor,
+    /// de, (B, P)
+    pub scores: &'a mut Tensor,
 }
 
 /// The gradients of one step, from d_context (B, D) and that of α (B, P) if α is in the loss by itself.
-/// `accumulate` is `No` for the first step that backward visits.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the step's inputs, saved values and gradients"
-)]
 pub fn backward(
     ctx: &Context,
     inputs: Inputs,
@@ -169,7 +162,6 @@ pub fn backward(
     alpha: &Tensor,
     d_context: &Tensor,
     d_alpha: Option<&Tensor>,
-    accumulate: Accumulate,
     gradients: Gradients,
 ) -> Result<()> {
     inputs.check(query, alpha, d_context)?;
@@ -177,46 +169,48 @@ pub fn backward(
     let p = inputs.mix.positions();
     check::optional_shape(OP, "d_alpha", d_alpha, &[batch, p])?;
     check::shape(OP, "query gradient", gradients.query, &[batch, a])?;
-    check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
-    check::shape(OP, "weight gradient", gradients.weight, &[batch, a])?;
-    check::shape(OP, "bias gradient", gradients.bias, &[batch, 1])?;
-    dispatch_cpu!(
+    check::shape(OP, "scores' gradient", gradients.scores, &[batch, p])?;
+    dispatch!(
         ctx,
         OP,
         query.dtype(),
-        backward(
-            inputs, query, alpha, d_context, d_alpha, accumulate, gradients
-        )
+        backward(inputs, query, alpha, d_context, d_alpha, gradients)
     )
 }
 
-/// dw (1, A) and db_e (1): the sums over the images of what [`backward`] left, (B, A) and (B, 1), in order.
-pub fn finish(
-    ctx: &Context,
-    weight_partials: &Tensor,
-    bias_partials: &Tensor,
-    accumulate: Accumulate,
-    d_weight: &mut Tensor,
-    d_bias: &mut Tensor,
-) -> Result<()> {
-    let [batch, a] = check::dims(OP, "weight partials", weight_partials)?;
-    check::shape(OP, "bias partials", bias_partials, &[batch, 1])?;
-    check::shape(OP, "weight gradient", d_weight, &[1, a])?;
-    check::shape(OP, "bias gradient", d_bias, &[1])?;
-    for (partials, sum) in [(weight_partials, d_weight), (bias_partials, d_bias)] {
-        check::dtype(OP, "partials", partials, sum.dtype())?;
-        sum_images(ctx, partials, accumulate, sum)?;
-    }
-    Ok(())
+/// What [`keys_backward`] writes.
+pub struct KeyGradients<'a> {
+    /// dk, (B, P, A)
+    pub keys: &'a mut Tensor,
+    /// dw, (1, A)
+    pub weight: &'a mut Tensor,
+    /// db_e, (1)
+    pub bias: &'a mut Tensor,
 }
 
-fn sum_images(
+/// dk, dw and db_e from the queries (T, B, A) and the gradients of the scores (T, B, P) of all steps.
+pub fn keys_backward(
     ctx: &Context,
-    partials: &Tensor,
+    inputs: Inputs,
+    queries: &Tensor,
+    d_scores: &Tensor,
     accumulate: Accumulate,
-    sum: &mut Tensor,
+    gradients: KeyGradients,
 ) -> Result<()> {
-    dispatch_cpu!(ctx, OP, sum.dtype(), sum_images(partials, accumulate, sum))
+    let [steps, batch, a] = check::dims(OP, "queries", queries)?;
+    let p = inputs.mix.positions();
+    check::shape(OP, "keys", inputs.keys, &[batch, p, a])?;
+    check::shape(OP, "weight", inputs.weight, &[1, a])?;
+    check::shape(OP, "scores' gradients", d_scores, &[steps, batch, p])?;
+    check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
+    check::shape(OP, "weight gradient", gradients.weight, &[1, a])?;
+    check::shape(OP, "bias gradient", gradients.bias, &[1])?;
+    dispatch!(
+        ctx,
+        OP,
+        queries.dtype(),
+        keys_backward(inputs, queries, d_scores, accumulate, gradients)
+    )
 }
 
 /// d_values (B, C, D) from β (T, B, C) and d_context (T, B, D) of all steps.
@@ -233,7 +227,7 @@ pub fn values_backward(
     check::shape(OP, "d_values", d_values, &[batch, cells, d])?;
     check::dtype(OP, "beta", beta, d_values.dtype())?;
     check::dtype(OP, "d_context", d_context, d_values.dtype())?;
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         d_values.dtype(),
