@@ -136,6 +136,11 @@ pub fn record(stream: &Stream, work: Work) -> Answer<Option<Work>> {
     Ok(None)
 }
 
+/// Whether work given to the stream is recorded instead of done.
+pub fn is_captured(stream: &Stream) -> bool {
+    lock(&CAPTURES).streams.contains_key(&stream.handle)
+}
+
 /// For calls that a captured stream can't take, such as waiting for it: they end the capture's validity.
 pub fn refuse(stream: &Stream) -> Answer {
     let mut captures = lock(&CAPTURES);

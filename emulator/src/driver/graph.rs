@@ -7,7 +7,7 @@ use super::context::Context;
 use super::handle::{Handle, Table};
 use super::result::Error;
 use super::stream;
-use super::{Answer, Status, call, put};
+use super::{Answer, Status, call, failing, put};
 
 const AUTO_FREE_ON_LAUNCH: u64 = 1;
 const UPLOAD: u64 = 2;
@@ -93,6 +93,7 @@ pub unsafe extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> St
             return Err(Error::INVALID_CONTEXT);
         }
         capture::refuse(&stream)?;
+        failing::launch(&stream.context)?;
         for node in graph.nodes.iter() {
             // SAFETY: who captured a copy keeps its host memory alive while the graph is launched.
             let result = unsafe { node.work.execute_in_graph(&graph.context) };

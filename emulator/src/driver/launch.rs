@@ -11,7 +11,9 @@ use super::handle::Handle;
 use super::module::Loaded;
 use super::result::Error;
 use super::work::{self, Work};
-use super::{Answer, Status, call, counters, device, log, occupancy, stream, trace};
+use super::{
+    Answer, Status, call, capture, counters, device, failing, log, occupancy, stream, trace,
+};
 
 /// A launch with its parameters' values, copied when it was given to the stream.
 pub struct KernelLaunch {
@@ -181,6 +183,9 @@ unsafe fn launch(
     }
     let kernel = function.kernel()?;
     shape.check(&function, kernel)?;
+    if !capture::is_captured(&stream) {
+        failing::launch(&stream.context)?;
+    }
     let params = match (values.is_null(), extra.is_null()) {
         (false, false) => return Err(Error::INVALID_VALUE),
         (true, true) if kernel.params.is_empty() => Vec::new(),

@@ -8,13 +8,14 @@ use std::sync::Mutex;
 use super::context::{self, Context};
 use super::handle::{Handle, lock};
 use super::result::Error;
-use super::{Address, Answer, Status, call, capture, put, stream};
+use super::{Address, Answer, Status, call, capture, failing, put, stream};
 
 /// Reserves device memory and puts its address.
 pub fn allocate(address: *mut Address, bytes: usize, context: &Context) -> Answer {
     if address.is_null() {
         return Err(Error::INVALID_VALUE);
     }
+    failing::allocation(context)?;
     let found = context.heap.allocate(bytes as u64);
     // SAFETY: not null, and writable, says the module.
     unsafe { put(address, found.ok_or(Error::OUT_OF_MEMORY)?) }

@@ -20,6 +20,7 @@ mod copy;
 mod counters;
 mod device;
 mod event;
+mod failing;
 mod function;
 mod graph;
 mod handle;

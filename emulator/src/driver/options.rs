@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::machine::{Checks, Options};
 
 use super::Answer;
+use super::failing::Failure;
 use super::log;
 use super::result::Error;
 
@@ -29,6 +30,8 @@ pub struct Environment {
     pub trace_limit: u64,
     /// A launch gives its own fault, as with a driver told to wait for each kernel.
     pub blocking: bool,
+    /// What is made to fail.
+    pub fail: Option<Failure>,
 }
 
 /// The environment variable's text; `None` when it is unset or empty.
@@ -156,6 +159,12 @@ impl Environment {
                 "a number of launches",
                 u64::MAX,
                 |text| text.parse().ok(),
+            )?,
+            fail: value(
+                "CUDA_EMULATOR_FAIL",
+                "launch:N, fault:N or allocation:N",
+                None,
+                |text| Failure::parse(text).map(Some),
             )?,
             blocking: text("CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0"),
         })
