@@ -10,7 +10,7 @@
 //! can beat the best of them any more, or at the limit. Then the best finished sentence is the result, the best unfinished
 //! one only where none has finished.
 
-use super::{Search, Sentence, host_rows};
+use super::{Awaited, AwaitedAttention, Search, Sentence};
 use crate::error::Result;
 use crate::nn::captions::{EOS, PAD, SOS};
 use crate::nn::decoder::{Decoder, Generation};
@@ -89,16 +89,14 @@ struct Offers {
 
 impl Offers {
     fn read(ids: &Tensor, log_probabilities: &Tensor, generation: &Generation) -> Result<Self> {
-        let values: Vec<f64> = match log_probabilities.dtype() {
-            DType::F64 => log_probabilities.to_vec()?,
-            _ => (log_probabilities.to_vec::<f32>()?.into_iter())
-                .map(f64::from)
-                .collect(),
-        };
-        let tokens: Vec<_> = ids.to_vec::<u32>()?.into_iter().zip(values).collect();
+        // All are on their way before the first is waited for.
+        let tokens = ids.download_later::<u32>()?;
+        let values = Awaited::new(log_probabilities)?;
+        let attention = AwaitedAttention::new(generation)?;
+        let tokens: Vec<_> = tokens.wait()?.into_iter().zip(values.wait()?).collect();
         Ok(Offers {
             tokens: tokens.chunks(ids.cols()).map(<[_]>::to_vec).collect(),
-            attention: generation.alpha.as_ref().map(host_rows).transpose()?,
+            attention: attention.map(AwaitedAttention::wait).transpose()?,
         })
     }
 }

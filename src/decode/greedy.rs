@@ -1,6 +1,6 @@
 //! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
 
-use super::{Sentence, host_rows};
+use super::{AwaitedAttention, Sentence};
 use crate::error::Result;
 use crate::nn::captions::{EOS, SOS};
 use crate::nn::decoder::Decoder;
@@ -27,8 +27,9 @@ pub fn greedy(
     let limit = longest - usize::from(!decoder.predicts_start());
     for position in 0..limit {
         top_k::forward(ctx, &generation.logits, &mut ids, &mut log_probabilities)?;
-        let chosen = ids.to_vec::<u32>()?;
-        let attention = generation.alpha.as_ref().map(host_rows).transpose()?;
+        let (chosen, attention) = (ids.download_later()?, AwaitedAttention::new(&generation)?);
+        let chosen: Vec<u32> = chosen.wait()?;
+        let attention = attention.map(AwaitedAttention::wait).transpose()?;
         for (image, &id) in chosen.iter().enumerate() {
             finished[image] |= id == EOS;
             let starts = decoder.predicts_start() && position == 0 && id == SOS;

@@ -7,9 +7,9 @@ pub use beam::beam;
 pub use greedy::greedy;
 
 use crate::error::{Error, Result};
-use crate::nn::decoder::Decoder;
+use crate::nn::decoder::{Decoder, Generation};
 use crate::nn::params::Params;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType, Pending, Tensor};
 
 /// Tokens of a sentence, `<sos>` counted, after which generation stops.
 pub const LONGEST: usize = 51;
@@ -78,10 +78,48 @@ impl Search {
     }
 }
 
-fn host_rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let values: Vec<f32> = match tensor.dtype() {
-        DType::F64 => tensor.to_vec::<f64>()?.iter().map(|&v| v as f32).collect(),
-        _ => tensor.to_vec()?,
-    };
-    Ok(values.chunks(tensor.cols()).map(<[f32]>::to_vec).collect())
+/// The values of a tensor of either float type, on their way to the host.
+enum Awaited {
+    F32(Pending<f32>),
+    F64(Pending<f64>),
+}
+
+impl Awaited {
+    fn new(tensor: &Tensor) -> Result<Self> {
+        Ok(match tensor.dtype() {
+            DType::F64 => Awaited::F64(tensor.download_later()?),
+            _ => Awaited::F32(tensor.download_later()?),
+        })
+    }
+
+    fn wait(self) -> Result<Vec<f64>> {
+        Ok(match self {
+            Awaited::F32(values) => values.wait()?.into_iter().map(f64::from).collect(),
+            Awaited::F64(values) => values.wait()?,
+        })
+    }
+}
+
+/// The attention (B, P) that words are chosen under, on its way to the host.
+struct AwaitedAttention {
+    values: Awaited,
+    positions: usize,
+}
+
+impl AwaitedAttention {
+    fn new(generation: &Generation) -> Result<Option<Self>> {
+        let of = |alpha: &Tensor| {
+            Ok(AwaitedAttention {
+                values: Awaited::new(alpha)?,
+                positions: alpha.cols(),
+            })
+        };
+        generation.alpha.as_ref().map(of).transpose()
+    }
+
+    /// Row by row.
+    fn wait(self) -> Result<Vec<Vec<f32>>> {
+        let values: Vec<f32> = self.values.wait()?.into_iter().map(|v| v as f32).collect();
+        Ok(values.chunks(self.positions).map(<[f32]>::to_vec).collect())
+    }
 }

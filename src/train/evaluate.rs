@@ -11,7 +11,7 @@ use crate::metrics::bleu;
 use crate::nn::captioner::Captioner;
 use crate::nn::captions::Captions;
 use crate::nn::params::Params;
-use crate::tensor::Context;
+use crate::tensor::{Context, Pending};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -56,12 +56,21 @@ impl Evaluator<'_> {
     ) -> Result<MeanLosses> {
         let batches = Batches::new(samples, BATCH, Order::Listed)?;
         let mut sums = [0.0f64; 2];
+        let mut add = |losses: [Pending<f32>; 2]| -> Result<()> {
+            for (sum, loss) in sums.iter_mut().zip(losses) {
+                *sum += f64::from(loss.wait()?[0]);
+            }
+            Ok(())
+        };
+        // A GPU is given a batch before the losses of the one before it are waited for.
+        let mut awaited: Option<[Pending<f32>; 2]> = None;
         for (done, batch) in batches.iter().enumerate() {
-            let [loss, ce] = self.batch_losses(&batch)?;
+            let losses = self.batch_losses(&batch)?;
             self.ctx.reset()?;
-            sums = [sums[0] + loss, sums[1] + ce];
+            awaited.replace(losses).map_or(Ok(()), &mut add)?;
             progress(done + 1);
         }
+        awaited.map_or(Ok(()), &mut add)?;
         let count = batches.len() as f64;
         Ok(MeanLosses {
             loss: sums[0] / count,
@@ -69,7 +78,7 @@ impl Evaluator<'_> {
         })
     }
 
-    fn batch_losses(&self, batch: &Batch) -> Result<[f64; 2]> {
+    fn batch_losses(&self, batch: &Batch) -> Result<[Pending<f32>; 2]> {
         let (ctx, params) = (self.ctx, self.params);
         let features = self.upload(&batch.images)?;
         let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
@@ -78,8 +87,8 @@ impl Evaluator<'_> {
             .decoder
             .loss(ctx, params, &features, &captions)?;
         Ok([
-            f64::from(read(&losses.loss)?),
-            f64::from(read(&losses.cross_entropy)?),
+            losses.loss.download_later()?,
+            losses.cross_entropy.download_later()?,
         ])
     }
 
@@ -143,11 +152,4 @@ impl Evaluator<'_> {
         }
         bleu::sentence_mean(&pairs)
     }
-}
-
-/// The value of a one-element tensor.
-pub fn read(scalar: &crate::Tensor) -> Result<f32> {
-    let mut value = [0.0f32];
-    scalar.copy_to_slice(&mut value)?;
-    Ok(value[0])
 }

@@ -99,6 +99,12 @@ impl Staging {
         Ok(&mut self.buffers[self.next])
     }
 
+    /// A free buffer of at least so many bytes for a pending read.
+    fn small_download(&mut self, bytes: usize) -> Option<Buffer> {
+        let enough = self.small.iter().position(|b| b.bytes >= bytes);
+        enough.map(|i| self.small.swap_remove(i))
+    }
+
     /// A buffer for a small upload.
     fn small_upload(&mut self) -> std::result::Result<Buffer, DriverError> {
         let full = self.uploads.len() == MOST_SMALL_UPLOADS;
@@ -197,11 +203,11 @@ impl Cuda {
         bytes: usize,
     ) -> Result<Pending> {
         self.bind_outside_graph("copying from the device")?;
-        let small = self.staging.borrow_mut().small.pop();
+        let small = self.staging.borrow_mut().small_download(bytes);
         let begin = || -> std::result::Result<Buffer, DriverError> {
             let mut buffer = match small {
-                Some(buffer) if buffer.bytes >= bytes => buffer,
-                _ => Buffer::new(&self.context, bytes.max(SMALL))?,
+                Some(buffer) => buffer,
+                None => Buffer::new(&self.context, bytes.max(SMALL))?,
             };
             let target = buffer.bytes(bytes)?;
             // SAFETY: as for `upload`.
