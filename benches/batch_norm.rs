@@ -1,78 +1,170 @@
-//! What the encoder does besides convolutions: batch-norm, pooling, pixels to floats. Eight images of 256x256.
+//! What the encoder does besides convolutions: batch-norm, pooling, pixels to floats. Eight images of 256x256; B/s.
 
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use showtell::DType;
-use showtell::ops::batch_norm::{self, Affine, Epilogue, Statistics};
+use showtell::ops::batch_norm::{self, Affine, BatchNorm, Epilogue, Gradients, Saved, Statistics};
 use showtell::ops::pool;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::ops::window::Window;
-use support::{cpu, floats, zeros};
+use showtell::ops::{Accumulate, fill};
+use showtell::{Context, DType, Tensor};
+use support::{Family, floats, floats_moved, zeros};
 
 /// After the first residual stage: (8, 64, 64, 256).
+const MAP: [usize; 4] = [8, 64, 64, 256];
+
+struct Norm {
+    x: Tensor,
+    y: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running: [Tensor; 2],
+    mean: Tensor,
+    invstd: Tensor,
+}
+
+impl Norm {
+    fn new(ctx: &Context) -> Self {
+        let mut ones = [zeros(ctx, [256]), zeros(ctx, [256])];
+        (ones.iter_mut()).for_each(|ones| fill::constant(ctx, 1.0, ones).unwrap());
+        let [var, invstd] = ones;
+        Norm {
+            x: floats(ctx, MAP),
+            y: zeros(ctx, MAP),
+            gamma: floats(ctx, [256]),
+            beta: floats(ctx, [256]),
+            running: [zeros(ctx, [256]), var],
+            mean: zeros(ctx, [256]),
+            invstd,
+        }
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine {
+            gamma: &self.gamma,
+            beta: &self.beta,
+        }
+    }
+}
+
 fn norms(c: &mut Criterion) {
-    let ctx = cpu();
-    let x = floats(&ctx, [8, 64, 64, 256]);
-    let (gamma, beta) = (floats(&ctx, [256]), floats(&ctx, [256]));
-    let affine = || Affine {
-        gamma: &gamma,
-        beta: &beta,
-    };
-    let vector = || zeros(&ctx, [256], DType::F32);
-    let [mean, mut var] = [vector(), vector()];
-    var.copy_from_slice(&[1f32; 256]).unwrap();
-    let [mut saved_mean, mut invstd] = [vector(), vector()];
-    let mut y = zeros(&ctx, [8, 64, 64, 256], DType::F32);
+    let mut family = Family::new(c, "batch_norm");
+    let elements: usize = MAP.iter().product();
     let epilogue = Epilogue::default();
-    c.bench_function("batch_norm/running forward", |bench| {
-        bench.iter(|| {
-            let statistics = Statistics {
-                mean: &mut saved_mean,
-                invstd: &mut invstd,
-            };
-            let running = [&mean, &var];
-            let (x, y) = (&x, &mut y);
-            batch_norm::running_forward(&ctx, x, affine(), running, epilogue, statistics, y)
-                .unwrap();
-        });
+    let both = floats_moved(2 * elements);
+    family.bench("running forward", both.clone(), Norm::new, |ctx, norm| {
+        let (mut mean, mut invstd, mut y) =
+            (norm.mean.clone(), norm.invstd.clone(), norm.y.clone());
+        let statistics = Statistics {
+            mean: &mut mean,
+            invstd: &mut invstd,
+        };
+        let running = norm.running.each_ref();
+        let affine = norm.affine();
+        batch_norm::running_forward(ctx, &norm.x, affine, running, epilogue, statistics, &mut y)
     });
-    c.bench_function("batch_norm/batch forward", |bench| {
-        bench.iter(|| {
-            let statistics = Statistics {
-                mean: &mut saved_mean,
-                invstd: &mut invstd,
-            };
-            let (x, y) = (&x, &mut y);
-            batch_norm::batch_forward(&ctx, x, affine(), None, epilogue, statistics, y).unwrap();
-        });
+    family.bench("batch forward", both, Norm::new, |ctx, norm| {
+        let (mut mean, mut invstd, mut y) =
+            (norm.mean.clone(), norm.invstd.clone(), norm.y.clone());
+        let statistics = Statistics {
+            mean: &mut mean,
+            invstd: &mut invstd,
+        };
+        let affine = norm.affine();
+        batch_norm::batch_forward(ctx, &norm.x, affine, None, epilogue, statistics, &mut y)
     });
+    let make = |ctx: &Context| {
+        let small = (zeros(ctx, [256]), zeros(ctx, [256]));
+        (Norm::new(ctx), floats(ctx, MAP), small)
+    };
+    for (name, mode) in [
+        ("running backward", BatchNorm::Running),
+        ("batch backward", BatchNorm::Batch),
+    ] {
+        family.bench(name, floats_moved(3 * elements), make, |ctx, set| {
+            let (norm, dy, (gamma, beta)) = set;
+            let saved = Saved {
+                x: &norm.x,
+                gamma: &norm.gamma,
+                mean: &norm.mean,
+                invstd: &norm.invstd,
+            };
+            let mut dx = norm.y.clone();
+            let gradients = Gradients {
+                x: Some(&mut dx),
+                gamma: Some(gamma),
+                beta: Some(beta),
+            };
+            batch_norm::backward(ctx, mode, saved, dy, Accumulate::No, gradients)
+        });
+    }
 }
 
-fn pooling(c: &mut Criterion) {
-    let ctx = cpu();
-    let x = floats(&ctx, [8, 128, 128, 64]);
-    let mut y = zeros(&ctx, [8, 64, 64, 64], DType::F32);
+fn pools(c: &mut Criterion) {
+    let mut family = Family::new(c, "pool");
     let window = Window::square(3, 2, 1);
-    c.bench_function("pool/max forward", |bench| {
-        bench.iter(|| pool::max_forward(&ctx, &x, window, &mut y).unwrap());
+    let make = |ctx: &Context| {
+        let (x, y) = (floats(ctx, [8, 128, 128, 64]), floats(ctx, [8, 64, 64, 64]));
+        (x, y, zeros(ctx, [8, 128, 128, 64]))
+    };
+    let (large, small) = (8 * 128 * 128 * 64, 8 * 64 * 64 * 64);
+    family.bench(
+        "max forward",
+        floats_moved(large + small),
+        make,
+        |ctx, (x, y, _)| pool::max_forward(ctx, x, window, y),
+    );
+    let work = floats_moved(2 * large + small);
+    family.bench("max backward", work, make, |ctx, (x, dy, dx)| {
+        pool::max_backward(ctx, x, window, dy, dx)
     });
-    let map = floats(&ctx, [8, 8, 8, 2048]);
-    let mut pooled = zeros(&ctx, [8, 2048], DType::F32);
-    c.bench_function("pool/average forward", |bench| {
-        bench.iter(|| pool::average_forward(&ctx, &map, &mut pooled).unwrap());
+    let make = |ctx: &Context| {
+        let pooled = floats(ctx, [8, 2048]);
+        (
+            floats(ctx, [8, 8, 8, 2048]),
+            pooled,
+            floats(ctx, [8, 14, 14, 2048]),
+        )
+    };
+    let [one, map, adapted] = [8 * 2048, 8 * 64 * 2048, 8 * 196 * 2048];
+    family.bench(
+        "average forward",
+        floats_moved(map + one),
+        make,
+        |ctx, (x, y, _)| pool::average_forward(ctx, x, y),
+    );
+    family.bench(
+        "average backward",
+        floats_moved(map + one),
+        make,
+        |ctx, (dx, dy, _)| pool::average_backward(ctx, dy, dx),
+    );
+    let work = floats_moved(map + adapted);
+    family.bench("adaptive forward", work.clone(), make, |ctx, (x, _, y)| {
+        pool::adaptive_forward(ctx, x, y)
     });
-    let mut adapted = zeros(&ctx, [8, 14, 14, 2048], DType::F32);
-    c.bench_function("pool/adaptive forward", |bench| {
-        bench.iter(|| pool::adaptive_forward(&ctx, &map, &mut adapted).unwrap());
-    });
-    let pixels = zeros(&ctx, [8, 256, 256, 3], DType::U8);
-    let mut images = zeros(&ctx, [8, 256, 256, 3], DType::F32);
-    c.bench_function("preprocess/forward", |bench| {
-        let normalisation = Normalisation::IMAGENET;
-        bench.iter(|| preprocess::forward(&ctx, &pixels, normalisation, &mut images).unwrap());
+    family.bench("adaptive backward", work, make, |ctx, (dx, _, dy)| {
+        pool::adaptive_backward(ctx, dy, dx)
     });
 }
 
-criterion_group!(benches, norms, pooling);
+fn pixels(c: &mut Criterion) {
+    let mut family = Family::new(c, "preprocess");
+    let shape = [8, 256, 256, 3];
+    let make = |ctx: &Context| {
+        let pixels = Tensor::zeros(ctx.device(), shape, DType::U8).unwrap();
+        (pixels, zeros(ctx, shape))
+    };
+    // A quarter of a float is read for every float written.
+    let elements: usize = shape.iter().product();
+    family.bench(
+        "forward",
+        floats_moved(elements + elements / 4),
+        make,
+        |ctx, set| preprocess::forward(ctx, &set.0, Normalisation::IMAGENET, &mut set.1),
+    );
+}
+
+criterion_group!(benches, norms, pools, pixels);
 criterion_main!(benches);

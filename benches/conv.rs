@@ -1,11 +1,14 @@
-//! Forward convolutions of ResNet-50 on a batch of 8 images of 256x256, layer by layer: criterion's
+//! Convolutions of ResNet-50 on a batch of 8 images of 256x256, layer by layer: criterion's
 //! throughput is floating-point operations, a multiplication and an addition counting two.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use showtell::ops::conv::{self, Epilogue};
+mod support;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use showtell::ops::Accumulate;
+use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
-use showtell::{Context, DType, Device, Tensor};
-use std::hint::black_box;
+use showtell::{Context, Tensor};
+use support::{Family, floats, floats_moved, operations, zeros};
 
 const IMAGES: usize = 8;
 
@@ -35,36 +38,86 @@ fn layers() -> Vec<(&'static str, Window, usize, usize, usize)> {
     ]
 }
 
+/// A layer's tensors: x, filter, bias, residual, y.
+fn make(
+    ctx: &Context,
+    window: Window,
+    size: usize,
+    channels: usize,
+    filters: usize,
+) -> [Tensor; 5] {
+    let [r, s] = window.kernel;
+    let [p, q] = window.output([size, size]);
+    [
+        floats(ctx, [IMAGES, size, size, channels]),
+        floats(ctx, [filters, r, s, channels]),
+        floats(ctx, [filters]),
+        floats(ctx, [IMAGES, p, q, filters]),
+        floats(ctx, [IMAGES, p, q, filters]),
+    ]
+}
+
+fn flops(window: Window, size: usize, channels: usize, filters: usize) -> usize {
+    let ([r, s], [p, q]) = (window.kernel, window.output([size, size]));
+    2 * IMAGES * p * q * filters * r * s * channels
+}
+
 fn forward(c: &mut Criterion) {
-    let ctx = Context::new(&Device::cpu());
-    let ones = |shape: &[usize]| {
-        let shape = showtell::Shape::new(shape);
-        Tensor::from_slice(ctx.device(), shape, &vec![1f32; shape.len()]).unwrap()
-    };
-    let mut group = c.benchmark_group("conv_forward");
-    group.sample_size(10);
+    let mut family = Family::new(c, "conv_forward");
     for (name, window, size, channels, filters) in layers() {
-        let [r, s] = window.kernel;
-        let [p, q] = window.output([size, size]);
-        let x = ones(&[IMAGES, size, size, channels]);
-        let filter = ones(&[filters, r, s, channels]);
-        let (bias, residual) = (ones(&[filters]), ones(&[IMAGES, p, q, filters]));
-        let epilogue = Epilogue {
-            bias: Some(&bias),
-            residual: name.ends_with("expand").then_some(&residual),
-            relu: true,
-        };
-        let mut y = Tensor::zeros(ctx.device(), [IMAGES, p, q, filters], DType::F32).unwrap();
-        let operations = 2 * y.len() * r * s * channels;
-        group.throughput(Throughput::Elements(operations as u64));
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                conv::forward(&ctx, &x, &filter, window, epilogue, &mut y).unwrap();
-                black_box(&mut y);
-            });
+        let make = |ctx: &Context| make(ctx, window, size, channels, filters);
+        let work = operations(flops(window, size, channels, filters));
+        family.bench(name, work, make, |ctx, [x, filter, bias, residual, y]| {
+            let epilogue = Epilogue {
+                bias: Some(bias),
+                residual: name.ends_with("expand").then_some(residual),
+                relu: true,
+            };
+            conv::forward(ctx, x, filter, window, epilogue, y)
         });
     }
 }
 
-criterion_group!(benches, forward);
+/// What fine-tuning does: the gradients of the input and of the filter.
+fn backward(c: &mut Criterion) {
+    let mut family = Family::new(c, "conv_backward");
+    let tuned = |name: &str| name.starts_with(['2', '3', '4']);
+    for (name, window, size, channels, filters) in layers() {
+        if !tuned(name) {
+            continue;
+        }
+        let make = |ctx: &Context| {
+            let gradients = (
+                zeros(ctx, [IMAGES, size, size, channels]),
+                zeros(ctx, [filters, window.kernel[0], window.kernel[1], channels]),
+            );
+            (make(ctx, window, size, channels, filters), gradients)
+        };
+        let work = operations(flops(window, size, channels, filters));
+        for of_filter in [false, true] {
+            let name = format!("{name}/{}", if of_filter { "filter" } else { "data" });
+            family.bench(&name, work.clone(), make, |ctx, set| {
+                let ([x, filter, _, _, dy], (dx, d_filter)) = set;
+                let gradients = Gradients {
+                    x: (!of_filter).then_some(dx),
+                    filter: of_filter.then_some(d_filter),
+                    bias: None,
+                };
+                conv::backward(ctx, x, filter, window, dy, Accumulate::No, gradients)
+            });
+        }
+    }
+}
+
+fn relu(c: &mut Criterion) {
+    let mut family = Family::new(c, "relu");
+    let shape = [IMAGES, 32, 32, 512];
+    let make = |ctx: &Context| (floats(ctx, shape), floats(ctx, shape));
+    let work = floats_moved(3 * shape.iter().product::<usize>());
+    family.bench("backward", work, make, |ctx, (y, dy)| {
+        conv::relu_backward(ctx, y, dy)
+    });
+}
+
+criterion_group!(benches, forward, backward, relu);
 criterion_main!(benches);

@@ -1,42 +1,51 @@
-//! From logits on: cross-entropy over all steps of attend's batch, and the best words of a batch.
+//! From logits on: cross-entropy over all steps of attend's batch, and the best words of a batch. B/s.
 
 mod support;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use showtell::DType;
+use criterion::{Criterion, criterion_group, criterion_main};
 use showtell::ops::{cross_entropy, top_k};
-use support::{cpu, floats, ids, zeros};
+use showtell::{Context, DType, Tensor};
+use support::{Family, floats, floats_moved, ids, zeros};
 
-/// R = 24 · 32 rows, V=8,915.
+/// R = 24 · 32 rows, V=8,915; rows padded as the decoder's.
+fn logits(ctx: &Context, rows: usize) -> Tensor {
+    let padded = floats(ctx, [rows, 8920]);
+    padded.columns(0, 8915).unwrap()
+}
+
 fn losses(c: &mut Criterion) {
-    let ctx = cpu();
-    let mut logits = floats(&ctx, [768, 8915]);
-    let targets = ids(&ctx, [768], 8915);
-    let (mut each, mut loss) = (zeros(&ctx, [768], DType::F32), zeros(&ctx, [1], DType::F32));
-    let rows = cross_entropy::Rows {
-        ignore: 0,
-        count: 768,
+    let mut family = Family::new(c, "cross_entropy");
+    let make = |ctx: &Context| {
+        let (each, mean) = (zeros(ctx, [768]), zeros(ctx, [1]));
+        (logits(ctx, 768), ids(ctx, [768], 8915), each, mean)
     };
-    let mut group = c.benchmark_group("cross_entropy");
-    group.throughput(Throughput::Bytes(2 * 4 * 768 * 8915));
-    group.bench_function("forward and backward R=768 V=8915", |bench| {
-        bench.iter(|| {
-            let (each, loss) = (&mut each, &mut loss);
-            cross_entropy::forward_backward(&ctx, &mut logits, &targets, rows, each, loss).unwrap();
-        });
+    let elements = 768 * 8915;
+    let name = "forward and backward R=768 V=8915";
+    family.bench(name, floats_moved(2 * elements), make, |ctx, set| {
+        let (logits, targets, each, mean) = set;
+        cross_entropy::forward_backward(ctx, logits, targets, 0, each, mean)
     });
-    group.finish();
-    let logits = floats(&ctx, [32, 8915]);
-    for k in [1, 5] {
-        let (mut best, mut log_p) = (
-            zeros(&ctx, [32, k], DType::U32),
-            zeros(&ctx, [32, k], DType::F32),
-        );
-        c.bench_function(&format!("top_k/B=32 V=8915 k={k}"), |bench| {
-            bench.iter(|| top_k::forward(&ctx, &logits, &mut best, &mut log_p).unwrap());
+    let name = "forward R=768 V=8915";
+    family.bench(name, floats_moved(elements), make, |ctx, set| {
+        let (logits, targets, each, mean) = set;
+        cross_entropy::forward(ctx, logits, targets, 0, each, mean)
+    });
+}
+
+fn words(c: &mut Criterion) {
+    let mut family = Family::new(c, "top_k");
+    for (rows, k) in [(32, 1), (32, 5), (160, 5)] {
+        let make = |ctx: &Context| {
+            let ids = Tensor::zeros(ctx.device(), [rows, k], DType::U32).unwrap();
+            (logits(ctx, rows), ids, zeros(ctx, [rows, k]))
+        };
+        let name = format!("R={rows} V=8915 k={k}");
+        family.bench(&name, floats_moved(rows * 8915), make, |ctx, set| {
+            let (logits, ids, log_p) = set;
+            top_k::forward(ctx, logits, ids, log_p)
         });
     }
 }
 
-criterion_group!(benches, losses);
+criterion_group!(benches, losses, words);
 criterion_main!(benches);

@@ -1,7 +1,9 @@
-//! One training step of each decoder, features given: forward, backward, clip, update. Sizes as in the
-//! recipes; the peers' scripts time the same.
+//! One training step of each decoder, features given: forward, backward, clip, update, as the trainer takes it.
+//! Sizes as in the recipes; the peers' scripts time the same. Captions a second.
 
-use criterion::{Criterion, criterion_group, criterion_main};
+mod support;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use showtell::nn::attend::{self, Attend};
 use showtell::nn::captions::{Captions, Noise, SOS};
 use showtell::nn::decoder::Decoder;
@@ -10,8 +12,10 @@ use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
 use showtell::train::config::{Config, Model};
 use showtell::train::optimiser::Optimiser;
-use showtell::{Context, DType, Device, Tensor};
+use showtell::train::step_graph::StepGraphs;
+use showtell::{Context, DType, Result, Tensor};
 use std::time::Duration;
+use support::{device, time};
 
 /// A decoder and a batch for it.
 struct Step {
@@ -19,6 +23,8 @@ struct Step {
     params: Params,
     decoder: Decoder,
     optimiser: Optimiser,
+    noise: Noise,
+    graphs: StepGraphs,
     lr: [f64; 2],
     features: Tensor,
     steps: usize,
@@ -35,7 +41,7 @@ impl Step {
         steps: usize,
         vocabulary: u32,
     ) -> Self {
-        let device = Device::cpu();
+        let device = device();
         let params = declare.build(&device, DType::F32).unwrap();
         params.initialise(1).unwrap();
         let batch = features[0];
@@ -49,6 +55,8 @@ impl Step {
         });
         Step {
             optimiser: Optimiser::new(&config, &params).unwrap(),
+            noise: Noise::new(&device, 1).unwrap(),
+            graphs: StepGraphs::default(),
             lr: [config.lr, 0.0],
             features: Tensor::from_slice(&device, shape, &values).unwrap(),
             tokens: tokens.collect(),
@@ -61,17 +69,21 @@ impl Step {
     }
 
     fn run(&mut self) {
-        let (ctx, params) = (&self.ctx, &self.params);
-        {
-            let captions = Captions::upload(ctx, self.steps, self.batch, &self.tokens).unwrap();
-            let noise = Some(self.noise.clone());
-            self.decoder
-                .train(ctx, params, &self.features, &captions, noise, None)
-                .unwrap();
-            self.optimiser.begin_step(self.lr).unwrap();
-            self.optimiser.step(ctx, params).unwrap();
-        }
-        ctx.reset().unwrap();
+        self.ask().unwrap();
+        self.ctx.reset().unwrap();
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        let (ctx, params, decoder) = (&self.ctx, &self.params, &self.decoder);
+        let captions = Captions::upload(ctx, self.steps, self.batch, &self.tokens)?;
+        self.noise.set_step(1)?;
+        self.optimiser.begin_step(self.lr)?;
+        let (noise, optimiser, features) = (&self.noise, &mut self.optimiser, &self.features);
+        self.graphs.run(ctx, [self.batch, self.steps], || {
+            let noise = Some(noise.clone());
+            decoder.train(ctx, params, features, &captions, noise, None)?;
+            optimiser.step(ctx, params)
+        })
     }
 }
 
@@ -115,10 +127,19 @@ fn benches(c: &mut Criterion) {
     group
         .sample_size(10)
         .measurement_time(Duration::from_secs(8));
-    let mut step = show_tell();
-    group.bench_function("show-tell B=128 T=24 V=7702", |b| b.iter(|| step.run()));
-    let mut step = attend();
-    group.bench_function("attend B=32 T=24 P=196 V=8915", |b| b.iter(|| step.run()));
+    type Model = (&'static str, u64, fn() -> Step);
+    let models: [Model; 2] = [
+        ("show-tell B=128 T=24 V=7702", 128, show_tell),
+        ("attend B=32 T=24 P=196 V=8915", 32, attend),
+    ];
+    for (name, batch, make) in models {
+        group.throughput(Throughput::Elements(batch));
+        group.bench_function(name, |bench| {
+            let mut step = make();
+            let device = step.ctx.device().clone();
+            bench.iter_custom(|count| time(&device, count, || step.run()));
+        });
+    }
     group.finish();
 }
 

@@ -2,11 +2,11 @@
 
 mod support;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use showtell::DType;
+use criterion::{Criterion, criterion_group, criterion_main};
+use showtell::Context;
 use showtell::ops::gemm::{self, Accumulate, Factor};
-use showtell::ops::linear;
-use support::{cpu, floats, zeros};
+use showtell::ops::linear::{self, Gradients};
+use support::{Family, floats, operations, zeros};
 
 /// (m, k, n): attend's vocabulary, its keys, one recurrent step; show-tell's vocabulary.
 const PRODUCTS: [(usize, usize, usize); 4] = [
@@ -17,24 +17,42 @@ const PRODUCTS: [(usize, usize, usize); 4] = [
 ];
 
 fn products(c: &mut Criterion) {
-    let ctx = cpu();
-    let mut group = c.benchmark_group("gemm");
-    group.sample_size(10);
+    let mut family = Family::new(c, "gemm");
     for (m, k, n) in PRODUCTS {
-        let (a, b) = (floats(&ctx, [m, k]), floats(&ctx, [n, k]));
-        let bias = floats(&ctx, [n]);
-        let mut y = zeros(&ctx, [m, n], DType::F32);
-        group.throughput(Throughput::Elements((2 * m * k * n) as u64));
-        let name = format!("{m}x{k}x{n}");
-        group.bench_function(BenchmarkId::new("product", &name), |bench| {
-            let (a, b) = (Factor::Plain(&a), Factor::Transposed(&b));
-            bench.iter(|| gemm::forward(&ctx, a, b, Accumulate::No, &mut y).unwrap());
+        // Rows of outputs are padded as those of logits and weights are.
+        let padded = |ctx: &Context, rows, cols: usize| {
+            let padded = floats(ctx, [rows, cols.next_multiple_of(8)]);
+            padded.columns(0, cols).unwrap()
+        };
+        let make = |ctx: &Context| {
+            let (a, b, bias) = (floats(ctx, [m, k]), floats(ctx, [n, k]), floats(ctx, [n]));
+            (a, b, bias, padded(ctx, m, n))
+        };
+        let (shape, work) = (format!("{m}x{k}x{n}"), 2 * m * k * n);
+        let name = format!("product/{shape}");
+        family.bench(&name, operations(work), make, |ctx, (a, b, _, y)| {
+            let (a, b) = (Factor::Plain(a), Factor::Transposed(b));
+            gemm::forward(ctx, a, b, Accumulate::No, y)
         });
-        group.bench_function(BenchmarkId::new("linear", &name), |bench| {
-            bench.iter(|| linear::forward(&ctx, &a, &b, Some(&bias), &mut y).unwrap());
+        let name = format!("linear/{shape}");
+        family.bench(&name, operations(work), make, |ctx, (x, w, bias, y)| {
+            linear::forward(ctx, x, w, Some(bias), y)
+        });
+        let make = |ctx: &Context| {
+            let gradients = (zeros(ctx, [m, k]), zeros(ctx, [n, k]), zeros(ctx, [n]));
+            (make(ctx), gradients)
+        };
+        let name = format!("linear backward/{shape}");
+        family.bench(&name, operations(2 * work), make, |ctx, set| {
+            let ((x, w, _, dy), (dx, dw, d_bias)) = set;
+            let gradients = Gradients {
+                x: Some(dx),
+                weight: Some(dw),
+                bias: Some(d_bias),
+            };
+            linear::backward(ctx, x, w, dy, Accumulate::No, gradients)
         });
     }
-    group.finish();
 }
 
 criterion_group!(benches, products);

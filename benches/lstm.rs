@@ -1,87 +1,158 @@
 //! The recurrent decoder's operations: the LSTM over a whole batch of captions, its cell, gate, embedding,
-//! dropout. Sizes of the two recipes.
+//! dropout. Sizes of the two recipes; FLOP/s of sequences, else B/s.
 
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use showtell::DType;
+use showtell::ops::dropout::Site;
 use showtell::ops::lstm::{self, sequence};
 use showtell::ops::{Accumulate, dropout, embedding, gate};
-use support::{cpu, floats, ids, zeros};
+use showtell::{Context, Tensor};
+use support::{Family, floats, floats_moved, ids, operations, zeros};
 
-const SITE: dropout::Site = dropout::Site {
-    seed: 1,
-    step: 1,
-    site: 1,
-};
+/// Show-tell's stack: E=H=256, two layers.
+struct Stack([[Tensor; 4]; 2]);
 
-/// Show-tell: T=24, B=128, E=H=256, two layers.
+impl Stack {
+    fn new(ctx: &Context) -> Self {
+        let weight = || floats(ctx, [1024, 256]);
+        let bias = || floats(ctx, [1024]);
+        Stack([(); 2].map(|()| [weight(), weight(), bias(), bias()]))
+    }
+
+    fn layers(&self) -> [lstm::Layer<'_>; 2] {
+        self.0
+            .each_ref()
+            .map(|[weight_ih, weight_hh, bias_ih, bias_hh]| lstm::Layer {
+                weight_ih,
+                weight_hh,
+                bias_ih,
+                bias_hh,
+            })
+    }
+
+    fn gradients(&mut self) -> Vec<lstm::LayerGradients<'_>> {
+        let layers = self.0.iter_mut();
+        layers
+            .map(
+                |[weight_ih, weight_hh, bias_ih, bias_hh]| lstm::LayerGradients {
+                    weight_ih,
+                    weight_hh,
+                    bias_ih,
+                    bias_hh,
+                },
+            )
+            .collect()
+    }
+}
+
+/// T=24, B=128.
 fn sequences(c: &mut Criterion) {
-    let ctx = cpu();
-    let [weight_ih, weight_hh] = [floats(&ctx, [1024, 256]), floats(&ctx, [1024, 256])];
-    let [bias_ih, bias_hh] = [floats(&ctx, [1024]), floats(&ctx, [1024])];
-    let layer = lstm::Layer {
-        weight_ih: &weight_ih,
-        weight_hh: &weight_hh,
-        bias_ih: &bias_ih,
-        bias_hh: &bias_hh,
+    let mut family = Family::new(c, "lstm");
+    // Two products with (4H, H) a layer and step.
+    let work = 2 * 2 * 2 * 24 * 128 * 1024 * 256;
+    let make = |ctx: &Context| (Stack::new(ctx), floats(ctx, [24, 128, 256]));
+    let name = "sequence forward T=24 B=128 H=256 L=2";
+    family.bench(name, operations(work), make, |ctx, (stack, x)| {
+        sequence::forward(ctx, &stack.layers(), x, None, None).map(drop)
+    });
+    let make = |ctx: &Context| {
+        let dx = zeros(ctx, [24, 128, 256]);
+        (make(ctx), Stack::new(ctx), floats(ctx, [24, 128, 256]), dx)
     };
-    let x = floats(&ctx, [24, 128, 256]);
-    c.bench_function("lstm/sequence forward T=24 B=128 H=256 L=2", |bench| {
-        bench.iter(|| {
-            drop(sequence::forward(&ctx, &[layer, layer], &x, None, None).unwrap());
-            ctx.reset().unwrap();
-        });
+    let name = "sequence forward and backward T=24 B=128 H=256 L=2";
+    family.bench(name, operations(3 * work), make, |ctx, set| {
+        let ((stack, x), d_stack, dy, dx) = set;
+        let layers = stack.layers();
+        let saved = sequence::forward(ctx, &layers, x, None, None)?;
+        let gradients = sequence::Gradients {
+            layers: d_stack.gradients(),
+            x: Some(dx),
+            initial: None,
+        };
+        sequence::backward(ctx, &layers, x, &saved, dy, Accumulate::No, gradients)
     });
 }
 
 /// Attend: B=32, H=512, D=2048.
 fn cells(c: &mut Criterion) {
-    let ctx = cpu();
-    let f32 = |rows, cols| zeros(&ctx, [rows, cols], DType::F32);
-    let mut gates = floats(&ctx, [32, 2048]);
-    let (c_prev, dh) = (floats(&ctx, [32, 512]), floats(&ctx, [32, 512]));
-    let (mut next_c, mut next_h, mut dc) = (f32(32, 512), f32(32, 512), f32(32, 512));
-    c.bench_function("lstm/cell forward B=32 H=512", |bench| {
-        bench.iter(|| {
-            lstm::cell_forward(&ctx, &mut gates, &c_prev, &mut next_c, &mut next_h).unwrap()
-        });
+    let mut family = Family::new(c, "cell");
+    let state = 32 * 512;
+    let make = |ctx: &Context| {
+        let states = [(); 4].map(|()| floats(ctx, [32, 512]));
+        (floats(ctx, [32, 2048]), states, zeros(ctx, [32, 2048]))
+    };
+    let name = "forward B=32 H=512";
+    family.bench(name, floats_moved(11 * state), make, |ctx, set| {
+        let (gates, [c_prev, c, h, _], _) = set;
+        lstm::cell_forward(ctx, gates, c_prev, c, h)
     });
-    let mut d_gates = f32(32, 2048);
-    c.bench_function("lstm/cell backward B=32 H=512", |bench| {
-        bench.iter(|| {
-            lstm::cell_backward(&ctx, &gates, &c_prev, &next_c, &dh, &mut dc, &mut d_gates)
-                .unwrap();
-        });
+    let name = "backward B=32 H=512";
+    family.bench(name, floats_moved(13 * state), make, |ctx, set| {
+        let (gates, [c_prev, c, dh, dc], d_gates) = set;
+        lstm::cell_backward(ctx, gates, c_prev, c, dh, dc, d_gates)
     });
-    let (mut g, x) = (floats(&ctx, [32, 2048]), floats(&ctx, [32, 2048]));
-    let (mut z, mut dg, mut dx) = (f32(32, 2048), f32(32, 2048), f32(32, 2048));
-    c.bench_function("gate/forward B=32 D=2048", |bench| {
-        bench.iter(|| gate::forward(&ctx, &mut g, &x, &mut z).unwrap());
-    });
-    c.bench_function("gate/backward B=32 D=2048", |bench| {
-        bench.iter(|| gate::backward(&ctx, &g, &x, &z, &mut dg, &mut dx).unwrap());
-    });
+}
+
+fn gates(c: &mut Criterion) {
+    let mut family = Family::new(c, "gate");
+    let make = |ctx: &Context| [(); 5].map(|()| floats(ctx, [32, 2048]));
+    let elements = 32 * 2048;
+    let name = "forward B=32 D=2048";
+    family.bench(
+        name,
+        floats_moved(4 * elements),
+        make,
+        |ctx, [g, x, z, ..]| gate::forward(ctx, g, x, z),
+    );
+    let name = "backward B=32 D=2048";
+    family.bench(
+        name,
+        floats_moved(5 * elements),
+        make,
+        |ctx, [g, x, dz, dg, dx]| gate::backward(ctx, g, x, dz, dg, dx),
+    );
 }
 
 /// T=24, B=32, E=512, V=8,915; dropout on show-tell's embeddings.
 fn words(c: &mut Criterion) {
-    let ctx = cpu();
-    let (weight, tokens) = (floats(&ctx, [8915, 512]), ids(&ctx, [24, 32], 8915));
-    let mut y = zeros(&ctx, [24, 32, 512], DType::F32);
-    let mut dw = zeros(&ctx, [8915, 512], DType::F32);
-    c.bench_function("embedding/forward T=24 B=32 E=512", |bench| {
-        bench.iter(|| embedding::forward(&ctx, &weight, &tokens, &mut y).unwrap());
-    });
-    c.bench_function("embedding/backward T=24 B=32 E=512 V=8915", |bench| {
-        let no = Accumulate::No;
-        bench.iter(|| embedding::backward(&ctx, &tokens, &y, Some(0), no, &mut dw).unwrap());
-    });
-    let mut x = floats(&ctx, [24, 128, 256]);
-    c.bench_function("dropout/in place T=24 B=128 E=256", |bench| {
-        bench.iter(|| dropout::in_place(&ctx, 0.3, SITE, 0, &mut x).unwrap());
-    });
+    let mut family = Family::new(c, "embedding");
+    let rows = 24 * 32 * 512;
+    let make = |ctx: &Context| {
+        let (weight, y) = (floats(ctx, [8915, 512]), floats(ctx, [24, 32, 512]));
+        (weight, ids(ctx, [24, 32], 8915), y)
+    };
+    let name = "forward T=24 B=32 E=512";
+    family.bench(
+        name,
+        floats_moved(2 * rows),
+        make,
+        |ctx, (weight, ids, y)| embedding::forward(ctx, weight, ids, y),
+    );
+    let name = "backward T=24 B=32 E=512 V=8915";
+    family.bench(
+        name,
+        floats_moved(rows + 8915 * 512),
+        make,
+        |ctx, (dw, ids, dy)| embedding::backward(ctx, ids, dy, Some(0), Accumulate::No, dw),
+    );
 }
 
-criterion_group!(benches, sequences, cells, words);
+fn masks(c: &mut Criterion) {
+    let mut family = Family::new(c, "dropout");
+    let make = |ctx: &Context| {
+        let step = Tensor::from_slice(ctx.device(), [1], &[1u32]).unwrap();
+        let (seed, site) = (1, 1);
+        (floats(ctx, [24, 128, 256]), Site { seed, step, site })
+    };
+    let name = "in place T=24 B=128 E=256";
+    family.bench(
+        name,
+        floats_moved(2 * 24 * 128 * 256),
+        make,
+        |ctx, (x, site)| dropout::in_place(ctx, 0.3, site, 0, x),
+    );
+}
+
+criterion_group!(benches, sequences, cells, gates, words, masks);
 criterion_main!(benches);

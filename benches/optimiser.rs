@@ -1,72 +1,76 @@
-//! One pass over the arena of attend's 19,238,356 parameters: clip, SGD, Adam, and plain copies to compare with.
+//! One pass over the arena of attend's 19,238,356 parameters: clip, SGD, Adam, and plain sums, copies and fills to
+//! compare with. B/s.
 
 mod support;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
+use half::bf16;
 use showtell::ops::clip::{self, Clip};
 use showtell::ops::optimiser::{self, Adam, Moments, Sgd};
 use showtell::ops::{add, copy, fill};
-use showtell::{DType, Tensor};
-use support::{cpu, floats, zeros};
+use showtell::tensor::Element;
+use showtell::{Context, Tensor};
+use support::{Family, floats, floats_moved, zeros};
 
 const N: usize = 19_238_356;
+const SGD: Sgd = Sgd {
+    momentum: 0.9,
+    weight_decay: 1e-6,
+};
+const ADAM: Adam = Adam {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 1e-5,
+};
 
-fn arena(c: &mut Criterion) {
-    let ctx = cpu();
-    let gradients = floats(&ctx, [N]);
-    let arena = || zeros(&ctx, [N], DType::F32);
-    let (mut values, mut first, mut second) = (arena(), arena(), arena());
-    let (mut norm, mut factor) = (zeros(&ctx, [1], DType::F32), zeros(&ctx, [1], DType::F32));
+/// Gradients, one more arena, and the schedule.
+fn arenas<const MORE: usize>(ctx: &Context) -> (Tensor, [Tensor; MORE], Tensor) {
     let schedule = Tensor::from_slice(ctx.device(), [2], &[4e-4f32, 1.0]).unwrap();
-    let mut group = c.benchmark_group("arena");
-    group.sample_size(10);
-    let bytes = |passes: usize| Throughput::Bytes((4 * passes * N) as u64);
-    group.throughput(bytes(1));
-    group.bench_function("clip norm", |bench| {
-        bench.iter(|| clip::norm(&ctx, &gradients, 0.25, &mut norm, &mut factor).unwrap());
-    });
-    group.throughput(bytes(5));
-    let settings = Sgd {
-        momentum: 0.9,
-        weight_decay: 1e-6,
-    };
-    group.bench_function("sgd", |bench| {
-        bench.iter(|| {
-            let (clip, u, w) = (Clip::None, &mut first, &mut values);
-            optimiser::sgd(&ctx, settings, &schedule, clip, &gradients, u, w).unwrap();
-        });
-    });
-    group.throughput(bytes(7));
-    let settings = Adam {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        weight_decay: 1e-5,
-    };
-    group.bench_function("adam", |bench| {
-        bench.iter(|| {
-            let moments = Moments {
-                first: &mut first,
-                second: &mut second,
-            };
-            let (clip, w) = (Clip::Value(5.0), &mut values);
-            optimiser::adam(&ctx, settings, &schedule, clip, &gradients, moments, w).unwrap();
-        });
-    });
-    group.throughput(bytes(3));
-    group.bench_function("add", |bench| {
-        bench.iter(|| add::forward(&ctx, &gradients, &mut values).unwrap());
-    });
-    group.throughput(bytes(2));
-    group.bench_function("copy", |bench| {
-        bench.iter(|| copy::forward(&ctx, &gradients, &mut values).unwrap());
-    });
-    group.throughput(bytes(1));
-    group.bench_function("fill", |bench| {
-        bench.iter(|| fill::zero(&ctx, &mut values).unwrap())
-    });
-    group.finish();
+    (
+        floats(ctx, [N]),
+        [(); MORE].map(|()| zeros(ctx, [N])),
+        schedule,
+    )
 }
 
-criterion_group!(benches, arena);
+fn updates(c: &mut Criterion) {
+    let mut family = Family::new(c, "arena");
+    let make = |ctx: &Context| (floats(ctx, [N]), zeros(ctx, [1]), zeros(ctx, [1]));
+    family.bench("clip norm", floats_moved(N), make, |ctx, set| {
+        let (gradients, norm, factor) = set;
+        clip::norm(ctx, gradients, 0.25, norm, factor)
+    });
+    family.bench("sgd", floats_moved(5 * N), arenas::<2>, |ctx, set| {
+        let (g, [u, w], schedule) = set;
+        optimiser::sgd(ctx, SGD, schedule, Clip::None, g, u, w)
+    });
+    family.bench("adam", floats_moved(7 * N), arenas::<3>, |ctx, set| {
+        let (g, [first, second, w], schedule) = set;
+        let moments = Moments { first, second };
+        optimiser::adam(ctx, ADAM, schedule, Clip::Value(5.0), g, moments, w)
+    });
+}
+
+fn copies(c: &mut Criterion) {
+    let mut family = Family::new(c, "arena");
+    family.bench("add", floats_moved(3 * N), arenas::<1>, |ctx, set| {
+        let (g, [w], _) = set;
+        add::forward(ctx, g, w)
+    });
+    family.bench("copy", floats_moved(2 * N), arenas::<1>, |ctx, set| {
+        let (g, [w], _) = set;
+        copy::forward(ctx, g, w)
+    });
+    let make = |ctx: &Context| {
+        let narrow = Tensor::zeros(ctx.device(), [N], bf16::DTYPE).unwrap();
+        (floats(ctx, [N]), narrow)
+    };
+    family.bench("to bf16", floats_moved(N + N / 2), make, |ctx, set| {
+        copy::forward(ctx, &set.0, &mut set.1)
+    });
+    family.bench("fill", floats_moved(N), |ctx| zeros(ctx, [N]), fill::zero);
+}
+
+criterion_group!(benches, updates, copies);
 criterion_main!(benches);

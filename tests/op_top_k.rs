@@ -69,8 +69,8 @@ fn every_device_chooses_the_same() {
                 let mut order: Vec<usize> = (0..cols).collect();
                 order.sort_by(|&a, &b| values[b].total_cmp(&values[a]).then(a.cmp(&b)));
                 let total: f64 = values.iter().map(|&v| f64::from(v).exp()).sum();
-                for place in 0..k {
-                    let (id, at) = (order[place], row * k + place);
+                for (place, &id) in order[..k].iter().enumerate() {
+                    let at = row * k + place;
                     let expected = f64::from(values[id]) - total.ln();
                     if expected == f64::NEG_INFINITY {
                         assert_eq!((ids[at], log_p[at]), (0, f32::NEG_INFINITY), "{device}");

@@ -1,11 +1,116 @@
-//! What the benches share: tensors on the CPU device.
+//! What the benches share: the device, tensors on it, the clock.
+//!
+//! They run on the CPU, or with SHOWTELL_BENCH_GPU=tf32 (f32, bf16; 1 is tf32) on the first GPU, computing products in
+//! that precision. On a GPU an operation is recorded over and over as one graph, each time on other tensors, so many of
+//! them that none is in the caches when its turn comes; the clock is that of events before and after the replays.
 
 #![allow(dead_code)] // every bench uses its own part
 
-use showtell::{Context, DType, Device, Shape, Tensor};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput};
+use showtell::device::Precision;
+use showtell::{Context, DType, Device, Result, Shape, Tensor};
+use std::time::Duration;
 
-pub fn cpu() -> Context {
-    Context::new(&Device::cpu())
+/// More bytes than the caches of any GPU have.
+const COLD: usize = 256 << 20;
+/// The most copies of an operation's tensors.
+const MOST_SETS: usize = 1024;
+
+pub fn device() -> Device {
+    let Ok(choice) = std::env::var("SHOWTELL_BENCH_GPU") else {
+        return Device::cpu();
+    };
+    let precision = match choice.as_str() {
+        "1" | "tf32" => Precision::Tf32,
+        "f32" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        _ => panic!("SHOWTELL_BENCH_GPU should be 1, f32, tf32 or bf16, is {choice}"),
+    };
+    Device::cuda(0, precision).unwrap()
+}
+
+/// The benches of one family of operations.
+pub struct Family<'a> {
+    group: BenchmarkGroup<'a, WallTime>,
+    ctx: Context,
+}
+
+impl<'a> Family<'a> {
+    pub fn new(c: &'a mut Criterion, name: &str) -> Self {
+        Family::on(c, name, Context::new(&device()))
+    }
+
+    pub fn on(c: &'a mut Criterion, name: &str, ctx: Context) -> Self {
+        let mut group = c.benchmark_group(name);
+        group.sample_size(10);
+        Family { group, ctx }
+    }
+
+    /// Times `body` on a set of tensors that `make` makes; room it takes in the arena is given back. `work` is what
+    /// it has to move or to compute at least.
+    pub fn bench<S>(
+        &mut self,
+        name: &str,
+        work: Throughput,
+        make: impl Fn(&Context) -> S,
+        mut body: impl FnMut(&Context, &mut S) -> Result<()>,
+    ) {
+        let ctx = &self.ctx;
+        self.group.throughput(work);
+        self.group.bench_function(name, |bench| {
+            let mut sets = sets(ctx, &make);
+            let mut run = |set: &mut S| ctx.scope(|| body(ctx, set));
+            // Kernels are loaded and the arena has its room before the clock starts.
+            run(&mut sets[0]).unwrap();
+            ctx.reset().unwrap();
+            match ctx.device().records() {
+                true => {
+                    let all = || sets.iter_mut().try_for_each(&mut run);
+                    let graph = ctx.device().record(all).unwrap();
+                    bench.iter_custom(|count| {
+                        let replays = count.div_ceil(sets.len() as u64);
+                        let replay = || (0..replays).try_for_each(|_| graph.replay());
+                        let share = count as f64 / (replays * sets.len() as u64) as f64;
+                        ctx.device().time(replay).unwrap().mul_f64(share)
+                    });
+                }
+                false => bench.iter(|| run(&mut sets[0]).unwrap()),
+            }
+        });
+    }
+}
+
+/// One set of tensors for the CPU; for a GPU as many as its caches cannot hold.
+fn sets<S>(ctx: &Context, make: &impl Fn(&Context) -> S) -> Vec<S> {
+    let before = ctx.device().bytes_in_use();
+    let mut sets = vec![make(ctx)];
+    if ctx.device().records() {
+        let bytes = ctx.device().bytes_in_use() - before;
+        let more = (COLD / bytes.max(1)).clamp(1, MOST_SETS - 1);
+        sets.extend((0..more).map(|_| make(ctx)));
+    }
+    sets
+}
+
+/// The device's time for `count` runs of `body`.
+pub fn time(device: &Device, count: u64, mut body: impl FnMut()) -> Duration {
+    device.synchronise().unwrap();
+    let all = || {
+        (0..count).for_each(|_| body());
+        Ok(())
+    };
+    device.time(all).unwrap()
+}
+
+/// Bytes of so many f32.
+pub fn floats_moved(count: usize) -> Throughput {
+    Throughput::Bytes((4 * count) as u64)
+}
+
+/// Floating-point operations, a multiplication and an addition counting two.
+pub fn operations(count: usize) -> Throughput {
+    Throughput::Elements(count as u64)
 }
 
 /// Numbers in [-0.5, 0.5) that repeat after a thousand.
@@ -24,6 +129,6 @@ pub fn ids(ctx: &Context, shape: impl Into<Shape>, limit: u32) -> Tensor {
     Tensor::from_slice(ctx.device(), shape, &values).unwrap()
 }
 
-pub fn zeros(ctx: &Context, shape: impl Into<Shape>, dtype: DType) -> Tensor {
-    Tensor::zeros(ctx.device(), shape, dtype).unwrap()
+pub fn zeros(ctx: &Context, shape: impl Into<Shape>) -> Tensor {
+    Tensor::zeros(ctx.device(), shape, DType::F32).unwrap()
 }

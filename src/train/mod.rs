@@ -13,7 +13,7 @@ pub mod optimiser;
 pub mod run;
 pub mod schedule;
 pub mod start;
-mod step_graph;
+pub mod step_graph;
 pub mod step_memory;
 pub mod trainer;
 mod validation;

@@ -24,9 +24,9 @@ pub fn norm(
     }
     let (len, chunks) = (gradients.len(), gradients.len().div_ceil(CHUNK));
     ctx.scope(|| {
-        let mut squares = ctx.empty([chunks], DType::F32)?;
+        let squares = ctx.empty([chunks], DType::F32)?;
         if len > 0 {
-            let (g, squares) = (launch.read(gradients)?, launch.write(&mut squares)?);
+            let (g, squares) = (launch.read(gradients)?, launch.write(&squares)?);
             let arguments = (g, squares, launch.size(len)?);
             let grid = Grid::blocks([chunks, 1, 1], THREADS);
             launch.run(&kernels::CLIP_SQUARES_F32, grid, arguments)?;

@@ -18,9 +18,9 @@ pub fn forward(ctx: &Context, alphas: &Tensor, lambda: f64, loss: &mut Tensor) -
     let elements = batch as usize * positions as usize;
     let blocks = elements.div_ceil(THREADS as usize);
     ctx.scope(|| {
-        let mut squares = ctx.empty([blocks], DType::F32)?;
+        let squares = ctx.empty([blocks], DType::F32)?;
         if blocks > 0 {
-            let (alphas, squares) = (launch.read(alphas)?, launch.write(&mut squares)?);
+            let (alphas, squares) = (launch.read(alphas)?, launch.write(&squares)?);
             let arguments = (alphas, squares, steps, batch, positions, ld);
             let grid = Grid::threads_for(elements, THREADS);
             launch.run(&kernels::REGULARISER_SQUARES_F32, grid, arguments)?;
