@@ -6,7 +6,7 @@ mod support;
 use showtell::device::cuda::{self, Grid, Image, Kernel, Write};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;
-use showtell::{Context, Device, Tensor};
+use showtell::{Context, DType, Device, Tensor};
 use support::{Numbers, alone, cuda, emulator};
 
 fn device(ctx: &Context) -> &Cuda {
@@ -20,11 +20,11 @@ fn refusal<T>(result: showtell::Result<T>) -> String {
     result.err().expect("an error").to_string()
 }
 
-/// More than the two pinned buffers hold together, and sizes that are no multiple of anything.
+/// More than pinned buffers hold together, and sizes that are no multiple of anything.
 #[test]
 fn what_is_uploaded_comes_back() {
     let Some(ctx) = cuda() else { return };
-    for len in [0, 1, 7, 4096, (4 << 20) + 3, (9 << 20) + 1] {
+    for len in [0, 1, 7, 4096, (4 << 20) + 3, (37 << 20) + 1] {
         let bytes: Vec<u8> = (0..len).map(|i: usize| (i * 7 + i / 251) as u8).collect();
         let tensor = Tensor::from_slice(ctx.device(), [len], &bytes).unwrap();
         assert!(tensor.to_vec::<u8>().unwrap() == bytes, "{len} bytes");
@@ -35,6 +35,32 @@ fn what_is_uploaded_comes_back() {
     let all = whole.to_vec::<f32>().unwrap();
     let expected: Vec<f32> = all.chunks(10).flat_map(|row| row[3..8].to_vec()).collect();
     assert_eq!(part.to_vec::<f32>().unwrap(), expected);
+}
+
+/// More uploads than there are buffers, small and large, and work that reads each before the next overwrites it.
+#[test]
+fn uploads_and_work_keep_their_order() {
+    let Some(ctx) = cuda() else { return };
+    for len in [5, 20_000] {
+        let mut x = Tensor::zeros(ctx.device(), [len], DType::F32).unwrap();
+        let mut sum = Tensor::zeros(ctx.device(), [len], DType::F32).unwrap();
+        for i in 0..100 {
+            x.copy_from_slice(&vec![i as f32; len]).unwrap();
+            add::forward(&ctx, &x, &mut sum).unwrap();
+        }
+        assert!(sum.to_vec::<f32>().unwrap().iter().all(|&v| v == 4950.0));
+    }
+    let x = Tensor::from_slice(ctx.device(), [50_000], &[1f32; 50_000]).unwrap();
+    x.columns(0, 3)
+        .unwrap()
+        .copy_from_slice(&[2f32; 3])
+        .unwrap();
+    x.columns(2, 40_000)
+        .unwrap()
+        .copy_from_slice(&[3f32; 40_000])
+        .unwrap();
+    let values = x.to_vec::<f32>().unwrap();
+    assert_eq!((values[1], values[2], values[49_999]), (2.0, 3.0, 1.0));
 }
 
 #[test]
