@@ -13,7 +13,7 @@ use showtell::ops::batch_norm::{
 use showtell::ops::conv;
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, check_gradient, contexts, cpu, inner, nan, zeros};
 
 /// Everything a normalisation takes, with M rows of C channels.
 struct Problem {
@@ -184,7 +184,12 @@ proptest! {
 /// x = 1000 + noise: the naive Σx² − (Σx)²/M leaves nothing of the variance in f32.
 #[test]
 fn the_variance_of_a_large_mean_survives_f32() {
-    let ctx = cpu();
+    for ctx in contexts() {
+        check_large_mean(&ctx);
+    }
+}
+
+fn check_large_mean(ctx: &Context) {
     let (rows, c) = (20_000, 3);
     let mut numbers = Numbers::new(3);
     let x: Vec<f32> = numbers
@@ -198,9 +203,9 @@ fn the_variance_of_a_large_mean_survives_f32() {
     let (gamma, beta) = (constant(1.0), constant(0.0));
     let (mut mean, mut invstd) = (constant(f32::NAN), constant(f32::NAN));
     let (mut running_mean, mut running_var) = (constant(5.0), constant(5.0));
-    let mut y = zeros(&ctx, [rows, c], DType::F32);
+    let mut y = zeros(ctx, [rows, c], DType::F32);
     batch_norm::batch_forward(
-        &ctx,
+        ctx,
         &x,
         Affine {
             gamma: &gamma,

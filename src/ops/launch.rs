@@ -84,14 +84,22 @@ impl<'a> Launch<'a> {
         tensor.map_or(Ok(Write::at(0)), |tensor| self.write(tensor))
     }
 
-    /// How many columns a thread takes at once: 4 when every row of the tensors starts at a multiple of 16 bytes and is
-    /// a multiple of 4 long, else 1 (`kernels/pack.cuh`).
+    /// How many columns a thread takes at once: as many as fit in 16 bytes when every row of the tensors, of one element
+    /// type, starts at a multiple of 16 bytes and has a multiple of so many, else 1 (`kernels/pack.cuh`,
+    /// `kernels/channels.cuh`).
     pub fn width(&self, tensors: &[&Tensor]) -> usize {
-        let in_fours = |x: &&Tensor| {
+        let columns = |x: &Tensor| 16 / x.dtype().bytes();
+        let in_groups = |x: &&Tensor| {
             let start = x.memory().address().unwrap_or(0) + x.byte_range().start as u64;
-            start.is_multiple_of(16) && x.ld().is_multiple_of(4) && x.cols().is_multiple_of(4)
+            let columns = columns(x);
+            start.is_multiple_of(16)
+                && x.ld().is_multiple_of(columns)
+                && x.cols().is_multiple_of(columns)
         };
-        if tensors.iter().all(in_fours) { 4 } else { 1 }
+        match tensors.first() {
+            Some(first) if tensors.iter().all(in_groups) => columns(first),
+            _ => 1,
+        }
     }
 
     /// Queues a kernel.
@@ -133,3 +141,24 @@ impl<'a> Launch<'a> {
         Ok(start)
     }
 }
+
+/// Chooses between the kernels for f32 and bf16 and gives the element type a name:
+/// `by_dtype!(launch, dtype, [X_F32, X_BF16] as T, |kernel| run::<T>(kernel))`.
+macro_rules! by_dtype {
+    ($launch:expr, $dtype:expr, [$f32:path, $bf16:path] as $T:ident, |$kernel:ident| $body:expr) => {
+        match $dtype {
+            $crate::tensor::DType::F32 => {
+                type $T = f32;
+                let $kernel = &$f32;
+                $body
+            }
+            $crate::tensor::DType::Bf16 => {
+                type $T = half::bf16;
+                let $kernel = &$bf16;
+                $body
+            }
+            other => $launch.refuse(other),
+        }
+    };
+}
+pub(super) use by_dtype;

@@ -9,6 +9,7 @@ pub mod left;
 pub mod pictures;
 pub mod tiny;
 pub mod training;
+pub mod typed;
 
 pub use cuda::{alone, contexts, counters, cuda, cuda_with, driver_folder, emulator};
 pub use golden::Golden;

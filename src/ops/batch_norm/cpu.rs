@@ -13,7 +13,31 @@ fn invstd(variance: f64) -> f64 {
     1.0 / (variance + EPSILON).sqrt()
 }
 
-pub fn running_statistics<T: Float>(
+pub fn running_forward<T: Float>(
+    x: &Tensor,
+    affine: Affine,
+    [mean, var]: [&Tensor; 2],
+    epilogue: Epilogue,
+    statistics: &mut Statistics,
+    y: &mut Tensor,
+) -> Result<()> {
+    running_statistics::<T>(mean, var, statistics)?;
+    normalise::<T>(x, affine, statistics, epilogue, y)
+}
+
+pub fn batch_forward<T: Float>(
+    x: &Tensor,
+    affine: Affine,
+    running: Option<Running>,
+    epilogue: Epilogue,
+    statistics: &mut Statistics,
+    y: &mut Tensor,
+) -> Result<()> {
+    batch_statistics::<T>(x, running, statistics)?;
+    normalise::<T>(x, affine, statistics, epilogue, y)
+}
+
+fn running_statistics<T: Float>(
     mean: &Tensor,
     var: &Tensor,
     statistics: &mut Statistics,
@@ -76,9 +100,9 @@ impl Moments {
     }
 }
 
-pub fn batch_statistics<T: Float>(
+fn batch_statistics<T: Float>(
     x: &Tensor,
-    running: Option<&mut Running>,
+    running: Option<Running>,
     statistics: &mut Statistics,
 ) -> Result<()> {
     let host = Host::new(OP);
@@ -105,7 +129,7 @@ pub fn batch_statistics<T: Float>(
     Ok(())
 }
 
-pub fn normalise<T: Float>(
+fn normalise<T: Float>(
     x: &Tensor,
     affine: Affine,
     statistics: &Statistics,

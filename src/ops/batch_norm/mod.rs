@@ -14,13 +14,16 @@
 //!
 //! The variance is that of blocks of rows about their own means, merged in f64 and in order (Chan,
 //! Golub and LeVeque, 1979): no cancellation, one pass over memory, the same for any number of threads.
+//!
+//! x, z, y and their gradients may be bf16; parameters, statistics and the gradients of parameters are f32 then.
 
 mod cpu;
+pub(super) mod cuda;
 
 use super::gemm::Accumulate;
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "batch_norm";
 
@@ -95,15 +98,21 @@ pub fn running_forward(
 ) -> Result<()> {
     check_channels(x, "running mean", running_mean)?;
     check_channels(x, "running variance", running_var)?;
-    check_statistics(x, &statistics)?;
+    check_forward(x, affine, &statistics, epilogue, y)?;
     let dtype = x.dtype();
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         dtype,
-        running_statistics(running_mean, running_var, &mut statistics)
-    )?;
-    normalise(ctx, x, affine, &statistics, epilogue, y)
+        running_forward(
+            x,
+            affine,
+            [running_mean, running_var],
+            epilogue,
+            &mut statistics,
+            y
+        )
+    )
 }
 
 /// Normalises by the statistics of x itself, which go to `statistics` and into the running ones.
@@ -114,7 +123,7 @@ pub fn batch_forward(
     ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    mut running: Option<Running>,
+    running: Option<Running>,
     epilogue: Epilogue,
     mut statistics: Statistics,
     y: &mut Tensor,
@@ -125,40 +134,33 @@ pub fn batch_forward(
             x.shape()
         )
     })?;
-    check_statistics(x, &statistics)?;
+    check_forward(x, affine, &statistics, epilogue, y)?;
     if let Some(running) = &running {
         check_channels(x, "running mean", running.mean)?;
         check_channels(x, "running variance", running.var)?;
     }
     let dtype = x.dtype();
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         dtype,
-        batch_statistics(x, running.as_mut(), &mut statistics)
-    )?;
-    normalise(ctx, x, affine, &statistics, epilogue, y)
+        batch_forward(x, affine, running, epilogue, &mut statistics, y)
+    )
 }
 
-fn normalise(
-    ctx: &Context,
+fn check_forward(
     x: &Tensor,
     affine: Affine,
     statistics: &Statistics,
     epilogue: Epilogue,
-    y: &mut Tensor,
+    y: &Tensor,
 ) -> Result<()> {
+    check_channels(x, "mean", statistics.mean)?;
+    check_channels(x, "invstd", statistics.invstd)?;
     check_channels(x, "gamma", affine.gamma)?;
     check_channels(x, "beta", affine.beta)?;
     check::optional_shape(OP, "residual", epilogue.residual, x.shape().dims())?;
-    check::shape(OP, "y", y, x.shape().dims())?;
-    let dtype = x.dtype();
-    dispatch_cpu!(
-        ctx,
-        OP,
-        dtype,
-        normalise(x, affine, statistics, epilogue, y)
-    )
+    check::shape(OP, "y", y, x.shape().dims())
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -200,7 +202,7 @@ pub fn backward(
     check::optional_shape(OP, "gamma gradient", gradients.gamma.as_deref(), &channels)?;
     check::optional_shape(OP, "beta gradient", gradients.beta.as_deref(), &channels)?;
     let dtype = x.dtype();
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         dtype,
@@ -210,7 +212,7 @@ pub fn backward(
 
 /// Makes a convolution and the normalisation by running statistics after it one convolution with bias:
 /// folded_k = f_k γ_k i_k, bias_k = β_k − μ_k γ_k i_k. Filters are (K, …); `folded` may be shaped otherwise
-/// as long as it has K rows of the same length when seen as a matrix.
+/// as long as it has K rows of the same length when seen as a matrix, and may be bf16.
 pub fn fold(
     ctx: &Context,
     filter: &Tensor,
@@ -235,7 +237,7 @@ pub fn fold(
         check::shape(OP, name, tensor, &[k])?;
     }
     let dtype = filter.dtype();
-    dispatch_cpu!(
+    dispatch!(
         ctx,
         OP,
         dtype,
@@ -249,12 +251,12 @@ pub fn fold(
     )
 }
 
+/// A parameter or a statistic, (C).
 fn check_channels(x: &Tensor, name: &str, tensor: &Tensor) -> Result<()> {
     check::shape(OP, name, tensor, &[x.cols()])?;
-    check::dtype(OP, name, tensor, x.dtype())
-}
-
-fn check_statistics(x: &Tensor, statistics: &Statistics) -> Result<()> {
-    check_channels(x, "mean", statistics.mean)?;
-    check_channels(x, "invstd", statistics.invstd)
+    let dtype = match x.dtype() {
+        DType::Bf16 => DType::F32,
+        dtype => dtype,
+    };
+    check::dtype(OP, name, tensor, dtype)
 }
