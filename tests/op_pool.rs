@@ -3,10 +3,12 @@
 mod support;
 
 use proptest::prelude::*;
+use showtell::DType;
 use showtell::ops::pool;
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
-use support::{Numbers, check_gradient, cpu, inner, nan};
+use support::typed::{fill, in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten};
+use support::{Numbers, alone, check_gradient, counters, cpu, cuda, inner, nan};
 
 fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.to_vec().unwrap()
@@ -160,7 +162,13 @@ fn average_is_the_mean_over_pixels() {
 /// PyTorch's rules: of equals the first in window order, NaN above all, −∞ is a value.
 #[test]
 fn ties_nan_and_infinity() {
-    let ctx = cpu();
+    check_special_values(&cpu(), DType::F64);
+    for (ctx, dtype) in typed_contexts() {
+        check_special_values(&ctx, dtype);
+    }
+}
+
+fn check_special_values(ctx: &Context, dtype: DType) {
     let window = Window::square(2, 2, 0);
     let infinity = f64::NEG_INFINITY;
     let x = [
@@ -169,24 +177,29 @@ fn ties_nan_and_infinity() {
         [infinity, infinity, 0.0, -0.0],
         [infinity, infinity, -1.0, 0.0],
     ];
-    let x = Tensor::from_slice(ctx.device(), [1, 4, 4, 1], x.as_flattened()).unwrap();
-    let mut y = nan(&ctx, [1, 2, 2, 1]);
-    pool::max_forward(&ctx, &x, window, &mut y).unwrap();
-    let got = values(&y);
+    let of = |shape: [usize; 4], values: &[f64]| {
+        let mut tensor = unwritten(ctx, shape, 0, dtype);
+        fill(&mut tensor, values);
+        tensor
+    };
+    let x = of([1, 4, 4, 1], x.as_flattened());
+    let mut y = unwritten(ctx, [1, 2, 2, 1], 0, dtype);
+    pool::max_forward(ctx, &x, window, &mut y).unwrap();
+    let got = to_f64(&y);
     assert!(
         got[0] == 2.0 && got[1].is_nan() && got[2] == infinity && got[3] == 0.0,
         "{got:?}"
     );
-    let dy = Tensor::from_slice(ctx.device(), [1, 2, 2, 1], &[1.0, 2.0, 3.0, 4.0]).unwrap();
-    let mut dx = nan(&ctx, [1, 4, 4, 1]);
-    pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
+    let dy = of([1, 2, 2, 1], &[1.0, 2.0, 3.0, 4.0]);
+    let mut dx = unwritten(ctx, [1, 4, 4, 1], 0, dtype);
+    pool::max_backward(ctx, &x, window, &dy, &mut dx).unwrap();
     let expected = [
         [1.0, 0.0, 0.0, 0.0],
         [0.0, 0.0, 2.0, 0.0],
         [3.0, 0.0, 4.0, 0.0],
         [0.0; 4],
     ];
-    assert_eq!(values(&dx), expected.as_flattened());
+    assert_eq!(to_f64(&dx), expected.as_flattened());
 }
 
 #[test]
@@ -195,4 +208,129 @@ fn a_window_that_may_see_nothing_is_an_error() {
     let (x, mut y) = (nan(&ctx, [1, 4, 4, 1]), nan(&ctx, [1, 7, 7, 1]));
     let error = pool::max_forward(&ctx, &x, Window::square(2, 1, 2), &mut y).unwrap_err();
     assert!(error.to_string().contains("more than half"), "{error}");
+}
+
+/// Against the CPU in f64, from the same rounded numbers (in bf16 many are equal). A largest number is exact; a
+/// gradient is the sum of at most nine, rounded each time and once more to its type.
+#[test]
+fn max_on_every_device() {
+    let cpu = cpu();
+    for (ctx, dtype) in typed_contexts() {
+        for (window, shape, padding) in [
+            (Window::square(3, 2, 1), [2, 9, 12, 16], 0),
+            (Window::square(3, 1, 1), [1, 5, 6, 24], 8),
+            (Window::square(2, 2, 0), [3, 5, 5, 7], 1),
+            (
+                Window {
+                    kernel: [4, 3],
+                    stride: 3,
+                    padding: 1,
+                },
+                [2, 11, 8, 8],
+                3,
+            ),
+            (Window::square(2, 3, 1), [1, 7, 10, 5], 0),
+            (Window::square(3, 2, 1), [0, 7, 10, 8], 0),
+        ] {
+            let mut numbers = Numbers::new(8);
+            let [n, h, w, c] = shape;
+            let [p, q] = window.output([h, w]);
+            let x = random(&ctx, &mut numbers, shape, padding, dtype);
+            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, dtype);
+            let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
+                let mut y = unwritten(ctx, dy.shape(), padding, x.dtype());
+                let mut dx = unwritten(ctx, x.shape(), padding, x.dtype());
+                pool::max_forward(ctx, x, window, &mut y).unwrap();
+                pool::max_backward(ctx, x, window, dy, &mut dx).unwrap();
+                [to_f64(&y), to_f64(&dx)]
+            };
+            let [y, dx] = run(&ctx, &x, &dy);
+            let expected = run(&cpu, &in_f64(&cpu, &x), &in_f64(&cpu, &dy));
+            assert_eq!(
+                y,
+                expected[0],
+                "{}, {dtype}, {window:?}",
+                ctx.device().name()
+            );
+            for (got, expected) in dx.into_iter().zip(&expected[1]) {
+                let bound =
+                    9.0 * 9.0 * unit_roundoff(DType::F32) + unit_roundoff(dtype) * expected.abs();
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{dtype}: {got} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// Against the CPU in f64, from the same rounded numbers: at most 256 numbers of at most 1 are added up, times a weight
+/// that is off by less than 4 u, and rounded to their type.
+#[test]
+fn averages_on_every_device() {
+    let cpu = cpu();
+    for (ctx, dtype) in typed_contexts() {
+        for ([n, h, w, c], [p, q], padding) in [
+            ([2, 8, 8, 16], [14, 14], 0),
+            ([3, 8, 8, 24], [1, 1], 8),
+            ([2, 16, 16, 7], [1, 1], 1),
+            ([2, 13, 11, 8], [2, 3], 0),
+            ([1, 3, 4, 5], [3, 4], 3),
+            ([0, 8, 8, 8], [1, 1], 0),
+        ] {
+            let mut numbers = Numbers::new(9);
+            let x = random(&ctx, &mut numbers, [n, h, w, c], padding, dtype);
+            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, dtype);
+            let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
+                let mut y = unwritten(ctx, dy.shape(), padding, x.dtype());
+                let mut dx = unwritten(ctx, x.shape(), padding, x.dtype());
+                if [p, q] == [1, 1] {
+                    let mut y = y.reshape([n, c]).unwrap();
+                    pool::average_forward(ctx, x, &mut y).unwrap();
+                } else {
+                    pool::adaptive_forward(ctx, x, &mut y).unwrap();
+                }
+                pool::adaptive_backward(ctx, dy, &mut dx).unwrap();
+                [to_f64(&y), to_f64(&dx)]
+            };
+            let got = run(&ctx, &x, &dy);
+            let expected = run(&cpu, &in_f64(&cpu, &x), &in_f64(&cpu, &dy));
+            for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                let bound =
+                    64.0 * unit_roundoff(DType::F32) + unit_roundoff(dtype) * expected.abs();
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{}, {dtype}: {got} for {expected}",
+                    ctx.device().name()
+                );
+            }
+        }
+    }
+}
+
+/// Windows overlap, and so may what threads ask for; DRAM has to give each byte once.
+#[test]
+fn pooling_moves_each_byte_once() {
+    if !alone("pooling_moves_each_byte_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let mut numbers = Numbers::new(5);
+    let window = Window::square(3, 2, 1);
+    let x = random(&ctx, &mut numbers, [2, 32, 32, 64], 0, DType::Bf16);
+    let dy = random(&ctx, &mut numbers, [2, 16, 16, 64], 0, DType::Bf16);
+    let mut y = unwritten(&ctx, dy.shape(), 0, DType::Bf16);
+    let mut dx = unwritten(&ctx, x.shape(), 0, DType::Bf16);
+    let counted = counters(|| {
+        pool::max_forward(&ctx, &x, window, &mut y).unwrap();
+        pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
+    });
+    let Some(counted) = counted else { return };
+    let sectors = |tensor: &Tensor| tensor.len() * 2 / 32;
+    let [forward, backward] =
+        ["forward", "backward"].map(|pass| &counted[format!("pool_max_{pass}_bf16")]);
+    assert_eq!(forward["distinct_sectors"], sectors(&x) + sectors(&y));
+    assert_eq!(backward["distinct_sectors"], 2 * sectors(&x) + sectors(&y));
+    assert_eq!(forward["global_store_sectors"], sectors(&y));
+    assert_eq!(backward["global_store_sectors"], sectors(&x));
 }

@@ -9,9 +9,10 @@
 //! x (N, H, W, C), y (N, P, Q, C), of the plain average (N, C). Backward overwrites dx.
 
 mod cpu;
+pub(super) mod cuda;
 
 use super::window::Window;
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -20,7 +21,7 @@ const OP: &str = "pool";
 /// y = max over the window.
 pub fn max_forward(ctx: &Context, x: &Tensor, window: Window, y: &mut Tensor) -> Result<()> {
     check_max(x, window, y)?;
-    dispatch_cpu!(ctx, OP, x.dtype(), max_forward(x, window, y))
+    dispatch!(ctx, OP, x.dtype(), max_forward(x, window, y))
 }
 
 /// dx from dy (N, P, Q, C) and forward's input.
@@ -33,7 +34,7 @@ pub fn max_backward(
 ) -> Result<()> {
     check_max(x, window, dy)?;
     check::shape(OP, "x gradient", dx, x.shape().dims())?;
-    dispatch_cpu!(ctx, OP, x.dtype(), max_backward(x, window, dy, dx))
+    dispatch!(ctx, OP, x.dtype(), max_backward(x, window, dy, dx))
 }
 
 fn check_max(x: &Tensor, window: Window, y: &Tensor) -> Result<()> {
@@ -68,13 +69,13 @@ fn as_one_pixel(y: &Tensor) -> Result<Tensor> {
 /// y (N, P, Q, C) = means of x (N, H, W, C), whatever the sizes.
 pub fn adaptive_forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_adaptive(x, y)?;
-    dispatch_cpu!(ctx, OP, x.dtype(), adaptive_forward(x, y))
+    dispatch!(ctx, OP, x.dtype(), adaptive_forward(x, y))
 }
 
 /// dx (N, H, W, C) from dy (N, P, Q, C).
 pub fn adaptive_backward(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
     check_adaptive(dx, dy)?;
-    dispatch_cpu!(ctx, OP, dy.dtype(), adaptive_backward(dy, dx))
+    dispatch!(ctx, OP, dy.dtype(), adaptive_backward(dy, dx))
 }
 
 fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
