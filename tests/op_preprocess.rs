@@ -3,9 +3,10 @@
 mod support;
 
 use showtell::ops::preprocess::{self, Normalisation};
-use showtell::tensor::Tensor;
+use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::{cpu, zeros};
+use support::typed::{to_f64, typed_contexts, unwritten};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, zeros};
 
 fn every_value() -> Vec<u8> {
     (0..=255u8).flat_map(|v| [v, v, v]).collect()
@@ -13,11 +14,14 @@ fn every_value() -> Vec<u8> {
 
 #[test]
 fn every_value_is_rounded_as_torchvision_rounds_it() {
-    let ctx = cpu();
+    contexts().iter().for_each(check_every_value);
+}
+
+fn check_every_value(ctx: &Context) {
     let shape = Shape::from([1, 16, 16, 3]);
     let images = Tensor::from_slice(ctx.device(), shape, &every_value()).unwrap();
-    let mut y = zeros(&ctx, shape, DType::F32);
-    preprocess::forward(&ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
+    let mut y = zeros(ctx, shape, DType::F32);
+    preprocess::forward(ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
     let [mean, std] = [[0.485f32, 0.456, 0.406], [0.229, 0.224, 0.225]];
     for (i, got) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
         let scaled = (i / 3) as f32 / 255.0;
@@ -66,4 +70,58 @@ fn four_channels_are_an_error() {
         error.to_string().contains("should have shape [1, 2, 2, 3]"),
         "{error}"
     );
+}
+
+/// The CPU's f32, rounded once more for bf16: pixels that run on, with and without a rest, and padded rows.
+#[test]
+fn every_device_and_type_has_the_same_numbers() {
+    let cpu = cpu();
+    for (ctx, dtype) in typed_contexts() {
+        for (shape, padding) in [
+            ([2, 16, 16, 3], 0),
+            ([1, 5, 7, 3], 0),
+            ([2, 3, 5, 3], 2),
+            ([0, 4, 4, 3], 0),
+        ] {
+            let shape = Shape::from(shape);
+            let mut numbers = Numbers::new(6);
+            let pixels: Vec<u8> = (0..shape.len()).map(|_| numbers.below(256) as u8).collect();
+            let run = |ctx: &Context, dtype: DType| {
+                let images = Tensor::from_slice(ctx.device(), shape, &pixels).unwrap();
+                let mut y = unwritten(ctx, shape, padding, dtype);
+                preprocess::forward(ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
+                to_f64(&y)
+            };
+            let expected = run(&cpu, DType::F32).into_iter().map(|v| match dtype {
+                DType::Bf16 => half::bf16::from_f64(v).into(),
+                _ => v,
+            });
+            let expected: Vec<f64> = expected.collect();
+            assert_eq!(
+                run(&ctx, dtype),
+                expected,
+                "{}, {dtype}",
+                ctx.device().name()
+            );
+        }
+    }
+}
+
+/// A byte for an element and two for its result, in whole sectors.
+#[test]
+fn preprocessing_moves_each_byte_once() {
+    if !alone("preprocessing_moves_each_byte_once", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let images = zeros(&ctx, [2, 64, 64, 3], DType::U8);
+    let mut y = zeros(&ctx, [2, 64, 64, 3], DType::Bf16);
+    let counted = counters(|| {
+        preprocess::forward(&ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
+    });
+    let Some(counted) = counted else { return };
+    let kernel = &counted["preprocess_forward_bf16"];
+    assert_eq!(kernel["launches"], 1);
+    assert_eq!(kernel["global_load_sectors"], y.len() / 32);
+    assert_eq!(kernel["global_store_sectors"], 2 * y.len() / 32);
 }

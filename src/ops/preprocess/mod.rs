@@ -1,11 +1,13 @@
 //! Pixels to what an encoder takes: y[…,c] = (v / 255 − mean_c) / std_c, v of u8.
 //!
 //! images (N, H, W, 3) u8, y of the same shape in a float type. Every step is rounded to that type as
-//! torchvision's ToTensor and Normalize do, so f32 results are the same bits. There is nothing to differentiate.
+//! torchvision's ToTensor and Normalize do, so f32 results are the same bits; bf16 is f32 rounded once more. There is
+//! nothing to differentiate.
 
 mod cpu;
+pub(super) mod cuda;
 
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -38,5 +40,5 @@ pub fn forward(
     check::dtype(OP, "images", images, DType::U8)?;
     check::shape(OP, "y", y, &[n, h, w, 3])?;
     let dtype = y.dtype();
-    dispatch_cpu!(ctx, OP, dtype, forward(images, normalisation, y))
+    dispatch!(ctx, OP, dtype, forward(images, normalisation, y))
 }
