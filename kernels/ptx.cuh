@@ -1,0 +1,94 @@
+// The instructions of tensor cores and asynchronous copies, by name.
+//
+// Fragment layouts, T = lane (PTX ISA 9.7.14): every accumulator of m16n8 holds rows T/4 and T/4 + 8,
+// columns 2·(T%4) and the next; operands hold rows T/4 (and T/4 + 8), k as each product says below.
+#pragma once
+#include <cuda_bf16.h>
+
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+    return (unsigned)__cvta_generic_to_shared(shared);
+}
+
+// Copies the first `bytes` (0 to 16) of 16 bytes to shared memory, past level 1, and zeros for the rest.
+__device__ __forceinline__ void copy_16(unsigned to, const void* from, int bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+}
+
+// The same with 0 or 4 of 4 bytes, for what is aligned to 4 only.
+__device__ __forceinline__ void copy_4(unsigned to, const void* from, int bytes) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most PENDING of the committed groups are on their way.
+template <int PENDING>
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+__device__ __forceinline__ void shared_store(unsigned to, __nv_bfloat16 value) {
+    asm volatile("st.shared.b16 [%0], %1;" ::"r"(to), "h"(__bfloat16_as_ushort(value)) : "memory");
+}
+
+__device__ __forceinline__ float shared_float(unsigned from) {
+    float value;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(from));
+    return value;
+}
+
+__device__ __forceinline__ float2 shared_float2(unsigned from) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(from));
+    return v;
+}
+
+__device__ __forceinline__ float4 shared_float4(unsigned from) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(from));
+    return v;
+}
+
+// Four 8x8 matrices of 16-bit elements; lane 8j + r says where row r of matrix j is. Register j holds row T/4,
+// columns 2·(T%4) and the next, of matrix j, or with `transposed` of its transpose.
+template <bool TRANSPOSED>
+__device__ __forceinline__ uint4 load_matrices(unsigned from) {
+    uint4 v;
+    if constexpr (TRANSPOSED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from));
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from));
+    }
+    return v;
+}
+
+// c += a b of m16n8k16 in bf16. Of rows T/4 and T/4 + 8 of a, and of row T/4 of b (its column n), x holds k = 2·(T%4)
+// and the next, y the same + 8.
+__device__ __forceinline__ void multiply(float2& c0, float2& c1, uint2 a0, uint2 a1, uint2 b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c0.x), "+f"(c0.y), "+f"(c1.x), "+f"(c1.y)
+                 : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+}
+
+// c += a b of m16n8k8 in tf32: k = T%4, and the same + 4.
+__device__ __forceinline__ void multiply_tf32(float2& c0, float2& c1, uint2 a0, uint2 a1, uint2 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c0.x), "+f"(c0.y), "+f"(c1.x), "+f"(c1.y)
+                 : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+}
+
+// Rounded to the nearest tf32.
+__device__ __forceinline__ unsigned to_tf32(float value) {
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
+    return rounded;
+}
+
+// Two numbers rounded to bf16, `low` in the lower half.
+__device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
