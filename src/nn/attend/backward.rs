@@ -110,7 +110,6 @@ impl Attend {
             h: empty(&a.h.index(0)?)?,
             c: empty(&a.c.index(0)?)?,
         };
-        fill::zero(ctx, &mut walked.h)?;
         fill::zero(ctx, &mut walked.c)?;
         let (batch, dtype) = (walked.h.rows(), params.dtype());
         let mut d_alpha = empty(&a.alpha.index(0)?)?;
@@ -123,7 +122,8 @@ impl Attend {
             gemm::forward(ctx, dy, weight, accumulate, dx)
         };
         let inputs = self.inputs(params, &a.image);
-        for t in (0..a.gates.shape().dims()[0]).rev() {
+        let steps = a.gates.shape().dims()[0];
+        for t in (0..steps).rev() {
             let Slot {
                 c,
                 next_c,
@@ -137,9 +137,13 @@ impl Attend {
             let (mut d_gates, mut d_gate) = (walked.gates.index(t)?, walked.gate.index(t)?);
             let (mut d_context, mut d_query) = (walked.context.index(t)?, walked.query.index(t)?);
             let mut d_scores = walked.scores.index(t)?;
-            add::forward(ctx, &d_h.index(t)?, &mut walked.h)?;
-            let d_c = &mut walked.c;
-            lstm::cell_backward(ctx, &gates, &c, &next_c, &walked.h, d_c, &mut d_gates)?;
+            let cell = lstm::Cell {
+                gates: &gates,
+                c_prev: &c,
+                c: &next_c,
+            };
+            let (later, d_c) = ((t + 1 < steps).then_some(&walked.h), &mut walked.c);
+            lstm::cell_backward(ctx, cell, &d_h.index(t)?, later, d_c, &mut d_gates)?;
             times(&d_gates, weight_hh, Accumulate::No, &mut walked.h)?;
             times(&d_gates, &of_context, Accumulate::No, &mut d_gated)?;
             gate::backward(ctx, &gate, &context, &d_gated, &mut d_gate, &mut d_context)?;
@@ -200,8 +204,8 @@ impl Attend {
         embedding::backward(ctx, &words, &d_embedded, Some(PAD), no, &mut d_embedding)
     }
 
-    /// What depends on the image: the first state and the keys, with the score's weight and bias; the features themselves when the encoder
-    /// is trained.
+    /// What depends on the image: the first state and the keys, with the score's weight and bias; the features
+    /// themselves when the encoder is trained.
     fn backward_image(
         &self,
         ctx: &Context,

@@ -18,8 +18,7 @@ use super::layer::{self, Linear};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
 use crate::ops::attention::{self, CellMix};
-use crate::ops::gemm::{self, Factor};
-use crate::ops::{Accumulate, dropout, embedding, gate, lstm};
+use crate::ops::{dropout, embedding, gate, lstm};
 use crate::tensor::{Context, Shape, Tensor};
 
 /// Where dropout draws its masks.
@@ -276,12 +275,10 @@ impl Attend {
         gate::forward(ctx, &mut slot.gate, &slot.context, &mut slot.gated)?;
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
         let [_, of_context] = self.split_inputs(weight_ih)?;
-        for (x, weight) in [(&slot.gated, &of_context), (&slot.h, weight_hh)] {
-            let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-            gemm::forward(ctx, x, weight, Accumulate::Yes, &mut slot.gates)?;
-        }
+        let inputs = [(&slot.gated, &of_context), (&slot.h, weight_hh)];
+        let inputs = inputs.map(|(x, weight)| lstm::Input { x, weight });
         let (c, h) = (&mut slot.next_c, &mut slot.next_h);
-        lstm::cell_forward(ctx, &mut slot.gates, &slot.c, c, h)
+        lstm::step_forward(ctx, &inputs, &mut slot.gates, &slot.c, c, h)
     }
 
     /// The state before the first word.

@@ -1,8 +1,9 @@
 //! The LSTM cell on the CPU: each task takes some rows of the batch through all that the cell does.
 
-use super::OP;
+use super::{Cell, Input, OP};
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::host::{Host, rows_of, rows_per_task};
 use crate::ops::simd::simd;
 use crate::tensor::Tensor;
@@ -27,7 +28,21 @@ pub fn set_biases<T: Float>(bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tens
     Ok(())
 }
 
-pub fn cell_forward<T: Float>(
+pub fn step_forward<T: Float>(
+    inputs: &[Input],
+    gates: &mut Tensor,
+    c_prev: &Tensor,
+    c: &mut Tensor,
+    h: &mut Tensor,
+) -> Result<()> {
+    for Input { x, weight } in inputs {
+        let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
+        gemm::cpu::forward::<T>(x, weight, Accumulate::Yes, gates)?;
+    }
+    cell_forward::<T>(gates, c_prev, c, h)
+}
+
+fn cell_forward<T: Float>(
     gates: &mut Tensor,
     c_prev: &Tensor,
     c: &mut Tensor,
@@ -70,17 +85,17 @@ fn row_forward<T: Float>(gates: &mut [T], c_prev: &[T], c: &mut [T], h: &mut [T]
 }
 
 pub fn cell_backward<T: Float>(
-    gates: &Tensor,
-    c_prev: &Tensor,
-    c: &Tensor,
+    cell: Cell,
     dh: &Tensor,
+    later: Option<&Tensor>,
     dc: &mut Tensor,
     d_gates: &mut Tensor,
 ) -> Result<()> {
     let host = Host::new(OP);
-    let gates = host.read::<T>(gates)?;
-    let (c_prev, c) = (host.read::<T>(c_prev)?, host.read::<T>(c)?);
+    let gates = host.read::<T>(cell.gates)?;
+    let (c_prev, c) = (host.read::<T>(cell.c_prev)?, host.read::<T>(cell.c)?);
     let dh = host.read::<T>(dh)?;
+    let later = host.read_some::<T>(later)?;
     let mut dc = host.write::<T>(dc)?;
     let mut d_gates = host.write::<T>(d_gates)?;
     let (hidden, dc_ld, d_gates_ld) = (dh.cols, dc.ld, d_gates.ld);
@@ -91,7 +106,8 @@ pub fn cell_backward<T: Float>(
         for (i, (d_gates, dc)) in d_gates.zip(rows_of(dc, hidden, dc_ld)).enumerate() {
             let row = first + i;
             let saved = (gates.row(row), c_prev.row(row), c.row(row));
-            simd(|| row_backward(saved, dh.row(row), dc, d_gates));
+            let dh = (dh.row(row), later.map(|later| later.row(row)));
+            simd(|| row_backward(saved, dh, dc, d_gates));
         }
     });
     Ok(())
@@ -99,7 +115,12 @@ pub fn cell_backward<T: Float>(
 
 /// `saved`: the activated gates, c' and c.
 #[inline(always)]
-fn row_backward<T: Float>(saved: (&[T], &[T], &[T]), dh: &[T], dc: &mut [T], d_gates: &mut [T]) {
+fn row_backward<T: Float>(
+    saved: (&[T], &[T], &[T]),
+    (dh, later): (&[T], Option<&[T]>),
+    dc: &mut [T],
+    d_gates: &mut [T],
+) {
     let one = T::one();
     let hidden = dh.len();
     let (gates, c_prev, c) = saved;
@@ -111,13 +132,15 @@ fn row_backward<T: Float>(saved: (&[T], &[T], &[T]), dh: &[T], dc: &mut [T], d_g
     let (df, rest) = rest.split_at_mut(hidden);
     let (dg, d_o) = rest.split_at_mut(hidden);
     let (o, d_o) = (&o[..hidden], &mut d_o[..hidden]);
+    let later = later.map(|later| &later[..hidden]);
     for k in 0..hidden {
+        let dh = later.map_or(dh[k], |later| dh[k] + later[k]);
         let tanh = c[k].fast_tanh();
-        let delta = dc[k] + dh[k] * o[k] * (one - tanh * tanh);
+        let delta = dc[k] + dh * o[k] * (one - tanh * tanh);
         di[k] = delta * g[k] * i[k] * (one - i[k]);
         df[k] = delta * c_prev[k] * f[k] * (one - f[k]);
         dg[k] = delta * i[k] * (one - g[k] * g[k]);
-        d_o[k] = dh[k] * tanh * o[k] * (one - o[k]);
+        d_o[k] = dh * tanh * o[k] * (one - o[k]);
         dc[k] = delta * f[k];
     }
 }

@@ -11,10 +11,11 @@
 //! The sequence over all steps and layers is in [`sequence`].
 
 mod cpu;
+pub(super) mod cuda;
 pub mod sequence;
 
 use super::gemm::{self, Accumulate, Factor};
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -92,48 +93,79 @@ pub fn input_gates(
 }
 
 fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    dispatch_cpu!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
+    dispatch!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
 }
 
-/// gates += h W_hhᵀ
-fn add_state(ctx: &Context, h: &Tensor, weight_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    let (h, weight) = (Factor::Plain(h), Factor::Transposed(weight_hh));
-    gemm::forward(ctx, h, weight, Accumulate::Yes, gates)
+/// A part of a step's input, and the columns of the weights that read it.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// (B, K)
+    pub x: &'a Tensor,
+    /// (4H, K)
+    pub weight: &'a Tensor,
 }
 
-/// One step from the pre-activations. `gates` (B, 4H) become the activated gates; c and h (B, H) are written.
-pub fn cell_forward(
+/// One step: gates += Σ x Wᵀ over one or two inputs, of which the state h' is one, and then the cell. `gates` (B, 4H) hold
+/// the rest of the pre-activations and become the activated gates; c and h (B, H) are written. On the CUDA device it is one
+/// launch, in the precision of its matrix products.
+pub fn step_forward(
     ctx: &Context,
+    inputs: &[Input],
     gates: &mut Tensor,
     c_prev: &Tensor,
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
     check_cell(h, [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)])?;
-    dispatch_cpu!(ctx, OP, h.dtype(), cell_forward(gates, c_prev, c, h))
+    check::that(OP, matches!(inputs.len(), 1 | 2), || {
+        format!("a step has one or two inputs, not {}", inputs.len())
+    })?;
+    for Input { x, weight } in inputs {
+        check::matrix(OP, "x", x, h.rows(), weight.cols())?;
+        check::matrix(OP, "weight", weight, 4 * h.cols(), weight.cols())?;
+        check::dtype(OP, "x", x, h.dtype())?;
+        check::dtype(OP, "weight", weight, h.dtype())?;
+    }
+    dispatch!(
+        ctx,
+        OP,
+        h.dtype(),
+        step_forward(inputs, gates, c_prev, c, h)
+    )
 }
 
-/// The gradient of the pre-activations. `gates` (B, 4H) as [`cell_forward`] left them; `dc` (B, H) is the
-/// gradient of c that comes from later steps and becomes that of `c_prev`.
+/// What the cell's backward reads of a step: the activated gates (B, 4H), c before it and c after it (B, H).
+#[derive(Clone, Copy)]
+pub struct Cell<'a> {
+    pub gates: &'a Tensor,
+    pub c_prev: &'a Tensor,
+    pub c: &'a Tensor,
+}
+
+/// The gradient of the pre-activations, from that of h, which is the sum of `dh` and of what comes back from the `later`
+/// step, if any. `dc` (B, H) is the gradient of c that comes from later steps and becomes that of `c_prev`.
 pub fn cell_backward(
     ctx: &Context,
-    gates: &Tensor,
-    c_prev: &Tensor,
-    c: &Tensor,
+    cell: Cell,
     dh: &Tensor,
+    later: Option<&Tensor>,
     dc: &mut Tensor,
     d_gates: &mut Tensor,
 ) -> Result<()> {
+    let Cell { gates, c_prev, c } = cell;
     check_cell(
         dh,
         [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)],
     )?;
     check_cell(dh, [("d_gates", d_gates, 4), ("dc", dc, 1)])?;
-    dispatch_cpu!(
+    if let Some(later) = later {
+        check_cell(dh, [("later dh", later, 1)])?;
+    }
+    dispatch!(
         ctx,
         OP,
         dh.dtype(),
-        cell_backward(gates, c_prev, c, dh, dc, d_gates)
+        cell_backward(cell, dh, later, dc, d_gates)
     )
 }
 
@@ -165,11 +197,12 @@ pub fn step(
         let mut gates = ctx.empty_padded([batch, 4 * hidden], x.dtype())?;
         let mut input = x.clone();
         for (l, layer) in layers.iter().enumerate() {
-            let (weight_ih, bias_ih) = (layer.weight_ih, layer.bias_ih);
-            input_gates(ctx, &input, weight_ih, bias_ih, layer.bias_hh, &mut gates)?;
-            add_state(ctx, &state.h.index(l)?, layer.weight_hh, &mut gates)?;
+            set_biases(ctx, layer.bias_ih, layer.bias_hh, &mut gates)?;
+            let (h_prev, c_prev) = (state.h.index(l)?, state.c.index(l)?);
+            let inputs = [(&input, layer.weight_ih), (&h_prev, layer.weight_hh)];
+            let inputs = inputs.map(|(x, weight)| Input { x, weight });
             let (mut c, mut h) = (next.c.index(l)?, next.h.index(l)?);
-            cell_forward(ctx, &mut gates, &state.c.index(l)?, &mut c, &mut h)?;
+            step_forward(ctx, &inputs, &mut gates, &c_prev, &mut c, &mut h)?;
             input = h;
         }
         Ok(())

@@ -4,8 +4,8 @@
 //! and so is each weight's gradient after the backward loop, since h and c are kept with the initial state in
 //! front: (T + 1, B, H), of which the first T entries are the states before the steps.
 
-use super::{Layer, LayerGradients, OP, State, StateMut};
-use super::{add_state, cell_backward, cell_forward, check_layers, input_gates};
+use super::{Cell, Input, Layer, LayerGradients, OP, State, StateMut};
+use super::{cell_backward, check_layers, input_gates, step_forward};
 use crate::error::Result;
 use crate::ops::dropout::Site;
 use crate::ops::gemm::{self, Accumulate, Factor};
@@ -115,10 +115,13 @@ fn layer_forward(
         }
     }
     for t in 0..steps {
-        let mut gates = gates.index(t)?;
-        add_state(ctx, &h.index(t)?, layer.weight_hh, &mut gates)?;
-        let (mut c_next, mut h_next) = (c.index(t + 1)?, h.index(t + 1)?);
-        cell_forward(ctx, &mut gates, &c.index(t)?, &mut c_next, &mut h_next)?;
+        let (mut gates, c_prev) = (gates.index(t)?, c.index(t)?);
+        let state = Input {
+            x: &h.index(t)?,
+            weight: layer.weight_hh,
+        };
+        let (mut c, mut h) = (c.index(t + 1)?, h.index(t + 1)?);
+        step_forward(ctx, &[state], &mut gates, &c_prev, &mut c, &mut h)?;
     }
     let passed_on = h.narrow(1, steps)?;
     Ok(SavedLayer {
@@ -209,23 +212,24 @@ fn time_loop(
     d_gates: &mut Tensor,
 ) -> Result<Tensor> {
     let shape = [d_output.shape().dims()[1], layer.hidden()];
-    let mut dh = ctx.empty(shape, d_output.dtype())?;
+    let mut from_later = ctx.empty(shape, d_output.dtype())?;
     let mut dc = ctx.empty(shape, d_output.dtype())?;
     fill::zero(ctx, &mut dc)?;
     let steps = saved.steps();
     for t in (0..steps).rev() {
-        copy::forward(ctx, &d_output.index(t)?, &mut dh)?;
+        let mut later = None;
         if t + 1 < steps {
-            let later = d_gates.index(t + 1)?;
-            product(ctx, &later, layer.weight_hh, Accumulate::Yes, &mut dh)?;
+            let (d_gates, weight) = (d_gates.index(t + 1)?, layer.weight_hh);
+            product(ctx, &d_gates, weight, Accumulate::No, &mut from_later)?;
+            later = Some(&from_later);
         }
-        let (gates, c_prev, c) = (
-            saved.gates.index(t)?,
-            saved.c.index(t)?,
-            saved.c.index(t + 1)?,
-        );
-        let mut d_gates = d_gates.index(t)?;
-        cell_backward(ctx, &gates, &c_prev, &c, &dh, &mut dc, &mut d_gates)?;
+        let cell = Cell {
+            gates: &saved.gates.index(t)?,
+            c_prev: &saved.c.index(t)?,
+            c: &saved.c.index(t + 1)?,
+        };
+        let (dh, mut d_gates) = (d_output.index(t)?, d_gates.index(t)?);
+        cell_backward(ctx, cell, &dh, later, &mut dc, &mut d_gates)?;
     }
     Ok(dc)
 }

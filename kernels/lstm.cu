@@ -1,0 +1,265 @@
+// The LSTM (src/ops/lstm/mod.rs has the equations). Gates lie as i f g o, H columns each.
+//
+// lstm_step: one step, the products with the state and the cell in one launch. Before it, gates (B, 4H) hold what does not
+//   depend on the state (biases, the input's product); then gates += x1 W1ᵀ + x2 W2ᵀ, activations, c and h.
+//   Mapping: a block makes a tile of 32 (64 for larger batches) rows x 8 units with the main loop of tile.cuh, K running over
+//   both inputs. The cell needs the four gates of a unit in one place: the tile's column n reads the row
+//   gate H + unit of the weights, so that weights keep PyTorch's layout and a lane ends with the four sums of a unit:
+//   a warp has 16 columns, column n of them is unit n % 8 / 2 and gate 2 (n / 8) + n % 2, and the main loop leaves a lane
+//   columns 2q, 2q + 1, 8 + 2q and 9 + 2q. No exchange, no second pass over the gates.
+//   The tile is narrow because a step is one of a chain: 64 blocks for H = 512 and 32 rows, each streaming
+//   8 units of weights. Rows are never split over K, as the cell needs whole sums.
+//   Bytes: weights 4 (K1 + K2) 4H, read from L2 (show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
+//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB a block through the SM's 64 bytes a
+//   cycle, 10,300 cycles, in tf32 and bf16; FFMA makes it 15,000 (335 MFLOP on 64 of the 108 SMs of an A100). Show-tell,
+//   B = 128, K = 512: 128 blocks of 64 rows, 197 KB each, 3,100 cycles.
+//   Tried, on paper: 16 units a block halve the blocks and leave half of the chip idle; 4 units a block read x twice as
+//   often, which is more than the weights by then.
+//
+// lstm_cell_backward: the cell's gradient; dh is the sum of up to two tensors. A thread takes WIDTH units of a row. Bytes: 12 or
+//   13 floats a unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
+//
+// lstm_set_biases: gates = b_ih + b_hh in every row. Bytes: gates once.
+
+#include "pack.cuh"
+#include "source.cuh"
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+constexpr int GATES = 4;
+// Columns of the tile that a warp has, and the units that they are.
+constexpr int WARP_COLS = 16;
+constexpr int WARP_UNITS = WARP_COLS / GATES;
+
+// Sizes and row distances of a step. `depth` are the columns of x1 and x2; the second may be 0.
+struct LstmStep {
+    int rows;
+    int hidden;
+    int depth1;
+    int depth2;
+    int x1_ld;
+    int x2_ld;
+    int weight1_ld;
+    int weight2_ld;
+    int gates_ld;
+    int c_prev_ld;
+    int c_ld;
+    int h_ld;
+};
+
+// An input and its weight (4H, depth).
+struct StepInput {
+    const float* x;
+    const float* weight;
+    int depth;
+    int x_ld;
+    int weight_ld;
+};
+
+// Steps of k over one input after the other.
+template <class Product>
+struct StepSource {
+    using A = tile::RowLoader<typename Product::A, Product::Cut::THREADS>;
+    using B = tile::RowLoader<typename Product::B, Product::Cut::THREADS>;
+    StepInput next;
+    int rows, hidden, first_row, first_unit;
+    int k, depth;
+    A a;
+    B b;
+
+    // Rows of weights by tile column: see the head. Units beyond the last read it again.
+    static __device__ __forceinline__ int weight_row(int col, int first_unit, int hidden) {
+        const int unit = first_unit + col / WARP_COLS * WARP_UNITS + col % 8 / 2;
+        const int gate = col % WARP_COLS / 8 * 2 + col % 2;
+        return gate * hidden + min(unit, hidden - 1);
+    }
+
+    static __device__ __forceinline__ A a_of(const StepInput& in, int rows, int first_row) {
+        return A(in.x, in.x_ld, rows - first_row, tile::in_chunks(in.x, in.x_ld),
+                 [=](int row) { return first_row + row; });
+    }
+
+    static __device__ __forceinline__ B b_of(const StepInput& in, int hidden, int first_unit) {
+        return B(in.weight, in.weight_ld, Product::Cut::N, tile::in_chunks(in.weight, in.weight_ld),
+                 [=](int col) { return weight_row(col, first_unit, hidden); });
+    }
+
+    __device__ __forceinline__ StepSource(const StepInput& first, const StepInput& next, int rows, int hidden,
+                                          int first_row, int first_unit)
+        : next(next), rows(rows), hidden(hidden), first_row(first_row), first_unit(first_unit), k(0),
+          depth(first.depth), a(a_of(first, rows, first_row)), b(b_of(first, hidden, first_unit)) {}
+
+    __device__ __forceinline__ void copy(unsigned to_a, unsigned to_b) {
+        if (k >= depth) {
+            a = a_of(next, rows, first_row);
+            b = b_of(next, hidden, first_unit);
+            depth = next.depth;
+            k = 0;
+        }
+        a.copy(to_a, k, depth - k);
+        b.copy(to_b, k, depth - k);
+        k += Product::DEPTH;
+    }
+};
+
+// Four warps of 16 x 16, or of 32 x 16; shared memory 40 and 48 KiB.
+using ShortStep = tile::Cut<32, 32, 128, 2, 2, 5>;
+using TallStep = tile::Cut<64, 32, 128, 2, 2, 4>;
+
+template <class Math, class Cut>
+__device__ __forceinline__ void lstm_step(LstmStep at, const float* x1, const float* weight1, const float* x2,
+                                          const float* weight2, float* gates, const float* c_prev, float* c, float* h) {
+    using Product = tile::Product<Math, Cut, tile::Order::K, tile::Order::K>;
+    static_assert(Product::PAIRS == 2, "a lane has two pairs of columns: the four gates of a unit");
+    extern __shared__ __align__(128) unsigned char memory[];
+    const int first_row = blockIdx.y * Cut::M, first_unit = blockIdx.x * (Cut::N / GATES);
+    const StepInput first{x1, weight1, at.depth1, at.x1_ld, at.weight1_ld};
+    const StepInput second{x2, weight2, at.depth2, at.x2_ld, at.weight2_ld};
+    StepSource<Product> source(first, second, at.rows, at.hidden, first_row, first_unit);
+    Product product;
+    const int steps = (at.depth1 + Product::DEPTH - 1) / Product::DEPTH + (at.depth2 + Product::DEPTH - 1) / Product::DEPTH;
+    product.run(source, steps, memory);
+
+    const int unit = first_unit + product.first_col / GATES + threadIdx.x % 4;
+    if (unit >= at.hidden) return;
+#pragma unroll
+    for (int r = 0; r < Product::ROWS; ++r) {
+        const int row = first_row + product.row(r);
+        if (row >= at.rows) continue;
+        float* to = gates + (size_t)row * at.gates_ld + unit;
+        const size_t hidden = at.hidden;
+        const float i = sigmoid(to[0] + product.sums[r][0].x);
+        const float f = sigmoid(to[hidden] + product.sums[r][0].y);
+        const float g = tanhf(to[2 * hidden] + product.sums[r][1].x);
+        const float o = sigmoid(to[3 * hidden] + product.sums[r][1].y);
+        const float state = f * c_prev[(size_t)row * at.c_prev_ld + unit] + i * g;
+        to[0] = i;
+        to[hidden] = f;
+        to[2 * hidden] = g;
+        to[3 * hidden] = o;
+        c[(size_t)row * at.c_ld + unit] = state;
+        h[(size_t)row * at.h_ld + unit] = o * tanhf(state);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_f32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                 float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Ffma, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_f32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                 float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Ffma, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_tf32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                  float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Tf32, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_tf32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                  float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Tf32, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_bf16_of_f32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                         float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Bf16Of32, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+lstm_step_bf16_of_f32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
+                         float* gates, const float* c_prev, float* c, float* h) {
+    lstm_step<tile::Bf16Of32, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
+}
+
+// Sizes and row distances of the cell's backward.
+struct LstmCell {
+    int rows;
+    int hidden;
+    int gates_ld;
+    int c_prev_ld;
+    int c_ld;
+    int dh_ld;
+    int later_ld;
+    int dc_ld;
+    int d_gates_ld;
+};
+
+// `later` may be null.
+template <int WIDTH>
+__device__ __forceinline__ void cell_backward(const LstmCell& at, const float* gates, const float* c_prev,
+                                              const float* c, const float* dh, const float* later, float* dc,
+                                              float* d_gates) {
+    const unsigned packs = at.hidden / WIDTH;
+    const unsigned long long n = thread_number();
+    if (n >= (unsigned long long)at.rows * packs) return;
+    const size_t row = n / packs, hidden = at.hidden;
+    const size_t unit = n % packs * WIDTH;
+    gates += row * at.gates_ld + unit;
+    d_gates += row * at.d_gates_ld + unit;
+    dc += row * at.dc_ld + unit;
+    Pack<WIDTH> i = load<WIDTH>(gates), f = load<WIDTH>(gates + hidden);
+    Pack<WIDTH> g = load<WIDTH>(gates + 2 * hidden), o = load<WIDTH>(gates + 3 * hidden);
+    Pack<WIDTH> before = load<WIDTH>(c_prev + row * at.c_prev_ld + unit);
+    Pack<WIDTH> state = load<WIDTH>(c + row * at.c_ld + unit);
+    Pack<WIDTH> d = load<WIDTH>(dh + row * at.dh_ld + unit), d_state = load<WIDTH>(dc), more = {};
+    if (later != nullptr) more = load<WIDTH>(later + row * at.later_ld + unit);
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) {
+        const float of_h = d.at[k] + more.at[k], tanh_c = tanhf(state.at[k]);
+        const float delta = d_state.at[k] + of_h * o.at[k] * (1.0f - tanh_c * tanh_c);
+        const float di = delta * g.at[k] * i.at[k] * (1.0f - i.at[k]);
+        d_state.at[k] = delta * f.at[k];
+        f.at[k] = delta * before.at[k] * f.at[k] * (1.0f - f.at[k]);
+        g.at[k] = delta * i.at[k] * (1.0f - g.at[k] * g.at[k]);
+        o.at[k] = of_h * tanh_c * o.at[k] * (1.0f - o.at[k]);
+        i.at[k] = di;
+    }
+    store<WIDTH>(d_gates, i);
+    store<WIDTH>(d_gates + hidden, f);
+    store<WIDTH>(d_gates + 2 * hidden, g);
+    store<WIDTH>(d_gates + 3 * hidden, o);
+    store<WIDTH>(dc, d_state);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+lstm_cell_backward_f32(LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh,
+                       const float* later, float* dc, float* d_gates) {
+    cell_backward<1>(at, gates, c_prev, c, dh, later, dc, d_gates);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+lstm_cell_backward_f32x4(LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh,
+                         const float* later, float* dc, float* d_gates) {
+    cell_backward<4>(at, gates, c_prev, c, dh, later, dc, d_gates);
+}
+
+template <int WIDTH>
+__device__ __forceinline__ void set_biases(const float* bias_ih, const float* bias_hh, float* gates, int rows,
+                                           int cols, int ld) {
+    const unsigned packs = cols / WIDTH;
+    const unsigned long long n = thread_number();
+    if (n >= (unsigned long long)rows * packs) return;
+    const size_t row = n / packs;
+    const size_t col = n % packs * WIDTH;
+    Pack<WIDTH> sum = load<WIDTH>(bias_ih + col), other = load<WIDTH>(bias_hh + col);
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) sum.at[k] += other.at[k];
+    store<WIDTH>(gates + row * ld + col, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+lstm_set_biases_f32(const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
+    set_biases<1>(bias_ih, bias_hh, gates, rows, cols, ld);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+lstm_set_biases_f32x4(const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
+    set_biases<4>(bias_ih, bias_hh, gates, rows, cols, ld);
+}
