@@ -5,7 +5,7 @@ mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use showtell::ops::dropout::Site;
-use showtell::ops::lstm::{self, sequence};
+use showtell::ops::lstm::{self, Cell, Input, sequence};
 use showtell::ops::{Accumulate, dropout, embedding, gate};
 use showtell::{Context, Tensor};
 use support::{Family, floats, floats_moved, ids, operations, zeros};
@@ -79,18 +79,27 @@ fn cells(c: &mut Criterion) {
     let mut family = Family::new(c, "cell");
     let state = 32 * 512;
     let make = |ctx: &Context| {
+        let inputs = (floats(ctx, [32, 2048]), floats(ctx, [2048, 2048]));
+        let recurrent = (floats(ctx, [32, 512]), floats(ctx, [2048, 512]));
+        let states = [(); 3].map(|()| floats(ctx, [32, 512]));
+        ([inputs, recurrent], floats(ctx, [32, 2048]), states)
+    };
+    let work = 2 * 32 * 2048 * (2048 + 512);
+    let name = "step forward B=32 H=512 K=2560";
+    family.bench(name, operations(work), make, |ctx, set| {
+        let (inputs, gates, [c_prev, c, h]) = set;
+        let inputs = inputs.each_ref().map(|(x, weight)| Input { x, weight });
+        lstm::step_forward(ctx, &inputs, gates, c_prev, c, h)
+    });
+    let make = |ctx: &Context| {
         let states = [(); 4].map(|()| floats(ctx, [32, 512]));
         (floats(ctx, [32, 2048]), states, zeros(ctx, [32, 2048]))
     };
-    let name = "forward B=32 H=512";
-    family.bench(name, floats_moved(11 * state), make, |ctx, set| {
-        let (gates, [c_prev, c, h, _], _) = set;
-        lstm::cell_forward(ctx, gates, c_prev, c, h)
-    });
     let name = "backward B=32 H=512";
     family.bench(name, floats_moved(13 * state), make, |ctx, set| {
         let (gates, [c_prev, c, dh, dc], d_gates) = set;
-        lstm::cell_backward(ctx, gates, c_prev, c, dh, dc, d_gates)
+        let cell = Cell { gates, c_prev, c };
+        lstm::cell_backward(ctx, cell, dh, None, dc, d_gates)
     });
 }
 

@@ -63,11 +63,10 @@ struct Cut {
     static constexpr int STAGE_BYTES = (M + N) * KBYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
 };
 
-// The usual cuts. Shared memory: 64, 48, 48 KiB; two blocks and more on a multiprocessor.
-using Large = Cut<128, 128, 64, 2, 2, 4>;      // 4 warps of 64x64
-using LargeFfma = Cut<128, 128, 64, 2, 4, 4>;  // 8 warps of 64x32: 8x8 sums a lane
-using Tall = Cut<128, 64, 64, 2, 2, 4>;        // 4 warps of 64x32
-using Small = Cut<64, 64, 128, 2, 2, 3>;       // 4 warps of 32x32
+// The usual cuts. Shared memory: 64, 48, 48 KiB: two blocks, three and three on a multiprocessor of an A100.
+using Large = Cut<128, 128, 64, 2, 2, 4>;  // 4 warps of 64x64, for tensor cores
+using Tall = Cut<128, 64, 64, 2, 2, 4>;    // 4 warps of 64x32: 8x8 sums a lane
+using Small = Cut<64, 64, 128, 2, 2, 3>;   // 4 warps of 32x32
 
 // A step of an operand in shared memory: ROWS rows (m or n) of KBYTES bytes of k.
 template <class E, int ROWS_, int KBYTES, Order ORDER_>
@@ -222,7 +221,7 @@ struct Product {
 
     __device__ __forceinline__ void add_step(unsigned a, unsigned b) {
         if constexpr (same<Math, Ffma>) {
-#pragma unroll
+#pragma unroll 1  // 8x8 sums: 256 multiply-adds; further loads ahead would not fit in the registers
             for (int slice = 0; slice < DEPTH / 4; ++slice) add_ffma(a, b, slice);
         } else {
 #pragma unroll

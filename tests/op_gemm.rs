@@ -1,11 +1,14 @@
-//! Matrix products: against plain loops on odd sizes, and the same bits on any number of threads.
+//! Matrix products: against plain loops on odd sizes, the same bits on any number of threads; on the CUDA device against
+//! the CPU in f64, in every precision, layout and alignment, and what its main loop costs in counts.
 
 mod support;
 
+use half::bf16;
 use proptest::prelude::*;
-use showtell::DType;
+use showtell::device::Precision;
 use showtell::ops::gemm::{self, Accumulate, Factor};
-use support::{Numbers, cpu, zeros};
+use showtell::{Context, DType, Tensor};
+use support::{Numbers, alone, counters, cpu, cuda, cuda_with, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -87,5 +90,369 @@ fn threads_do_not_change_a_bit() {
                 assert!(same, "{size:?}, transposed {transposed}, {threads} threads");
             }
         }
+    }
+}
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+/// Half the distance between neighbouring numbers at 1, of what factors are rounded to.
+fn rounding(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::Tf32 => 1.0 / 2048.0,
+        Precision::Bf16 => 1.0 / 512.0,
+    }
+}
+
+/// Sums of k products of numbers in [-1, 1), each factor off by up to `u` of itself: the errors add up like a random
+/// walk of k steps below u each, 4 of whose deviations are 4 √(2k) u / 3. Rounding the f32 sums, below √k, k times adds
+/// k 2^-23 at most.
+fn tolerance(u: f64, k: usize) -> f64 {
+    let k = k as f64;
+    2.0 * u * k.sqrt() + (k + 4.0) / 8_388_608.0
+}
+
+/// A tensor of the context's device, widened on the CPU.
+fn widened(cpu: &Context, x: &Tensor) -> Tensor {
+    let values: Vec<f64> = match x.dtype() {
+        DType::Bf16 => x
+            .to_vec::<bf16>()
+            .unwrap()
+            .iter()
+            .map(|v| v.to_f64())
+            .collect(),
+        _ => x
+            .to_vec::<f32>()
+            .unwrap()
+            .iter()
+            .map(|&v| v.into())
+            .collect(),
+    };
+    Tensor::from_slice(cpu.device(), x.shape(), &values).unwrap()
+}
+
+fn factor(transposed: bool, x: &Tensor) -> Factor<'_> {
+    match transposed {
+        true => Factor::Transposed(x),
+        false => Factor::Plain(x),
+    }
+}
+
+/// A matrix of random numbers whose rows are `padding` apart more than they are long, from column `first` on.
+fn matrix(
+    ctx: &Context,
+    numbers: &mut Numbers,
+    dtype: DType,
+    [rows, cols]: [usize; 2],
+    pad: [usize; 2],
+) -> Tensor {
+    let [first, padding] = pad;
+    let whole = numbers.f32(ctx, [rows, cols + padding]);
+    let whole = match dtype {
+        DType::Bf16 => {
+            let values = whole.to_vec::<f32>().unwrap();
+            let rounded: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+            Tensor::from_slice(ctx.device(), whole.shape(), &rounded).unwrap()
+        }
+        _ => whole,
+    };
+    whole.columns(first, cols).unwrap()
+}
+
+/// One product on the CUDA device, all four layouts, with and without accumulating, against the CPU in f64.
+struct Case<'a> {
+    ctx: &'a Context,
+    sizes: [usize; 3],
+    pad: [usize; 2],
+    /// Of A and B, of C.
+    dtypes: [DType; 2],
+}
+
+impl Case<'_> {
+    fn check(&self) {
+        for layout in 0..4 {
+            for accumulate in [Accumulate::No, Accumulate::Yes] {
+                self.check_one([layout & 1 == 1, layout & 2 == 2], accumulate);
+            }
+        }
+    }
+
+    fn check_one(&self, [ta, tb]: [bool; 2], accumulate: Accumulate) {
+        let (cpu, mut numbers) = (cpu(), Numbers::new(11));
+        let (ctx, [m, n, k], [dtype, to]) = (self.ctx, self.sizes, self.dtypes);
+        let mut random = |dtype, shape| matrix(ctx, &mut numbers, dtype, shape, self.pad);
+        let a = random(dtype, if ta { [k, m] } else { [m, k] });
+        let b = random(dtype, if tb { [n, k] } else { [k, n] });
+        let mut c = random(to, [m, n]);
+        let bias = Numbers::new(12).f32(ctx, [n]);
+        let (a64, b64, bias64) = (widened(&cpu, &a), widened(&cpu, &b), widened(&cpu, &bias));
+        let mut c64 = widened(&cpu, &c);
+        let (fa, fb) = (factor(ta, &a), factor(tb, &b));
+        let (fa64, fb64) = (factor(ta, &a64), factor(tb, &b64));
+        if accumulate == Accumulate::Yes {
+            gemm::forward(ctx, fa, fb, accumulate, &mut c).unwrap();
+            gemm::forward(&cpu, fa64, fb64, accumulate, &mut c64).unwrap();
+        } else {
+            gemm::forward_biased(ctx, fa, fb, &bias, &mut c).unwrap();
+            gemm::forward_biased(&cpu, fa64, fb64, &bias64, &mut c64).unwrap();
+        }
+        let (got, expected) = (
+            widened(&cpu, &c).to_vec::<f64>().unwrap(),
+            c64.to_vec::<f64>().unwrap(),
+        );
+        let u = if dtype == DType::Bf16 {
+            0.0
+        } else {
+            rounding(ctx.device().precision())
+        };
+        for (i, (got, expected)) in got.into_iter().zip(expected).enumerate() {
+            let stored = if to == DType::Bf16 {
+                expected.abs() / 256.0
+            } else {
+                0.0
+            };
+            let bound = tolerance(u, k) + stored;
+            assert!(
+                (got - expected).abs() <= bound,
+                "{} {:?} of {dtype} into {to}, transposed {ta} {tb}, {accumulate:?}: element {i} is {got} for {expected}",
+                ctx.device().name(),
+                self.sizes
+            );
+        }
+    }
+}
+
+/// Around the borders of tiles and of steps of k, in one part and in several.
+const SIZES: [[usize; 3]; 9] = [
+    [1, 1, 1],
+    [5, 7, 3],
+    [63, 65, 31],
+    [64, 64, 64],
+    [129, 66, 70],
+    [33, 257, 129],
+    [70, 70, 1001],
+    [1, 300, 517],
+    [4, 3, 0],
+];
+
+#[test]
+fn products_on_the_cuda_device_equal_the_cpus() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        for sizes in SIZES {
+            // Aligned; rows apart by a number that is none of vectors, from an odd column on.
+            for pad in [[0, 0], [1, 3]] {
+                let dtypes = [DType::F32; 2];
+                Case {
+                    ctx: &ctx,
+                    sizes,
+                    pad,
+                    dtypes,
+                }
+                .check();
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_equal_the_cpus() {
+    let Some(ctx) = cuda() else { return };
+    for sizes in SIZES {
+        for pad in [[0, 0], [1, 3], [8, 8]] {
+            for to in [DType::F32, DType::Bf16] {
+                let dtypes = [DType::Bf16, to];
+                Case {
+                    ctx: &ctx,
+                    sizes,
+                    pad,
+                    dtypes,
+                }
+                .check();
+            }
+        }
+    }
+}
+
+/// Enough tiles for the large ones to be taken.
+#[test]
+fn large_products_equal_the_cpus() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        let large = |dtype| Case {
+            ctx: &ctx,
+            sizes: [1500, 1190, 44],
+            pad: [0, 0],
+            dtypes: [dtype, DType::F32],
+        };
+        for layout in [[false, false], [false, true], [true, false]] {
+            large(DType::F32).check_one(layout, Accumulate::Yes);
+            large(DType::Bf16).check_one(layout, Accumulate::No);
+        }
+    }
+}
+
+#[test]
+fn parts_of_k_are_summed_in_the_same_order_every_time() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        let mut numbers = Numbers::new(5);
+        let (a, b) = (numbers.f32(&ctx, [60, 3000]), numbers.f32(&ctx, [50, 3000]));
+        let product = || {
+            let mut c = zeros(&ctx, [60, 50], DType::F32);
+            gemm::forward(
+                &ctx,
+                Factor::Plain(&a),
+                Factor::Transposed(&b),
+                Accumulate::No,
+                &mut c,
+            )
+            .unwrap();
+            c.to_vec::<f32>().unwrap()
+        };
+        let first = product();
+        assert!((0..3).all(|_| product() == first), "{precision}");
+    }
+}
+
+/// NaN and infinity come through, and stay in their rows and columns.
+#[test]
+fn what_is_no_number_stays_where_it_belongs() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        let mut numbers = Numbers::new(6);
+        let mut a = numbers
+            .vec(70 * 40)
+            .iter()
+            .map(|&v| v as f32)
+            .collect::<Vec<_>>();
+        (a[3 * 40 + 5], a[66 * 40 + 39]) = (f32::NAN, f32::INFINITY);
+        let a = Tensor::from_slice(ctx.device(), [70, 40], &a).unwrap();
+        let b = numbers.f32(&ctx, [40, 30]);
+        let mut c = zeros(&ctx, [70, 30], DType::F32);
+        gemm::forward(
+            &ctx,
+            Factor::Plain(&a),
+            Factor::Plain(&b),
+            Accumulate::No,
+            &mut c,
+        )
+        .unwrap();
+        for (i, got) in c.to_vec::<f32>().unwrap().into_iter().enumerate() {
+            match i / 30 {
+                3 => assert!(got.is_nan()),
+                66 => assert!(got.is_infinite()),
+                row => assert!(got.is_finite(), "{precision}, row {row}: {got}"),
+            }
+        }
+    }
+}
+
+/// Whole tiles of the large kernels: copies of 16 bytes, 32-byte sectors used in full, no bank conflict; how many of the
+/// instructions are multiplications.
+#[test]
+fn the_main_loop_costs_what_it_should() {
+    if !alone("the_main_loop_costs_what_it_should", &[]) {
+        return;
+    }
+    for precision in PRECISIONS {
+        for dtype in [DType::F32, DType::Bf16] {
+            for [ta, tb] in [[false, false], [false, true], [true, false]] {
+                let Some(ctx) = cuda_with(precision) else {
+                    return;
+                };
+                let mut numbers = Numbers::new(7);
+                let (m, n, k) = (1408, 1280, 256);
+                let mut random = |shape| matrix(&ctx, &mut numbers, dtype, shape, [0, 0]);
+                let a = random(if ta { [k, m] } else { [m, k] });
+                let b = random(if tb { [n, k] } else { [k, n] });
+                let mut c = zeros(&ctx, [m, n], DType::F32);
+                let counted = counters(|| {
+                    gemm::forward(&ctx, factor(ta, &a), factor(tb, &b), Accumulate::No, &mut c)
+                        .unwrap();
+                });
+                let Some(counted) = counted else { return };
+                let (name, of) = counted.as_object().unwrap().iter().next().unwrap();
+                let count = |what: &str| {
+                    of[what]
+                        .as_u64()
+                        .unwrap_or_else(|| panic!("{what} in {of}")) as f64
+                };
+                let coalescing = count("global_load_bytes") / (32.0 * count("global_load_sectors"));
+                let multiplications = match name.contains("gemm_f32") {
+                    true => (m * n * k / 32) as f64,
+                    false => count("mma"),
+                };
+                let share = multiplications / count("warp_instructions");
+                // As seen, of PTX: ptxas folds most of the other instructions, which are addresses.
+                let least = match &name[..name.len() - "_nn_128".len()] {
+                    "gemm_f32" => 0.6,
+                    "gemm_tf32" => 0.1,
+                    "gemm_bf16_of_f32" => 0.06,
+                    _ => 0.115,
+                };
+                println!(
+                    "{name}: {:.1} % multiplications, {} bank conflicts of {} accesses, {:.0} % of sectors used",
+                    100.0 * share,
+                    count("bank_conflicts"),
+                    count("shared_accesses"),
+                    100.0 * coalescing
+                );
+                assert_eq!(count("launches"), 1.0);
+                assert_eq!(count("bank_conflicts"), 0.0, "{name}");
+                assert_eq!(coalescing, 1.0, "{name}");
+                assert!(share >= least, "{name}: {share}");
+            }
+        }
+    }
+}
+
+#[test]
+fn products_that_do_not_fit_are_errors_on_every_device() {
+    for ctx in support::contexts() {
+        let tensor = |shape: [usize; 2], dtype| zeros(&ctx, shape, dtype);
+        let (a, b) = (tensor([4, 5], DType::F32), tensor([6, 4], DType::F32));
+        let mut c = tensor([4, 4], DType::F32);
+        let error = gemm::forward(
+            &ctx,
+            Factor::Plain(&a),
+            Factor::Plain(&b),
+            Accumulate::No,
+            &mut c,
+        )
+        .unwrap_err();
+        assert_eq!(error.to_string(), "gemm: (4, 5) x (6, 4) into (4, 4)");
+        let b = tensor([5, 4], DType::U32);
+        let error = gemm::forward(
+            &ctx,
+            Factor::Plain(&a),
+            Factor::Plain(&b),
+            Accumulate::No,
+            &mut c,
+        )
+        .unwrap_err();
+        assert_eq!(error.to_string(), "gemm: b should be f32, is u32");
+        let same = c.clone();
+        let error = gemm::forward(
+            &ctx,
+            Factor::Plain(&same),
+            Factor::Plain(&same),
+            Accumulate::No,
+            &mut c,
+        );
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("overlaps another argument")
+        );
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gemm::Accumulate;
 use showtell::ops::linear::{self, Gradients};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, check_gradient, contexts, cpu, inner, nan, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -34,6 +34,51 @@ proptest! {
         check_gradient("x", &x, &dx, loss);
         check_gradient("weight", &weight, &dw, loss);
         check_gradient("bias", &bias, &db, loss);
+    }
+}
+
+/// Column sums of as many rows as are summed in one part and in several, from padded rows; every device, against f64.
+#[test]
+fn the_gradient_of_the_bias_sums_rows_on_every_device() {
+    for ctx in contexts() {
+        for (rows, cols) in [(1, 1), (3, 7), (129, 66), (700, 5), (1500, 130), (0, 4)] {
+            let mut numbers = Numbers::new(3);
+            let whole = numbers.f32(&ctx, [rows, cols + 3]);
+            let dy = whole.columns(1, cols).unwrap();
+            let x = numbers.f32(&ctx, [rows, 2]);
+            let weight = numbers.f32(&ctx, [cols, 2]);
+            let start = numbers.f32(&ctx, [cols]);
+            let mut db = start.clone();
+            let before = start.to_vec::<f32>().unwrap();
+            let values = dy.to_vec::<f32>().unwrap();
+            let mut bits = Vec::new();
+            for accumulate in [Accumulate::Yes, Accumulate::No, Accumulate::No] {
+                let gradients = Gradients {
+                    bias: Some(&mut db),
+                    ..Gradients::default()
+                };
+                linear::backward(&ctx, &x, &weight, &dy, accumulate, gradients).unwrap();
+                let got = db.to_vec::<f32>().unwrap();
+                for (col, &got) in got.iter().enumerate() {
+                    let sum: f64 = (0..rows)
+                        .map(|row| f64::from(values[row * cols + col]))
+                        .sum();
+                    let first = if accumulate == Accumulate::Yes {
+                        f64::from(before[col])
+                    } else {
+                        0.0
+                    };
+                    // Sums of numbers in [-1, 1) stay below 4 √n here; n roundings of them, at random.
+                    let bound = 4.0 * (rows + 4) as f64 / 16_777_216.0;
+                    assert!(
+                        (f64::from(got) - sum - first).abs() <= bound,
+                        "{rows} x {cols}, column {col}"
+                    );
+                }
+                bits.push(got);
+            }
+            assert_eq!(bits[1], bits[2], "the same sums twice");
+        }
     }
 }
 

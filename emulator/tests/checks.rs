@@ -206,6 +206,14 @@ fn races_between_ctas() {
     );
 }
 
+/// CTAs that own neighbouring bytes of a word read theirs, then write them: nobody meets.
+#[test]
+fn neighbours_in_a_word_do_not_race() {
+    let own = "cvt.u64.u32 %rd10, %r2; add.u64 %rd10, %rd1, %rd10;
+        ld.global.u8 %r10, [%rd10]; add.u32 %r10, %r10, 1; st.global.u8 [%rd10], %r10;";
+    assert!(run_kernel(own, 8, 1).is_ok());
+}
+
 #[test]
 fn divergent_barriers() {
     let arms = "setp.lt.u32 %p1, %r1, 16; @%p1 bra $low;\n bar.sync 0; bra $out;\n $low: bar.sync 0;\n $out: mov.u32 %r10, 0;";

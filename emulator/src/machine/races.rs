@@ -158,8 +158,12 @@ impl Order {
     ) -> Result<(), Option<u64>> {
         let old = readers.load(SeqCst);
         let bytes = (old | mine) & 0xf << 36;
+        let apart = old & mine & 0xf << 36 == 0;
         let new = match old >> 40 {
             0 => mine,
+            // Neighbours in a word: there is room for one of them only, and a mark of both would accuse them of each
+            // other's bytes.
+            cta if apart && cta != mine >> 40 => mine,
             SEVERAL => SEVERAL << 40 | bytes | self.time.load(SeqCst),
             cta if cta == mine >> 40 => mine | bytes,
             _ if self.ordered(old, me) => mine,

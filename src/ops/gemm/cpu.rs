@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::{Host, Rows};
 use crate::tensor::Tensor;
+use rayon::prelude::*;
 
 /// Products of fewer multiplications than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -12,14 +13,24 @@ const PARALLEL_FROM: usize = 1 << 18;
 pub fn forward<T: Float>(
     a: Factor,
     b: Factor,
+    bias: Option<&Tensor>,
     accumulate: Accumulate,
     c: &mut Tensor,
 ) -> Result<()> {
     let host = Host::new(OP);
     let (m, k) = a.dims();
+    let bias = host.read_some::<T>(bias)?;
     let a = Strided::<T>::new(&host, &a)?;
     let b = Strided::<T>::new(&host, &b)?;
     let mut c = host.write::<T>(c)?;
+    let accumulate = match bias {
+        Some(bias) => {
+            c.par_rows()
+                .for_each(|row| row.copy_from_slice(bias.row(0)));
+            Accumulate::Yes
+        }
+        None => accumulate,
+    };
     let c = Destination {
         ld: c.ld,
         cols: c.cols,

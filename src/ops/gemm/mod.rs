@@ -6,10 +6,11 @@
 //! dA = dC op(B)ᵀ and dB = op(A)ᵀ dC.
 
 pub(super) mod cpu;
+pub mod cuda;
 
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "gemm";
 
@@ -46,8 +47,10 @@ impl Factor<'_> {
 
 /// C = op(A) op(B), or C += op(A) op(B).
 ///
+/// A and B have one element type, and C has it too; of bf16, C may be f32. Sums are f32 (f64 of f64).
+///
 /// # Errors
-/// When the shapes do not fit or the element types differ.
+/// When the shapes or element types do not fit.
 pub fn forward(
     ctx: &Context,
     a: Factor,
@@ -55,11 +58,40 @@ pub fn forward(
     accumulate: Accumulate,
     c: &mut Tensor,
 ) -> Result<()> {
+    run(ctx, a, b, None, accumulate, c)
+}
+
+/// C = op(A) op(B) + bias, `bias` (n) added to every row.
+///
+/// # Errors
+/// As for [`forward`].
+pub fn forward_biased(
+    ctx: &Context,
+    a: Factor,
+    b: Factor,
+    bias: &Tensor,
+    c: &mut Tensor,
+) -> Result<()> {
+    check::shape(OP, "bias", bias, &[c.cols()])?;
+    run(ctx, a, b, Some(bias), Accumulate::No, c)
+}
+
+fn run(
+    ctx: &Context,
+    a: Factor,
+    b: Factor,
+    bias: Option<&Tensor>,
+    accumulate: Accumulate,
+    c: &mut Tensor,
+) -> Result<()> {
     let ((m, k), (kb, n)) = (a.dims(), b.dims());
     check::that(OP, k == kb && (c.rows(), c.cols()) == (m, n), || {
         format!("({m}, {k}) x ({kb}, {n}) into ({}, {})", c.rows(), c.cols())
     })?;
-    check::dtype(OP, "a", a.tensor(), c.dtype())?;
-    check::dtype(OP, "b", b.tensor(), c.dtype())?;
-    dispatch_cpu!(ctx, OP, c.dtype(), forward(a, b, accumulate, c))
+    check::dtype(OP, "b", b.tensor(), a.tensor().dtype())?;
+    let widened = a.tensor().dtype() == DType::Bf16 && c.dtype() == DType::F32;
+    if !widened {
+        check::dtype(OP, "a", a.tensor(), c.dtype())?;
+    }
+    dispatch!(ctx, OP, c.dtype(), forward(a, b, bias, accumulate, c))
 }

@@ -1,4 +1,4 @@
-//! The bias of a linear layer on the CPU: rows set to it, rows summed for its gradient.
+//! The gradient of a linear layer's bias on the CPU.
 
 use super::OP;
 use crate::error::Result;
@@ -8,15 +8,6 @@ use crate::ops::host::Host;
 use crate::ops::simd::simd;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
-
-pub fn set_rows<T: Float>(bias: &Tensor, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
-    let bias = host.read::<T>(bias)?;
-    host.write::<T>(y)?
-        .par_rows()
-        .for_each(|row| row.copy_from_slice(bias.row(0)));
-    Ok(())
-}
 
 /// Columns are summed in strips, each by one thread from the first row to the last, so that the
 /// result does not depend on the number of threads.

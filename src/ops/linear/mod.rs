@@ -4,9 +4,10 @@
 //! dx = dy W, dW = dyᵀ x, db = Σ_r dy_r. Saves x.
 
 mod cpu;
+pub(super) mod cuda;
 
 use super::gemm::{self, Accumulate, Factor};
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -21,22 +22,11 @@ pub fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     check::shape(OP, "weight", weight, &[y.cols(), x.cols()])?;
-    let product = |accumulate, y: &mut Tensor| {
-        let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-        gemm::forward(ctx, x, weight, accumulate, y)
-    };
-    let Some(bias) = bias else {
-        return product(Accumulate::No, y);
-    };
-    check::shape(OP, "bias", bias, &[y.cols()])?;
-    set_rows(ctx, bias, y)?;
-    product(Accumulate::Yes, y)
-}
-
-/// Every row of `y` becomes `bias`.
-fn set_rows(ctx: &Context, bias: &Tensor, y: &mut Tensor) -> Result<()> {
-    check::dtype(OP, "bias", bias, y.dtype())?;
-    dispatch_cpu!(ctx, OP, y.dtype(), set_rows(bias, y))
+    let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
+    match bias {
+        Some(bias) => gemm::forward_biased(ctx, x, weight, bias, y),
+        None => gemm::forward(ctx, x, weight, Accumulate::No, y),
+    }
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -70,8 +60,7 @@ pub fn backward(
     }
     if let Some(db) = gradients.bias {
         check::shape(OP, "bias gradient", db, &[dy.cols()])?;
-        check::dtype(OP, "bias gradient", db, dy.dtype())?;
-        dispatch_cpu!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
+        dispatch!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub fn step_forward<T: Float>(
 ) -> Result<()> {
     for Input { x, weight } in inputs {
         let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-        gemm::cpu::forward::<T>(x, weight, Accumulate::Yes, gates)?;
+        gemm::cpu::forward::<T>(x, weight, None, Accumulate::Yes, gates)?;
     }
     cell_forward::<T>(gates, c_prev, c, h)
 }

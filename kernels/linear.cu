@@ -1,0 +1,54 @@
+// Column sums, the gradient of a bias: db_o = Σ_r dy_ro, or db_o += that.
+//
+// A block takes 64 columns and a part of the rows: 4 warps, each lane two neighbouring columns, a warp every fourth row,
+// so that a warp reads 256 (f32) or 128 (bf16) bytes in a row. The warps' sums meet in shared memory in the order of the
+// warps. Where the columns alone do not make enough blocks, the rows are cut into parts whose sums go to a workspace
+// [part][cols], added up in order by the same kernel: the same bits every time.
+//
+// Bytes: dy once. One addition for each element of 4 (2) bytes: memory bounds it.
+//
+// Tried: one thread a column over all rows (one block a 128 columns: a bias of 512 keeps four multiprocessors busy).
+#include <cuda_bf16.h>
+
+constexpr int COLUMNS = 64, WARPS = 4;
+
+__device__ __forceinline__ float as_float(float x) {
+    return x;
+}
+__device__ __forceinline__ float as_float(__nv_bfloat16 x) {
+    return __bfloat162float(x);
+}
+
+// `y` holds the sums of part blockIdx.y from column 0 on, `cols` apart; dy's rows are ld apart.
+template <class T>
+__device__ __forceinline__ void sum_rows(const T* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
+    __shared__ float sums[WARPS][COLUMNS];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int col = blockIdx.x * COLUMNS + 2 * lane;
+    const int start = blockIdx.y * part_rows, end = min(rows, start + part_rows);
+    float first = 0.0f, second = 0.0f;
+#pragma unroll 4
+    for (int row = start + warp; row < end; row += WARPS) {
+        const T* at = dy + (size_t)row * ld + col;
+        if (col < cols) first += as_float(at[0]);
+        if (col + 1 < cols) second += as_float(at[1]);
+    }
+    sums[warp][2 * lane] = first;
+    sums[warp][2 * lane + 1] = second;
+    __syncthreads();
+    const int mine = blockIdx.x * COLUMNS + threadIdx.x;
+    if (threadIdx.x >= COLUMNS || mine >= cols) return;
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < WARPS; ++w) sum += sums[w][threadIdx.x];
+    float* to = y + (size_t)blockIdx.y * cols + mine;
+    *to = accumulate ? *to + sum : sum;
+}
+
+extern "C" __global__ void __launch_bounds__(128) linear_sum_rows_f32(const float* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
+    sum_rows(dy, y, rows, cols, ld, part_rows, accumulate);
+}
+
+extern "C" __global__ void __launch_bounds__(128) linear_sum_rows_bf16(const __nv_bfloat16* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
+    sum_rows(dy, y, rows, cols, ld, part_rows, accumulate);
+}
