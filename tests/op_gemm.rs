@@ -3,11 +3,11 @@
 
 mod support;
 
-use half::bf16;
 use proptest::prelude::*;
 use showtell::device::Precision;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
+use support::precision::{PRECISIONS, random, stored, tolerance, widened};
 use support::{Numbers, alone, counters, cpu, cuda, cuda_with, zeros};
 
 proptest! {
@@ -93,44 +93,6 @@ fn threads_do_not_change_a_bit() {
     }
 }
 
-const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
-
-/// Half the distance between neighbouring numbers at 1, of what factors are rounded to.
-fn rounding(precision: Precision) -> f64 {
-    match precision {
-        Precision::F32 => 0.0,
-        Precision::Tf32 => 1.0 / 2048.0,
-        Precision::Bf16 => 1.0 / 512.0,
-    }
-}
-
-/// Sums of k products of numbers in [-1, 1), each factor off by up to `u` of itself: the errors add up like a random
-/// walk of k steps below u each, 4 of whose deviations are 4 √(2k) u / 3. Rounding the f32 sums, below √k, k times adds
-/// k 2^-23 at most.
-fn tolerance(u: f64, k: usize) -> f64 {
-    let k = k as f64;
-    2.0 * u * k.sqrt() + (k + 4.0) / 8_388_608.0
-}
-
-/// A tensor of the context's device, widened on the CPU.
-fn widened(cpu: &Context, x: &Tensor) -> Tensor {
-    let values: Vec<f64> = match x.dtype() {
-        DType::Bf16 => x
-            .to_vec::<bf16>()
-            .unwrap()
-            .iter()
-            .map(|v| v.to_f64())
-            .collect(),
-        _ => x
-            .to_vec::<f32>()
-            .unwrap()
-            .iter()
-            .map(|&v| v.into())
-            .collect(),
-    };
-    Tensor::from_slice(cpu.device(), x.shape(), &values).unwrap()
-}
-
 fn factor(transposed: bool, x: &Tensor) -> Factor<'_> {
     match transposed {
         true => Factor::Transposed(x),
@@ -144,18 +106,9 @@ fn matrix(
     numbers: &mut Numbers,
     dtype: DType,
     [rows, cols]: [usize; 2],
-    pad: [usize; 2],
+    [first, padding]: [usize; 2],
 ) -> Tensor {
-    let [first, padding] = pad;
-    let whole = numbers.f32(ctx, [rows, cols + padding]);
-    let whole = match dtype {
-        DType::Bf16 => {
-            let values = whole.to_vec::<f32>().unwrap();
-            let rounded: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
-            Tensor::from_slice(ctx.device(), whole.shape(), &rounded).unwrap()
-        }
-        _ => whole,
-    };
+    let whole = random(numbers, ctx, dtype, [rows, cols + padding]);
     whole.columns(first, cols).unwrap()
 }
 
@@ -200,18 +153,9 @@ impl Case<'_> {
             widened(&cpu, &c).to_vec::<f64>().unwrap(),
             c64.to_vec::<f64>().unwrap(),
         );
-        let u = if dtype == DType::Bf16 {
-            0.0
-        } else {
-            rounding(ctx.device().precision())
-        };
+        let bound = tolerance(ctx.device().precision(), dtype, k);
         for (i, (got, expected)) in got.into_iter().zip(expected).enumerate() {
-            let stored = if to == DType::Bf16 {
-                expected.abs() / 256.0
-            } else {
-                0.0
-            };
-            let bound = tolerance(u, k) + stored;
+            let bound = bound + stored(to, expected);
             assert!(
                 (got - expected).abs() <= bound,
                 "{} {:?} of {dtype} into {to}, transposed {ta} {tb}, {accumulate:?}: element {i} is {got} for {expected}",

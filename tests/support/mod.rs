@@ -7,6 +7,7 @@ pub mod data;
 mod golden;
 pub mod left;
 pub mod pictures;
+pub mod precision;
 pub mod tiny;
 pub mod training;
 pub mod typed;

@@ -9,15 +9,18 @@
 //! X[(n,p,q), (r,s,c)], the pixels under the window (im2col), it is the linear layer's backward,
 //! dX = dy f scattered back to dx, df = dyᵀ X, db = Σ_npq dy. Saves x and, where there is a ReLU, y.
 //!
-//! Forward on the CPU never builds X: see `kernel.rs`. Backward builds it for a few images at a time,
-//! always the same ones, in order, so that sums do not depend on the number of threads.
+//! The CPU's forward never builds X: see `kernel.rs`; its backward does, a few images at a time: `columns.rs`. On the CUDA
+//! device all three are implicit products: `kernels/conv.cu`.
 
+mod columns;
 mod cpu;
+pub(super) mod cuda;
 mod kernel;
 
-use super::gemm::{self, Accumulate, Factor};
+use super::gemm::Accumulate;
 use super::window::Window;
-use super::{check, dispatch_cpu};
+use super::{check, dispatch};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -49,7 +52,7 @@ pub fn forward(
     check::optional_shape(OP, "bias", epilogue.bias, &[y.cols()])?;
     check::optional_shape(OP, "residual", epilogue.residual, y.shape().dims())?;
     let dtype = y.dtype();
-    dispatch_cpu!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
+    dispatch!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -75,26 +78,30 @@ pub fn backward(
 ) -> Result<()> {
     let shape = filter.shape();
     let filter = check_shapes(x, filter, window, "dy", dy)?;
-    if let Some(dx) = gradients.x {
-        check::shape(OP, "x gradient", dx, x.shape().dims())?;
-        backward_data(ctx, &filter, window, dy, accumulate, dx)?;
+    check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
+    let d_filter = gradients.filter.as_deref();
+    check::optional_shape(OP, "filter gradient", d_filter, shape.dims())?;
+    check::optional_shape(OP, "bias gradient", gradients.bias.as_deref(), &[dy.cols()])?;
+    let mut d_filter = match gradients.filter {
+        Some(df) => Some(as_matrix("filter gradient", df)?),
+        None => None,
+    };
+    let gradients = Gradients {
+        filter: d_filter.as_mut(),
+        ..gradients
+    };
+    match ctx.device() {
+        Device::Cuda(_) => cuda::backward(ctx, x, &filter, window, dy, accumulate, gradients),
+        Device::Cpu(_) | Device::Plan(_) => {
+            columns::backward(ctx, x, &filter, window, dy, accumulate, gradients)
+        }
     }
-    if let Some(df) = gradients.filter {
-        check::shape(OP, "filter gradient", df, shape.dims())?;
-        let mut df = as_matrix("filter gradient", df)?;
-        backward_filter(ctx, x, window, dy, accumulate, &mut df)?;
-    }
-    if let Some(db) = gradients.bias {
-        check::shape(OP, "bias gradient", db, &[dy.cols()])?;
-        dispatch_cpu!(ctx, OP, dy.dtype(), sum_pixels(dy, accumulate, db))?;
-    }
-    Ok(())
 }
 
 /// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
-    dispatch_cpu!(ctx, OP, y.dtype(), relu_backward(y, dy))
+    dispatch!(ctx, OP, y.dtype(), relu_backward(y, dy))
 }
 
 /// Checks everything but the epilogue and gives the filter as (K, R·S·C).
@@ -127,85 +134,6 @@ fn as_matrix(name: &str, filter: &Tensor) -> Result<Tensor> {
         format!("{name} is empty: {:?}", filter.shape())
     })?;
     filter.reshape([k, filter.len() / k])
-}
-
-fn backward_data(
-    ctx: &Context,
-    filter: &Tensor,
-    window: Window,
-    dy: &Tensor,
-    accumulate: Accumulate,
-    dx: &mut Tensor,
-) -> Result<()> {
-    let product = |dy: &Tensor, accumulate, dx: &mut Tensor| {
-        let (dy, filter) = (Factor::Plain(dy), Factor::Plain(filter));
-        gemm::forward(ctx, dy, filter, accumulate, dx)
-    };
-    if window.is_pointwise() {
-        return product(dy, accumulate, dx);
-    }
-    by_images(dy, filter, |start, images| {
-        let (dy, mut dx) = (dy.narrow(start, images)?, dx.narrow(start, images)?);
-        ctx.scope(|| {
-            let mut columns = ctx.empty([dy.rows(), filter.cols()], dy.dtype())?;
-            product(&dy, Accumulate::No, &mut columns)?;
-            let dtype = dy.dtype();
-            dispatch_cpu!(
-                ctx,
-                OP,
-                dtype,
-                gather_columns(&columns, window, accumulate, &mut dx)
-            )
-        })
-    })
-}
-
-fn backward_filter(
-    ctx: &Context,
-    x: &Tensor,
-    window: Window,
-    dy: &Tensor,
-    accumulate: Accumulate,
-    df: &mut Tensor,
-) -> Result<()> {
-    let product = |dy: &Tensor, columns: &Tensor, accumulate, df: &mut Tensor| {
-        let (dy, columns) = (Factor::Transposed(dy), Factor::Plain(columns));
-        gemm::forward(ctx, dy, columns, accumulate, df)
-    };
-    if window.is_pointwise() {
-        return product(dy, x, accumulate, df);
-    }
-    let depth = df.cols();
-    by_images(dy, &df.clone(), |start, images| {
-        let (dy, x) = (dy.narrow(start, images)?, x.narrow(start, images)?);
-        ctx.scope(|| {
-            let mut columns = ctx.empty([dy.rows(), depth], dy.dtype())?;
-            dispatch_cpu!(ctx, OP, dy.dtype(), fill_columns(&x, window, &mut columns))?;
-            let accumulate = if start == 0 {
-                accumulate
-            } else {
-                Accumulate::Yes
-            };
-            product(&dy, &columns, accumulate, df)
-        })
-    })
-}
-
-/// Elements of the columns that backward holds at once, unless one image has more: 8 MiB of f32.
-const COLUMNS: usize = 1 << 21;
-
-/// Calls `body(first image, number of images)` for all images, so many at a time as `COLUMNS` allows.
-fn by_images(
-    dy: &Tensor,
-    filter: &Tensor,
-    mut body: impl FnMut(usize, usize) -> Result<()>,
-) -> Result<()> {
-    let images = dy.shape().dims()[0];
-    let per_image = dy.rows() / images.max(1) * filter.cols();
-    let step = (COLUMNS / per_image.max(1)).max(1);
-    (0..images)
-        .step_by(step)
-        .try_for_each(|start| body(start, step.min(images - start)))
 }
 
 fn image_size(x: &Tensor) -> [usize; 2] {

@@ -1,0 +1,309 @@
+// Convolution as a product of matrices that are never formed (implicit GEMM), on the main loop of tile.cuh.
+//
+//   forward   y[(n,p,q), k] = act(Σ_(r,s,c) x[n, p·stride + r - padding, q·stride + s - padding, c] f[k, (r,s,c)] + b[k] + z)
+//             rows are windows (WindowRows), columns are filters, both with k = (r,s,c) running through memory
+//   data      dx[(n,h,w), c] = Σ_(r,s,k) dy[n, (h + padding - r)/stride, …, k] f[k, (r,s,c)]
+//             only where stride divides: pixels fall into stride² classes (blockIdx.z) that see every stride-th tap, so
+//             that nothing is multiplied by the zeros between. Taps count upwards, dy's pixels downwards (SIGN -1)
+//   filter    df[k, (r,s,c)] = Σ_(n,p,q) dy[(n,p,q), k] x[…]: lines are windows on both sides (Order::MN); windows are cut
+//             in parts (blockIdx.y) whose sums gemm_sum adds up in order, so that results repeat bit for bit
+//
+// A block makes a tile; tiles of one row of windows are neighbours, so that they share the pixels in level 2. Names: 128
+// and 64 are the cuts tile::Large (tile::Tall for f32) and tile::Small.
+//
+// Flops 2·N·P·Q·K·R·S·C each. Bytes, if level 2 keeps what neighbours share: x, f, z and y once. As for products, f32 is
+// bound by FFMA; tf32 and bf16 by the tensor cores in 3x3 layers, by memory in the 1x1 layers of the first stages (about
+// C/2 flops a byte).
+//
+// Tried: div and mod in every step (a third of the instructions); columns in memory (im2col: r·s times the bytes).
+#include "elementwise.cuh"
+#include "window.cuh"
+
+// x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart, z as y with ldz.
+// `part`: windows of a block of the filter's gradient. `flag`: ReLU, or whether to add to what is there.
+struct ConvShape {
+    int n, h, w, c, ldx;
+    int p, q, k, ldy;
+    int r, s, stride, padding;
+    int ldf, ldz;
+    int part, flag;
+};
+
+template <class A, class B, int DEPTH>
+struct ConvSource {
+    A a;
+    B b;
+    int k, end;
+
+    __device__ __forceinline__ void copy(unsigned to_a, unsigned to_b) {
+        a.copy(to_a, k, end - k);
+        b.copy(to_b, k, end - k);
+        k += DEPTH;
+    }
+};
+
+template <class A, class B, class Product>
+__device__ __forceinline__ void run(Product& product, const A& a, const B& b, int start, int end) {
+    extern __shared__ __align__(128) unsigned char memory[];
+    ConvSource<A, B, Product::DEPTH> source{a, b, start, end};
+    product.run(source, (max(end - start, 0) + Product::DEPTH - 1) / Product::DEPTH, memory);
+}
+
+// y = act(sum + b + z) for a pair of columns.
+template <class T>
+__device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile::Target<const T>& z, const float* bias, bool relu, int row, int col, float a, float b) {
+    if (row >= y.rows || col >= y.cols) return;
+    const bool both = col + 1 < y.cols;
+    if (bias != nullptr) {
+        a += __ldg(bias + col);
+        if (both) b += __ldg(bias + col + 1);
+    }
+    if (z.to != nullptr) {
+        if (both && z.pairs) {
+            const float2 residual = tile::load_pair(z.at(row, col));
+            a += residual.x;
+            b += residual.y;
+        } else {
+            a += tile::load_one(z.at(row, col));
+            if (both) b += tile::load_one(z.at(row, col) + 1);
+        }
+    }
+    // As max(x, 0) of PyTorch, which keeps a NaN.
+    if (relu) {
+        a = a < 0.0f ? 0.0f : a;
+        b = b < 0.0f ? 0.0f : b;
+    }
+    if (both && y.pairs) {
+        tile::store_pair(y.at(row, col), a, b);
+    } else {
+        tile::store_one(y.at(row, col), a);
+        if (both) tile::store_one(y.at(row, col) + 1, b);
+    }
+}
+
+using tile::Order;
+
+template <class Math, class Cut, class T = typename Math::Element>
+__device__ __forceinline__ void forward(const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape) {
+    using Product = tile::Product<Math, Cut, Order::K, Order::K>;
+    const int rows = shape.n * shape.p * shape.q, depth = shape.r * shape.s * shape.c;
+    const int tiles_n = (shape.k + Cut::N - 1) / Cut::N;
+    const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
+    const tile::Images of{shape.h, shape.w, shape.c, shape.ldx, shape.r, shape.s};
+    const bool chunks = tile::in_chunks(x, shape.ldx) && shape.c % Product::A::VECTOR == 0;
+    const tile::WindowRows<typename Product::A, Cut::THREADS, 1> windows(x, of, rows - first_row, chunks, [&](int row) {
+        const int line = (first_row + row) / shape.q, q = first_row + row - line * shape.q;
+        const int image = line / shape.p, p = line - image * shape.p;
+        return tile::Place{image * shape.h, p * shape.stride - shape.padding, q * shape.stride - shape.padding};
+    });
+    const tile::RowLoader<typename Product::B, Cut::THREADS> filters(
+        filter, shape.ldf, shape.k - first_col, tile::in_chunks(filter, shape.ldf), [=](int row) { return first_col + row; });
+    Product product;
+    run(product, windows, filters, 0, depth);
+    const tile::Target<T> to(y, shape.ldy, rows, shape.k);
+    const tile::Target<const T> residual(z, shape.ldz, rows, shape.k);
+    product.each_pair([&](int row, int col, float a, float b) {
+        put_output(to, residual, bias, shape.flag != 0, first_row + row, first_col + col, a, b);
+    });
+}
+
+// Lines are k = (tap, filter), columns the channels of that tap (Order::MN): the filter as the data's gradient reads it.
+template <class Side, int THREADS>
+struct FilterColumns {
+    using Element = typename Side::Element;
+    using Lines = tile::Lines<Side, THREADS>;
+    const Element* from;  // this thread's first column of tap (0, 0) of the class
+    int k[Lines::COUNT], i[Lines::COUNT], j[Lines::COUNT];
+    int filters, ld, taps_j, step_i, step_j, count;
+    bool chunks;
+
+    __device__ __forceinline__ FilterColumns(const Element* base, int filters, int ld, int taps_j, int step_i, int step_j, int cols, bool chunks)
+        : from(base + (Lines::first() < cols ? Lines::first() : 0)), filters(filters), ld(ld), taps_j(taps_j), step_i(step_i), step_j(step_j),
+          count(cols - Lines::first()), chunks(chunks) {
+#pragma unroll
+        for (int line = 0; line < Lines::COUNT; ++line) {
+            k[line] = Lines::line(line);
+            i[line] = j[line] = 0;
+            wrap(line);
+        }
+    }
+
+    __device__ __forceinline__ void copy(unsigned to, int, int left) {
+#pragma unroll
+        for (int line = 0; line < Lines::COUNT; ++line) {
+            const bool more = Lines::line(line) < left;
+            const Element* at = more ? from + (size_t)k[line] * ld + i[line] * step_i + j[line] * step_j : from;
+            tile::copy_chunk(to + Lines::place(line), at, more ? count : 0, chunks);
+            k[line] += Side::DEPTH;
+            wrap(line);
+        }
+    }
+
+   private:
+    __device__ __forceinline__ void wrap(int line) {
+        while (k[line] >= filters) {
+            k[line] -= filters;
+            if (++j[line] == taps_j) {
+                j[line] = 0;
+                ++i[line];
+            }
+        }
+    }
+};
+
+template <class Math, class Cut, class T = typename Math::Element>
+__device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const ConvShape& shape) {
+    using Product = tile::Product<Math, Cut, Order::K, Order::MN>;
+    const int stride = shape.stride;
+    const int class_h = (int)blockIdx.z / stride, class_w = (int)blockIdx.z % stride;
+    // This class's pixels, and its first tap and number of taps, in each direction.
+    const int rows_h = (shape.h - class_h + stride - 1) / stride, rows_w = (shape.w - class_w + stride - 1) / stride;
+    const int r0 = (class_h + shape.padding) % stride, s0 = (class_w + shape.padding) % stride;
+    const int taps_r = max(0, (shape.r - r0 + stride - 1) / stride), taps_s = max(0, (shape.s - s0 + stride - 1) / stride);
+    const int rows = shape.n * rows_h * rows_w, depth = taps_r * taps_s * shape.k;
+    const int tiles_n = (shape.c + Cut::N - 1) / Cut::N;
+    const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
+    if (first_row >= rows) return;
+    const tile::Images of{shape.p, shape.q, shape.k, shape.ldy, taps_r, taps_s};
+    const bool chunks_y = tile::in_chunks(dy, shape.ldy) && shape.k % Product::A::VECTOR == 0;
+    const tile::WindowRows<typename Product::A, Cut::THREADS, -1> windows(dy, of, rows - first_row, chunks_y, [&](int row) {
+        const int line = (first_row + row) / rows_w, w = first_row + row - line * rows_w;
+        const int image = line / rows_h, h = line - image * rows_h;
+        return tile::Place{image * shape.p, h + (class_h + shape.padding - r0) / stride, w + (class_w + shape.padding - s0) / stride};
+    });
+    const bool chunks_f = tile::in_chunks(filter, shape.ldf) && shape.c % Product::B::VECTOR == 0;
+    const T* base = filter + (r0 * shape.s + s0) * shape.c + first_col;
+    const FilterColumns<typename Product::B, Cut::THREADS> filters(
+        base, shape.k, shape.ldf, taps_s, stride * shape.s * shape.c, stride * shape.c, shape.c - first_col, chunks_f);
+    Product product;
+    run(product, windows, filters, 0, depth);
+#pragma unroll
+    for (int i = 0; i < Product::ROWS; ++i) {
+        const int row = first_row + product.row(i);
+        if (row >= rows) continue;
+        const int line = row / rows_w, w = row - line * rows_w, image = line / rows_h, h = line - image * rows_h;
+        const int pixel = (image * shape.h + h * stride + class_h) * shape.w + w * stride + class_w;
+        T* to = dx + (size_t)pixel * shape.ldx;
+#pragma unroll
+        for (int j = 0; j < Product::PAIRS; ++j) {
+            const int col = first_col + product.col(j);
+            const float2 sum = product.sums[i][j];
+            if (col < shape.c) tile::store_one(to + col, shape.flag ? sum.x + tile::load_one(to + col) : sum.x);
+            if (col + 1 < shape.c) tile::store_one(to + col + 1, shape.flag ? sum.y + tile::load_one(to + col + 1) : sum.y);
+        }
+    }
+}
+
+template <class Math, class Cut, class T = typename Math::Element>
+__device__ __forceinline__ void filter_gradient(const T* x, const T* dy, float* df, const ConvShape& shape) {
+    using Product = tile::Product<Math, Cut, Order::MN, Order::MN>;
+    const int windows = shape.n * shape.p * shape.q, cols = shape.r * shape.s * shape.c;
+    const int tiles_n = (cols + Cut::N - 1) / Cut::N;
+    const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
+    const int start = blockIdx.y * shape.part, end = min(windows, start + shape.part);
+    const tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(dy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
+    const tile::Images of{shape.h, shape.w, shape.c, shape.ldx, shape.r, shape.s};
+    const bool chunks = tile::in_chunks(x, shape.ldx) && shape.c % Product::B::VECTOR == 0;
+    const tile::WindowColumns<typename Product::B, Cut::THREADS> pixels(
+        x, of, shape.p, shape.q, shape.stride, shape.padding, start, first_col, cols, chunks);
+    Product product;
+    run(product, gradients, pixels, start, end);
+    const tile::Target<float> to(df + (size_t)blockIdx.y * shape.k * shape.ldf, shape.ldf, shape.k, cols);
+    product.each_pair([&](int i, int j, float a, float b) {
+        const int row = first_row + i, col = first_col + j;
+        if (row >= to.rows || col >= to.cols) return;
+        float* at = to.at(row, col);
+        *at = shape.flag ? *at + a : a;
+        if (col + 1 < to.cols) at[1] = shape.flag ? at[1] + b : b;
+    });
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_f32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Ffma, tile::Tall>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_f32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Ffma, tile::Small>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_data_f32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Ffma, tile::Tall>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_data_f32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Ffma, tile::Small>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_f32_128(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Ffma, tile::Tall>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_f32_64(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Ffma, tile::Small>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_tf32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Tf32, tile::Large>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_tf32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Tf32, tile::Small>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_data_tf32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Tf32, tile::Large>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_data_tf32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Tf32, tile::Small>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_tf32_128(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Tf32, tile::Large>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_tf32_64(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Tf32, tile::Small>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16_of_f32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Bf16Of32, tile::Large>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_bf16_of_f32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
+    forward<tile::Bf16Of32, tile::Small>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_data_bf16_of_f32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Bf16Of32, tile::Large>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_data_bf16_of_f32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
+    data<tile::Bf16Of32, tile::Small>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_bf16_of_f32_128(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Bf16Of32, tile::Large>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_bf16_of_f32_64(const float* x, const float* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Bf16Of32, tile::Small>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16_128(const __nv_bfloat16* x, const __nv_bfloat16* filter, const float* bias, const __nv_bfloat16* z, __nv_bfloat16* y, ConvShape shape) {
+    forward<tile::Bf16, tile::Large>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_bf16_64(const __nv_bfloat16* x, const __nv_bfloat16* filter, const float* bias, const __nv_bfloat16* z, __nv_bfloat16* y, ConvShape shape) {
+    forward<tile::Bf16, tile::Small>(x, filter, bias, z, y, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_data_bf16_128(const __nv_bfloat16* dy, const __nv_bfloat16* filter, __nv_bfloat16* dx, ConvShape shape) {
+    data<tile::Bf16, tile::Large>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_data_bf16_64(const __nv_bfloat16* dy, const __nv_bfloat16* filter, __nv_bfloat16* dx, ConvShape shape) {
+    data<tile::Bf16, tile::Small>(dy, filter, dx, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_bf16_128(const __nv_bfloat16* x, const __nv_bfloat16* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Bf16, tile::Large>(x, dy, df, shape);
+}
+extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_bf16_64(const __nv_bfloat16* x, const __nv_bfloat16* dy, float* df, ConvShape shape) {
+    filter_gradient<tile::Bf16, tile::Small>(x, dy, df, shape);
+}
+
+// dy <- dy where y > 0, else 0: undoes the ReLU. A thread an element, grid as add.cu.
+template <typename T>
+__device__ void relu_backward(const T* y, T* dy, int rows, int cols, int ldy, int lddy) {
+    each_group<1>(rows, cols, [=](int row, int col, int) {
+        T* to = dy + (size_t)row * lddy + col;
+        if (!(widen(y[(size_t)row * ldy + col]) > 0.0f)) narrow(0.0f, *to);
+    });
+}
+
+extern "C" __global__ void __launch_bounds__(256) conv_relu_backward_f32(const float* y, float* dy, int rows, int cols, int ldy, int lddy) {
+    relu_backward(y, dy, rows, cols, ldy, lddy);
+}
+
+extern "C" __global__ void __launch_bounds__(256) conv_relu_backward_bf16(const __nv_bfloat16* y, __nv_bfloat16* dy, int rows, int cols, int ldy, int lddy) {
+    relu_backward(y, dy, rows, cols, ldy, lddy);
+}

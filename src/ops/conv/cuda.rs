@@ -1,0 +1,389 @@
+//! Convolution on the CUDA device: implicit products, `kernels/conv.cu`.
+
+use super::{Epilogue, Gradients, OP};
+use crate::device::Precision;
+use crate::device::cuda::{Grid, Kernel, Read, Write, kernel_struct};
+use crate::error::Result;
+use crate::ops::gemm::cuda::GemmShape;
+use crate::ops::gemm::{self, Accumulate, Factor};
+use crate::ops::kernels::conv as kernels;
+use crate::ops::kernels::gemm::GEMM_SUM;
+use crate::ops::launch::Launch;
+use crate::ops::linear;
+use crate::ops::matrix::Matrix;
+use crate::ops::window::Window;
+use crate::tensor::{Context, DType, Element, Tensor};
+use half::bf16;
+
+kernel_struct! {
+    /// Images, window and rows' distances: see `kernels/conv.cu`.
+    pub struct ConvShape {
+        pub n: i32,
+        pub h: i32,
+        pub w: i32,
+        pub c: i32,
+        pub ldx: i32,
+        pub p: i32,
+        pub q: i32,
+        pub k: i32,
+        pub ldy: i32,
+        pub r: i32,
+        pub s: i32,
+        pub stride: i32,
+        pub padding: i32,
+        pub ldf: i32,
+        pub ldz: i32,
+        pub part: i32,
+        pub flag: i32,
+    }
+}
+
+/// x, filter, bias, residual, y.
+type Forward<T> = Kernel<(Read<T>, Read<T>, Read<f32>, Read<T>, Write<T>, ConvShape)>;
+/// dy, filter, dx.
+type Data<T> = Kernel<(Read<T>, Read<T>, Write<T>, ConvShape)>;
+/// x, dy, df.
+type Filter<T> = Kernel<(Read<T>, Read<T>, Write<f32>, ConvShape)>;
+
+/// The kernels of one arithmetic, with large tiles and with small ones.
+struct Set<T: 'static> {
+    forward: [&'static Forward<T>; 2],
+    data: [&'static Data<T>; 2],
+    filter: [&'static Filter<T>; 2],
+    large: Tile,
+}
+
+/// Rows and columns of a tile, and its bytes of shared memory (`tile.cuh`).
+type Tile = ([usize; 2], usize);
+
+const LARGE: Tile = ([128, 128], 64 << 10);
+const TALL: Tile = ([128, 64], 48 << 10);
+const SMALL: Tile = ([64, 64], 48 << 10);
+
+macro_rules! set {
+    ($large:ident, $forward:ident $forward_small:ident $data:ident $data_small:ident $filter:ident $filter_small:ident) => {
+        Set {
+            forward: [&kernels::$forward, &kernels::$forward_small],
+            data: [&kernels::$data, &kernels::$data_small],
+            filter: [&kernels::$filter, &kernels::$filter_small],
+            large: $large,
+        }
+    };
+}
+
+const F32: Set<f32> = set!(TALL, CONV_FORWARD_F32_128 CONV_FORWARD_F32_64
+    CONV_DATA_F32_128 CONV_DATA_F32_64 CONV_FILTER_F32_128 CONV_FILTER_F32_64);
+const TF32: Set<f32> = set!(LARGE, CONV_FORWARD_TF32_128 CONV_FORWARD_TF32_64
+    CONV_DATA_TF32_128 CONV_DATA_TF32_64 CONV_FILTER_TF32_128 CONV_FILTER_TF32_64);
+const BF16_OF_F32: Set<f32> = set!(LARGE, CONV_FORWARD_BF16_OF_F32_128 CONV_FORWARD_BF16_OF_F32_64
+    CONV_DATA_BF16_OF_F32_128 CONV_DATA_BF16_OF_F32_64
+    CONV_FILTER_BF16_OF_F32_128 CONV_FILTER_BF16_OF_F32_64);
+const BF16: Set<bf16> = set!(LARGE, CONV_FORWARD_BF16_128 CONV_FORWARD_BF16_64
+    CONV_DATA_BF16_128 CONV_DATA_BF16_64 CONV_FILTER_BF16_128 CONV_FILTER_BF16_64);
+
+/// The arithmetic for f32 tensors.
+fn of_f32(precision: Precision) -> &'static Set<f32> {
+    match precision {
+        Precision::F32 => &F32,
+        Precision::Tf32 => &TF32,
+        Precision::Bf16 => &BF16_OF_F32,
+    }
+}
+
+/// Threads of every kernel.
+const THREADS: u32 = 128;
+/// A part of the windows is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`.
+const STEP: usize = 64;
+const SHORTEST: usize = 256;
+
+/// A convolution between x and y (or their gradients).
+struct Problem<'a> {
+    launch: Launch<'a>,
+    ctx: &'a Context,
+    /// Rows of y, taps of the window times channels.
+    windows: usize,
+    depth: usize,
+    shape: ConvShape,
+}
+
+impl<'a> Problem<'a> {
+    fn new(ctx: &'a Context, x: &Tensor, window: Window, y: &Tensor) -> Result<Self> {
+        let launch = Launch::new(OP, ctx)?;
+        let size = |n: usize| launch.size(n);
+        let [n, h, w, c] = super::check::dims(OP, "x", x)?;
+        let [_, p, q, k] = super::check::dims(OP, "y", y)?;
+        let [r, s] = window.kernel;
+        let shape = ConvShape {
+            n: size(n)?,
+            h: size(h)?,
+            w: size(w)?,
+            c: size(c)?,
+            ldx: size(x.ld())?,
+            p: size(p)?,
+            q: size(q)?,
+            k: size(k)?,
+            ldy: size(y.ld())?,
+            r: size(r)?,
+            s: size(s)?,
+            stride: size(window.stride)?,
+            padding: size(window.padding)?,
+            ldf: size(r * s * c)?,
+            ldz: 0,
+            part: 0,
+            flag: 0,
+        };
+        size(n * (h + 2 * window.padding) * w)?;
+        Ok(Problem {
+            windows: n * p * q,
+            depth: r * s * c,
+            launch,
+            ctx,
+            shape,
+        })
+    }
+
+    /// Small tiles or not, their number, and the grid's bytes of shared memory: large where they fill the
+    /// multiprocessors.
+    fn tiles(&self, large: Tile, [rows, cols]: [usize; 2]) -> (usize, usize, usize) {
+        let count = |([m, n], _): Tile| rows.div_ceil(m) * cols.div_ceil(n);
+        match count(large) >= self.launch.multiprocessors() {
+            true => (0, count(large), large.1),
+            false => (1, count(SMALL), SMALL.1),
+        }
+    }
+
+    fn forward<T: Element>(
+        &self,
+        set: &Set<T>,
+        x: &Tensor,
+        filter: &Tensor,
+        epilogue: Epilogue,
+        y: &Tensor,
+    ) -> Result<()> {
+        let launch = &self.launch;
+        let shape = ConvShape {
+            ldf: launch.size(filter.ld())?,
+            ldz: launch.size(epilogue.residual.map_or(0, Tensor::ld))?,
+            flag: i32::from(epilogue.relu),
+            ..self.shape
+        };
+        let (small, tiles, shared) = self.tiles(set.large, [self.windows, y.cols()]);
+        let arguments = (
+            launch.read(x)?,
+            launch.read(filter)?,
+            launch.read_some(epilogue.bias)?,
+            launch.read_some(epilogue.residual)?,
+            launch.write(y)?,
+            shape,
+        );
+        let grid = Grid::blocks([tiles, 1, 1], THREADS).shared(shared);
+        launch.run(set.forward[small], grid, arguments)
+    }
+
+    fn data<T: Element>(
+        &self,
+        set: &Set<T>,
+        dy: &Tensor,
+        filter: &Tensor,
+        accumulate: Accumulate,
+        dx: &Tensor,
+    ) -> Result<()> {
+        let launch = &self.launch;
+        let shape = ConvShape {
+            ldx: launch.size(dx.ld())?,
+            ldf: launch.size(filter.ld())?,
+            flag: i32::from(accumulate == Accumulate::Yes),
+            ..self.shape
+        };
+        // The first class has the most pixels.
+        let stride = shape.stride as usize;
+        let [n, h, w] = [shape.n, shape.h, shape.w].map(|size| size as usize);
+        let rows = n * h.div_ceil(stride) * w.div_ceil(stride);
+        let (small, tiles, shared) = self.tiles(set.large, [rows, dx.cols()]);
+        let arguments = (
+            launch.read(dy)?,
+            launch.read(filter)?,
+            launch.write(dx)?,
+            shape,
+        );
+        let grid = Grid::blocks([tiles, 1, stride * stride], THREADS).shared(shared);
+        launch.run(set.data[small], grid, arguments)
+    }
+
+    /// The windows are cut into as many parts as fill the multiprocessors; their sums are added up in order.
+    fn filter<T: Element>(
+        &self,
+        set: &Set<T>,
+        x: &Tensor,
+        dy: &Tensor,
+        accumulate: Accumulate,
+        df: &Tensor,
+    ) -> Result<()> {
+        let launch = &self.launch;
+        let (k, cols) = (dy.cols(), self.depth);
+        let (small, tiles, shared) = self.tiles(set.large, [k, cols]);
+        let wanted = (2 * launch.multiprocessors()).div_ceil(tiles);
+        let wanted = wanted.clamp(1, self.windows.div_ceil(SHORTEST).max(1));
+        let part = self.windows.div_ceil(wanted).max(1).next_multiple_of(STEP);
+        let parts = self.windows.div_ceil(part).max(1);
+        let shape = |ldf: usize, flag: bool| -> Result<ConvShape> {
+            Ok(ConvShape {
+                ldf: launch.size(ldf)?,
+                part: launch.size(part)?,
+                flag: i32::from(flag),
+                ..self.shape
+            })
+        };
+        let grid = Grid::blocks([tiles, parts, 1], THREADS).shared(shared);
+        let (x, dy, to) = (launch.read(x)?, launch.read(dy)?, launch.write(df)?);
+        let adds = accumulate == Accumulate::Yes;
+        if parts == 1 {
+            let arguments = (x, dy, to, shape(df.ld(), adds)?);
+            return launch.run(set.filter[small], grid, arguments);
+        }
+        self.ctx.scope(|| {
+            let sums = self.ctx.empty([parts, k * cols], DType::F32)?;
+            let partial: Write<f32> = launch.write(&sums)?;
+            launch.run(
+                set.filter[small],
+                grid,
+                (x, dy, partial, shape(cols, false)?),
+            )?;
+            let matrix = GemmShape {
+                m: launch.size(k)?,
+                n: launch.size(cols)?,
+                k: 0,
+                lda: 0,
+                ldb: 0,
+                ldc: launch.size(df.ld())?,
+                k_split: 0,
+                accumulate: i32::from(adds),
+            };
+            let from = Read::at(partial.address);
+            let arguments = (
+                from,
+                Read::at(0),
+                to,
+                Write::at(0),
+                launch.size(parts)?,
+                matrix,
+            );
+            launch.run(&GEMM_SUM, Grid::threads_for(k * cols, 256), arguments)
+        })
+    }
+}
+
+pub fn forward(
+    ctx: &Context,
+    x: &Tensor,
+    filter: &Tensor,
+    window: Window,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+) -> Result<()> {
+    if y.is_empty() {
+        return Ok(());
+    }
+    let problem = Problem::new(ctx, x, window, y)?;
+    match y.dtype() {
+        DType::F32 => problem.forward(of_f32(ctx.device().precision()), x, filter, epilogue, y),
+        DType::Bf16 => problem.forward(&BF16, x, filter, epilogue, y),
+        other => problem.launch.refuse(other),
+    }
+}
+
+pub fn backward(
+    ctx: &Context,
+    x: &Tensor,
+    filter: &Tensor,
+    window: Window,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    if window.is_pointwise() {
+        return pointwise_backward(ctx, x, filter, dy, accumulate, gradients);
+    }
+    if let Some(dx) = gradients.x
+        && !dx.is_empty()
+    {
+        let problem = Problem::new(ctx, x, window, dy)?;
+        match dy.dtype() {
+            DType::F32 => {
+                let set = of_f32(ctx.device().precision());
+                problem.data(set, dy, filter, accumulate, dx)?;
+            }
+            DType::Bf16 => problem.data(&BF16, dy, filter, accumulate, dx)?,
+            other => return problem.launch.refuse(other),
+        }
+    }
+    if let Some(df) = gradients.filter {
+        let problem = Problem::new(ctx, x, window, dy)?;
+        match dy.dtype() {
+            DType::F32 => {
+                let set = of_f32(ctx.device().precision());
+                problem.filter(set, x, dy, accumulate, df)?;
+            }
+            DType::Bf16 => problem.filter(&BF16, x, dy, accumulate, df)?,
+            other => return problem.launch.refuse(other),
+        }
+    }
+    match gradients.bias {
+        Some(db) => linear::cuda::sum_rows(ctx, dy, accumulate, db),
+        None => Ok(()),
+    }
+}
+
+/// Where every pixel sees itself alone, the products are plain.
+fn pointwise_backward(
+    ctx: &Context,
+    x: &Tensor,
+    filter: &Tensor,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    gradients: Gradients,
+) -> Result<()> {
+    if let Some(dx) = gradients.x {
+        gemm::forward(
+            ctx,
+            Factor::Plain(dy),
+            Factor::Plain(filter),
+            accumulate,
+            dx,
+        )?;
+    }
+    if let Some(df) = gradients.filter {
+        gemm::forward(
+            ctx,
+            Factor::Transposed(dy),
+            Factor::Plain(x),
+            accumulate,
+            df,
+        )?;
+    }
+    match gradients.bias {
+        Some(db) => linear::cuda::sum_rows(ctx, dy, accumulate, db),
+        None => Ok(()),
+    }
+}
+
+pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+    if dy.is_empty() {
+        return Ok(());
+    }
+    let launch = Launch::new(OP, ctx)?;
+    let matrix = Matrix::new(&launch, &[y, dy])?;
+    let (ldy, lddy) = (matrix.ld(y)?, matrix.ld(dy)?);
+    let (rows, cols, grid) = (matrix.rows, matrix.cols, matrix.grid(1));
+    match dy.dtype() {
+        DType::F32 => {
+            let arguments = (launch.read(y)?, launch.write(dy)?, rows, cols, ldy, lddy);
+            launch.run(&kernels::CONV_RELU_BACKWARD_F32, grid, arguments)
+        }
+        DType::Bf16 => {
+            let arguments = (launch.read(y)?, launch.write(dy)?, rows, cols, ldy, lddy);
+            launch.run(&kernels::CONV_RELU_BACKWARD_BF16, grid, arguments)
+        }
+        other => launch.refuse(other),
+    }
+}
