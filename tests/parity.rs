@@ -1,5 +1,6 @@
 //! The engine against PyTorch: small captioners whose first step, ten steps of training and greedy
-//! captions `tests/goldens/make.py` computed in float64, from the same initial weights and images.
+//! captions `tests/goldens/make.py` computed in float64, from the same initial weights and images. The same
+//! body runs on every device.
 //!
 //! Bounds: logits within 1e-4 of the largest; gradients within 1e-4 by ‖Δ‖ / (‖g‖ + 1e-6 √n), 1e-3 for those that
 //! come through batch-statistics batch-norm; losses within 1e-4, 1e-3 under Adam, which divides
@@ -22,7 +23,7 @@ use showtell::train::run::structure;
 use showtell::weights::WeightFile;
 use showtell::{Context, DType, Tensor};
 use std::path::PathBuf;
-use support::{cpu, noise, relative_error};
+use support::{contexts, noise, relative_error};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -79,13 +80,14 @@ struct Parity {
 }
 
 impl Parity {
-    fn new(model: Model, case: &str) -> Self {
+    fn new(ctx: Context, model: Model, case: &str) -> Self {
         let prefix = match model {
             Model::ShowTell => "show_tell",
             Model::Attend => "attend",
         };
-        let name = format!("{prefix}.{case}");
-        let text = std::fs::read_to_string(golden(&format!("{name}.json"))).unwrap();
+        let stem = format!("{prefix}.{case}");
+        let name = format!("{stem} on {}", ctx.device().name());
+        let text = std::fs::read_to_string(golden(&format!("{stem}.json"))).unwrap();
         let golden: Golden = serde_json::from_str(&text).unwrap();
         let config = Config {
             encoder_blocks: vec![1, 2, 1, 1],
@@ -104,7 +106,6 @@ impl Parity {
             lstm_dropout: 0.0,
             ..Config::recipe(model)
         };
-        let ctx = cpu();
         let init = open(&format!("{prefix}.init.safetensors"));
         let vocabulary = init.find("embedding.weight").unwrap().shape()[0];
         let (mut captioner, declare) = Captioner::declare(&structure(&config, vocabulary)).unwrap();
@@ -123,7 +124,7 @@ impl Parity {
         let [n, t] = stored.shape().try_into().unwrap();
         let rows = stored.values::<u32>().unwrap();
         let tokens = (0..n * t).map(|i| rows[i % n * t + i / n]).collect();
-        let file = open(&format!("{name}.safetensors"));
+        let file = open(&format!("{stem}.safetensors"));
         let shape = [t, n];
         Parity {
             name,
@@ -329,7 +330,11 @@ impl Parity {
 
 macro_rules! cases {
     ($($test:ident: $model:ident $case:literal),* $(,)?) => {
-        $(#[test] fn $test() { Parity::new(Model::$model, $case).check() })*
+        $(#[test] fn $test() {
+            for ctx in contexts() {
+                Parity::new(ctx, Model::$model, $case).check();
+            }
+        })*
     };
 }
 
