@@ -161,8 +161,9 @@ __device__ inline int begin(int i, int inputs, int outputs) { return (unsigned)(
 
 __device__ inline int end(int i, int inputs, int outputs) { return (unsigned)((i + 1) * inputs + outputs - 1) / outputs; }
 
+/// Of x in f32 or bf16, y being f32.
 template <typename T, int WIDTH>
-__device__ void adaptive_forward(const T* x, T* y, int ldx, int ldy, const PoolShape& shape) {
+__device__ void adaptive_forward(const T* x, float* y, int ldx, int ldy, const PoolShape& shape) {
     __shared__ float sums[WIDTH][THREADS];
     const int items = THREADS / shape.parts;
     const int number = blockIdx.x * items + threadIdx.x % items;
@@ -204,13 +205,13 @@ extern "C" __global__ void __launch_bounds__(256) pool_adaptive_forward_f32(cons
     else adaptive_forward<float, 1>(x, y, ldx, ldy, shape);
 }
 
-extern "C" __global__ void __launch_bounds__(256) pool_adaptive_forward_bf16(const __nv_bfloat16* x, __nv_bfloat16* y, int ldx, int ldy, PoolShape shape) {
-    if (shape.wide) adaptive_forward<__nv_bfloat16, WIDE<__nv_bfloat16>>(x, y, ldx, ldy, shape);
+extern "C" __global__ void __launch_bounds__(256) pool_adaptive_forward_bf16(const __nv_bfloat16* x, float* y, int ldx, int ldy, PoolShape shape) {
+    if (shape.wide) adaptive_forward<__nv_bfloat16, WIDE<float>>(x, y, ldx, ldy, shape);
     else adaptive_forward<__nv_bfloat16, 1>(x, y, ldx, ldy, shape);
 }
 
 template <typename T, int WIDTH>
-__device__ void adaptive_backward(const T* dy, T* dx, int ldy, int ldd, const PoolShape& shape) {
+__device__ void adaptive_backward(const float* dy, T* dx, int ldy, int ldd, const PoolShape& shape) {
     const int number = blockIdx.x * THREADS + threadIdx.x;
     if (number >= shape.count) return;
     const Item it = item<WIDTH>(number, shape.h, shape.w, shape.groups);
@@ -237,7 +238,7 @@ extern "C" __global__ void __launch_bounds__(256) pool_adaptive_backward_f32(con
     else adaptive_backward<float, 1>(dy, dx, ldy, ldd, shape);
 }
 
-extern "C" __global__ void __launch_bounds__(256) pool_adaptive_backward_bf16(const __nv_bfloat16* dy, __nv_bfloat16* dx, int ldy, int ldd, PoolShape shape) {
-    if (shape.wide) adaptive_backward<__nv_bfloat16, WIDE<__nv_bfloat16>>(dy, dx, ldy, ldd, shape);
+extern "C" __global__ void __launch_bounds__(256) pool_adaptive_backward_bf16(const float* dy, __nv_bfloat16* dx, int ldy, int ldd, PoolShape shape) {
+    if (shape.wide) adaptive_backward<__nv_bfloat16, WIDE<float>>(dy, dx, ldy, ldd, shape);
     else adaptive_backward<__nv_bfloat16, 1>(dy, dx, ldy, ldd, shape);
 }

@@ -280,9 +280,9 @@ fn averages_on_every_device() {
         ] {
             let mut numbers = Numbers::new(9);
             let x = random(&ctx, &mut numbers, [n, h, w, c], padding, dtype);
-            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, dtype);
+            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, DType::F32);
             let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
-                let mut y = unwritten(ctx, dy.shape(), padding, x.dtype());
+                let mut y = unwritten(ctx, dy.shape(), padding, dy.dtype());
                 let mut dx = unwritten(ctx, x.shape(), padding, x.dtype());
                 if [p, q] == [1, 1] {
                     let mut y = y.reshape([n, c]).unwrap();

@@ -41,7 +41,9 @@ fn shape(
     tensors: &[&Tensor],
 ) -> Result<PoolShape> {
     let size = |tensor: &Tensor, dim: usize| launch.size(tensor.shape().dims()[dim]);
-    let width = launch.width(tensors);
+    // Where types differ the wider one decides.
+    let width = tensors.iter().map(|&tensor| launch.width(&[tensor]));
+    let width = width.min().unwrap_or(1);
     let groups = written.cols() / width;
     Ok(PoolShape {
         h: size(x, 1)?,
@@ -153,7 +155,7 @@ pub fn adaptive_forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()>
         |kernel| {
             let args = (
                 launch.read::<T>(x)?,
-                launch.write::<T>(y)?,
+                launch.write(y)?,
                 launch.size(x.ld())?,
                 launch.size(y.ld())?,
                 shape,
@@ -171,14 +173,14 @@ pub fn adaptive_backward(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<
     let shape = shape_of_means(&launch, [dx, dy], dx)?;
     by_dtype!(
         launch,
-        dy.dtype(),
+        dx.dtype(),
         [
             kernels::POOL_ADAPTIVE_BACKWARD_F32,
             kernels::POOL_ADAPTIVE_BACKWARD_BF16
         ] as T,
         |kernel| {
             let args = (
-                launch.read::<T>(dy)?,
+                launch.read(dy)?,
                 launch.write::<T>(dx)?,
                 launch.size(dy.ld())?,
                 launch.size(dx.ld())?,

@@ -6,7 +6,8 @@
 //! - Adaptive average: y[n,p,q,c] is the mean of rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ − 1 and, likewise, columns; dx sums
 //!   dy / (cells of the mean) over all means that a pixel is in.
 //!
-//! x (N, H, W, C), y (N, P, Q, C), of the plain average (N, C). Backward overwrites dx.
+//! x (N, H, W, C), y (N, P, Q, C), of the plain average (N, C). Backward overwrites dx. Where x is bf16, the averages and
+//! their gradient are f32.
 
 mod cpu;
 pub(super) mod cuda;
@@ -75,7 +76,7 @@ pub fn adaptive_forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()>
 /// dx (N, H, W, C) from dy (N, P, Q, C).
 pub fn adaptive_backward(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
     check_adaptive(dx, dy)?;
-    dispatch!(ctx, OP, dy.dtype(), adaptive_backward(dy, dx))
+    dispatch!(ctx, OP, dx.dtype(), adaptive_backward(dy, dx))
 }
 
 fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
