@@ -35,7 +35,7 @@ fn plan(config: &Config, data: &Path) -> usize {
     let vocabulary = trainer::vocabulary(config.model, &dataset);
     let samples = Samples::new(&dataset, Split::Train, &vocabulary, Limits::default());
     let batches = Batches::new(&Arc::new(samples), config.batch_size, Order::Listed).unwrap();
-    step_memory::arena_bytes(config, &vocabulary, &batches).unwrap()
+    step_memory::arena_bytes(&Device::cpu(), config, &vocabulary, &batches).unwrap()
 }
 
 /// Without validation the arena serves nothing but steps, once it has been reserved.

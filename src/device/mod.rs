@@ -8,6 +8,7 @@ pub mod cuda;
 mod plan;
 
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// The element type of activations between convolutions, for parameters of type `parameters`.
+    pub fn activations(self, parameters: DType) -> DType {
+        match self {
+            Precision::Bf16 => DType::Bf16,
+            Precision::F32 | Precision::Tf32 => parameters,
+        }
+    }
+}
+
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -35,6 +46,15 @@ impl std::fmt::Display for Precision {
             Precision::Bf16 => "bf16",
         })
     }
+}
+
+/// How much of a batch best goes through a network of convolutions together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// In the last layers they are enough pixels to be worth reading the filters, and to keep all units busy.
+    pub images: usize,
+    /// Of an activation, so that the next layer finds it in the caches: in the first layers fewer images go together.
+    pub bytes: usize,
 }
 
 /// A handle; clones are the same device.
@@ -54,8 +74,14 @@ impl Device {
         Device::Cpu(Rc::new(Cpu::default()))
     }
 
+    /// Plans for the CPU.
     pub fn plan() -> Self {
-        Device::Plan(Rc::new(Plan::default()))
+        Device::cpu().planning()
+    }
+
+    /// A planning device on which work takes the room that it would take here.
+    pub fn planning(&self) -> Self {
+        Device::Plan(Rc::new(Plan::new(self.precision(), self.portion())))
     }
 
     /// GPU `ordinal`, counted from 0.
@@ -69,13 +95,29 @@ impl Device {
     pub fn precision(&self) -> Precision {
         match self {
             Device::Cuda(cuda) => cuda.precision(),
-            Device::Cpu(_) | Device::Plan(_) => Precision::F32,
+            Device::Cpu(_) => Precision::F32,
+            Device::Plan(plan) => plan.precision(),
         }
     }
 
     /// Whether operations return before they are done: waiting for one's result too early leaves the device idle.
     pub fn is_asynchronous(&self) -> bool {
         matches!(self, Device::Cuda(_))
+    }
+
+    pub fn portion(&self) -> Portion {
+        match self {
+            // Most of the L2 cache of an A100 (40 MB) or H100 (50 MB).
+            Device::Cuda(_) => Portion {
+                images: 64,
+                bytes: 32 << 20,
+            },
+            Device::Cpu(_) => Portion {
+                images: 8,
+                bytes: 8 << 20,
+            },
+            Device::Plan(plan) => plan.portion(),
+        }
     }
 
     /// What people call the device.

@@ -11,7 +11,7 @@ use crate::ops::attention::CellMix;
 use crate::ops::batch_norm::{MOMENTUM, Momentum};
 use crate::ops::preprocess::{self, Normalisation};
 use crate::ops::{copy, pool};
-use crate::tensor::{Context, Shape, Tensor};
+use crate::tensor::{Context, DType, Shape, Tensor};
 
 /// What the encoder's parameters are called behind.
 pub const ENCODER_PREFIX: &str = "encoder.";
@@ -204,7 +204,7 @@ impl Captioner {
 
     fn empty_map(&self, ctx: &Context, params: &Params, batch: usize) -> Result<Tensor> {
         let ([h, w], channels) = (self.map, self.config.encoder.channels());
-        ctx.empty([batch, h, w, channels], params.dtype())
+        ctx.empty([batch, h, w, channels], activations(ctx, params))
     }
 
     /// From the encoder's map (N, h, w, D) to what the decoder reads. A map larger than the grid of positions
@@ -305,9 +305,14 @@ impl Captioner {
     }
 }
 
+/// The element type of the encoder's activations.
+fn activations(ctx: &Context, params: &Params) -> DType {
+    ctx.device().precision().activations(params.dtype())
+}
+
 /// Pixels (N, H, W, 3), u8, as the encoder reads them.
 fn normalise(ctx: &Context, params: &Params, pixels: &Tensor) -> Result<Tensor> {
-    let mut images = ctx.empty(pixels.shape(), params.dtype())?;
+    let mut images = ctx.empty(pixels.shape(), activations(ctx, params))?;
     preprocess::forward(ctx, pixels, Normalisation::IMAGENET, &mut images)?;
     Ok(images)
 }

@@ -275,6 +275,13 @@ impl Params {
         Tensor::in_memory(memory, offset, value.shape(), value.ld(), self.dtype)
     }
 
+    /// The part of a copy of the encoder's range, of any element type, that belongs to one of its trained filters.
+    pub fn encoder_slice(&self, id: Id, copy: &Tensor) -> Result<Tensor> {
+        let value = self.value(id);
+        let start = value.byte_range().start / self.dtype.bytes() - self.encoder.start;
+        copy.columns(start, value.len())?.reshape(value.shape())
+    }
+
     /// Writes values in PyTorch's layout to a tensor laid out as `id` is.
     pub fn write(&self, id: Id, mut tensor: Tensor, values: &[f32]) -> Result<()> {
         let entry = &self.entries[id.0];

@@ -239,7 +239,7 @@ fn estimate(
         weights,
         gradients,
         optimiser: optimiser_bytes,
-        step: arena_bytes(config, vocabulary, &steps)?.max(inference),
+        step: arena_bytes(&device, config, vocabulary, &steps)?.max(inference),
         features: kept.len() * an_image * DType::F32.bytes(),
         loader: ahead * pixels,
         remedies: Vec::new(),

@@ -153,8 +153,9 @@ impl<'a> Trainer<'a> {
             self.training_features = Some(features);
         }
         let steps = Batches::new(&self.training, self.config().batch_size, Order::Listed)?;
-        let bytes = step_memory::arena_bytes(self.config(), &self.engine.vocabulary, &steps)?;
-        self.engine.ctx.reserve(bytes)
+        let (ctx, vocabulary) = (&self.engine.ctx, &self.engine.vocabulary);
+        let bytes = step_memory::arena_bytes(ctx.device(), self.config(), vocabulary, &steps)?;
+        ctx.reserve(bytes)
     }
 }
 

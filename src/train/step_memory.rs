@@ -10,14 +10,19 @@ use crate::nn::captioner::{Captioner, Input};
 use crate::nn::captions::{Captions, Noise, SOS};
 use crate::tensor::{Context, DType};
 
-/// Bytes that the step arena needs for the largest batch of an epoch.
-pub fn arena_bytes(config: &Config, vocabulary: &Vocabulary, batches: &Batches) -> Result<usize> {
+/// Bytes that the step arena of `device` needs for the largest batch of an epoch.
+pub fn arena_bytes(
+    device: &Device,
+    config: &Config,
+    vocabulary: &Vocabulary,
+    batches: &Batches,
+) -> Result<usize> {
     let batch = batches.shapes().iter().map(|&(batch, _)| batch).max();
     let steps = batches.shapes().iter().map(|&(_, steps)| steps).max();
     let (Some(batch), Some(steps)) = (batch, steps) else {
         return Ok(0);
     };
-    let device = Device::plan();
+    let device = device.planning();
     let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
     let params = declarations.build(&device, DType::F32)?;
     let ctx = Context::new(&device);

@@ -1,5 +1,5 @@
 //! Leading parts of an encoder with batch-norm folded into the filters: a convolution with bias (and
-//! residual) and ReLU, one operation each, nothing saved.
+//! residual) and ReLU, one operation each, nothing saved. Filters are of the type of the device's activations.
 
 use super::{Bottleneck, PingPong, ResNet, output, wrong_features};
 use crate::error::{Error, Result};
@@ -8,14 +8,6 @@ use crate::ops::conv::{self, Epilogue};
 use crate::ops::window::Window;
 use crate::ops::{batch_norm, pool};
 use crate::tensor::{Context, Shape, Tensor};
-
-/// Images that go through together: in the last stages they are enough pixels to be worth reading the
-/// filters.
-const IMAGES: usize = 8;
-
-/// In the first stages fewer go through a stage together, so that an activation takes at most so many
-/// bytes and the next layer finds it in the caches.
-const CACHED: usize = 8 << 20;
 
 struct Layer {
     window: Window,
@@ -26,11 +18,12 @@ struct Layer {
 impl Layer {
     fn new(params: &Params, layer: &super::Layer) -> Result<Self> {
         let filter = params.value(layer.filter);
-        let zeros = |shape: Shape| Tensor::zeros(filter.device(), shape, filter.dtype());
+        let (device, beta) = (filter.device(), params.value(layer.beta));
+        let activations = device.precision().activations(filter.dtype());
         Ok(Layer {
             window: layer.window,
-            filter: zeros(filter.shape())?,
-            bias: zeros(params.value(layer.beta).shape())?,
+            filter: Tensor::zeros(device, filter.shape(), activations)?,
+            bias: Tensor::zeros(device, beta.shape(), beta.dtype())?,
         })
     }
 
@@ -121,7 +114,8 @@ impl Folded {
         self.parts
     }
 
-    /// Runs images (N, H, W, 3) through the folded parts, a few at a time; y takes the last one's output.
+    /// Runs images (N, H, W, 3) through the folded parts, a few at a time; y takes the last one's output. Both
+    /// are of the type of the device's activations.
     pub fn forward(
         &self,
         ctx: &Context,
@@ -133,7 +127,7 @@ impl Folded {
         if y.shape() != expected {
             return Err(wrong_features(y, expected));
         }
-        by_images(images, y, IMAGES, |images, y| {
+        by_images(images, y, ctx.device().portion().images, |images, y| {
             ctx.scope(|| self.forward_few(ctx, encoder, images, y))
         })
     }
@@ -160,7 +154,8 @@ impl Folded {
                 _ => output,
             };
             let bytes = (largest.len() * x.dtype().bytes()).div_ceil(largest.dims()[0].max(1));
-            let together = (CACHED / bytes.max(1)).clamp(1, IMAGES);
+            let portion = ctx.device().portion();
+            let together = (portion.bytes / bytes.max(1)).clamp(1, portion.images);
             by_images(&x, &mut to, together, |x, y| {
                 ctx.scope(|| match part {
                     0 => self.forward_stem(ctx, x, y),

@@ -13,6 +13,7 @@
 //! batch-norm folded into the filters; [`ResNet::forward`] runs all, saving what
 //! [`ResNet::backward`] needs of the trained ones.
 
+mod filters;
 mod folded;
 mod train;
 

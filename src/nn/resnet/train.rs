@@ -1,6 +1,8 @@
 //! The encoder with batch-norm as a layer of its own: forward through all parts, saving what backward
-//! needs of the trained ones, and backward through those.
+//! needs of the trained ones, and backward through those. Activations and their gradients are of the type of the
+//! images; parameters, their gradients and statistics of that of the parameters.
 
+use super::filters::Filters;
 use super::{Bottleneck, Folded, Layer, POOL, PingPong, ResNet, output, wrong_features};
 use crate::error::{Error, Result};
 use crate::nn::params::Params;
@@ -29,6 +31,7 @@ impl Mode<'_> {
 /// What backward needs of a forward pass. Lives in the step arena: drop it before the arena is reset.
 pub struct Saved {
     mode: BatchNorm,
+    filters: Filters,
     stem: Option<SavedStem>,
     blocks: Vec<SavedBlock>,
 }
@@ -59,6 +62,7 @@ struct SavedLayer {
 struct Pass<'a> {
     ctx: &'a Context,
     params: &'a Params,
+    filters: &'a Filters,
     mode: Mode<'a>,
 }
 
@@ -71,25 +75,26 @@ impl Pass<'_> {
         epilogue: Epilogue,
         y: &mut Tensor,
     ) -> Result<SavedLayer> {
-        let Pass { ctx, params, mode } = self;
-        let (affine, filter) = (layer.affine(params), params.value(layer.filter));
+        let Pass { ctx, params, .. } = self;
+        let affine = layer.affine(params);
+        let filter = self.filters.get(ctx, params, layer.filter)?;
         let mut z = ctx.empty(layer.output(params, x), x.dtype())?;
         conv::forward(
             ctx,
             x,
-            filter,
+            &filter,
             layer.window,
             conv::Epilogue::default(),
             &mut z,
         )?;
-        let mut mean = ctx.empty(affine.gamma.shape(), x.dtype())?;
-        let mut invstd = ctx.empty(affine.gamma.shape(), x.dtype())?;
+        let mut mean = ctx.empty(affine.gamma.shape(), params.dtype())?;
+        let mut invstd = ctx.empty(affine.gamma.shape(), params.dtype())?;
         let statistics = Statistics {
             mean: &mut mean,
             invstd: &mut invstd,
         };
         let [running_mean, running_var] = [layer.mean, layer.var].map(|id| params.value(id));
-        match mode {
+        match self.mode {
             Mode::Running(_) => {
                 let running = [running_mean, running_var];
                 batch_norm::running_forward(ctx, &z, affine, running, epilogue, statistics, y)?;
@@ -173,9 +178,16 @@ impl ResNet {
         if features.shape() != expected {
             return Err(wrong_features(features, expected));
         }
-        let pass = Pass { ctx, params, mode };
+        let filters = Filters::new(ctx, params, images.dtype())?;
+        let pass = Pass {
+            ctx,
+            params,
+            filters: &filters,
+            mode,
+        };
         let mut saved = Saved {
             mode: mode.statistics(),
+            filters: filters.clone(),
             stem: None,
             blocks: Vec::new(),
         };
@@ -257,6 +269,7 @@ impl ResNet {
         let pass = BackwardPass {
             ctx,
             params,
+            filters: &saved.filters,
             mode: saved.mode,
         };
         ctx.scope(|| {
@@ -290,6 +303,7 @@ impl ResNet {
 struct BackwardPass<'a> {
     ctx: &'a Context,
     params: &'a Params,
+    filters: &'a Filters,
     mode: BatchNorm,
 }
 
@@ -303,7 +317,7 @@ impl BackwardPass<'_> {
         dy: &Tensor,
         dx: Option<(&mut Tensor, Accumulate)>,
     ) -> Result<()> {
-        let BackwardPass { ctx, params, mode } = self;
+        let BackwardPass { ctx, params, .. } = self;
         let mut dz = ctx.empty(saved.z.shape(), dy.dtype())?;
         let normalised = batch_norm::Saved {
             x: &saved.z,
@@ -316,10 +330,10 @@ impl BackwardPass<'_> {
             gamma: Some(&mut params.gradient(layer.gamma)),
             beta: Some(&mut params.gradient(layer.beta)),
         };
-        batch_norm::backward(ctx, mode, normalised, dy, Accumulate::No, gradients)?;
-        let (x, filter) = (&saved.x, params.value(layer.filter));
+        batch_norm::backward(ctx, self.mode, normalised, dy, Accumulate::No, gradients)?;
+        let (x, filter) = (&saved.x, self.filters.get(ctx, params, layer.filter)?);
         let backward = |accumulate, gradients| {
-            conv::backward(ctx, x, filter, layer.window, &dz, accumulate, gradients)
+            conv::backward(ctx, x, &filter, layer.window, &dz, accumulate, gradients)
         };
         let mut df = params.gradient(layer.filter);
         let filter_only = conv::Gradients {
