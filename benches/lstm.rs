@@ -77,7 +77,23 @@ fn sequences(c: &mut Criterion) {
 /// Attend: B=32, H=512, D=2048.
 fn cells(c: &mut Criterion) {
     let mut family = Family::new(c, "cell");
-    let state = 32 * 512;
+    let make = |ctx: &Context| {
+        let states = [(); 4].map(|()| floats(ctx, [32, 512]));
+        let context = [floats(ctx, [32, 2048]), floats(ctx, [2048, 2048])];
+        (
+            floats(ctx, [32, 2048]),
+            states,
+            context,
+            floats(ctx, [2048, 512]),
+        )
+    };
+    let name = "step forward B=32 H=512 K=2560";
+    family.bench(name, operations(2 * 32 * 2048 * 2560), make, |ctx, set| {
+        let (gates, [c_prev, c, h_prev, h], [x, weight], weight_hh) = set;
+        let inputs = [(&*x, &*weight), (&*h_prev, &*weight_hh)];
+        let inputs = inputs.map(|(x, weight)| Input { x, weight });
+        lstm::step_forward(ctx, &inputs, gates, c_prev, c, h)
+    });
     let make = |ctx: &Context| {
         let inputs = (floats(ctx, [32, 2048]), floats(ctx, [2048, 2048]));
         let recurrent = (floats(ctx, [32, 512]), floats(ctx, [2048, 512]));
@@ -96,7 +112,7 @@ fn cells(c: &mut Criterion) {
         (floats(ctx, [32, 2048]), states, zeros(ctx, [32, 2048]))
     };
     let name = "backward B=32 H=512";
-    family.bench(name, floats_moved(13 * state), make, |ctx, set| {
+    family.bench(name, floats_moved(13 * 32 * 512), make, |ctx, set| {
         let (gates, [c_prev, c, dh, dc], d_gates) = set;
         let cell = Cell { gates, c_prev, c };
         lstm::cell_backward(ctx, cell, dh, None, dc, d_gates)
