@@ -50,7 +50,7 @@ const IMAGES: [usize; 4] = [3, 22, 25, 3];
 
 fn run(ctx: &Context, fine_tune_from: usize, batch: bool, dtype: DType) -> Results {
     let (encoder, params) = encoder(ctx, Some(fine_tune_from), dtype);
-    let activations = ctx.device().precision().activations(dtype);
+    let activations = dtype.of_activations(ctx.device().precision());
     let images = numbers(IMAGES, 3, ctx, activations);
     let folded = match fine_tune_from {
         0 => None,
@@ -149,7 +149,7 @@ fn bf16_is_as_close_as_its_rounding_lets_it() {
 fn folded_on_the_device() {
     let features = |ctx: &Context, dtype: DType| {
         let (encoder, params) = encoder(ctx, None, dtype);
-        let activations = ctx.device().precision().activations(dtype);
+        let activations = dtype.of_activations(ctx.device().precision());
         let images = numbers([9, 21, 30, 3], 5, ctx, activations);
         let folded = Folded::new(ctx, &encoder, &params, encoder.parts()).unwrap();
         let [h, w] = encoder.config().feature_size([21, 30]);
@@ -175,7 +175,7 @@ fn folded_on_the_device() {
 fn a_plan_for_bf16_takes_half_the_room() {
     let peak = |ctx: &Context| {
         let (encoder, params) = encoder(ctx, None, DType::F32);
-        let activations = ctx.device().precision().activations(DType::F32);
+        let activations = DType::F32.of_activations(ctx.device().precision());
         let folded = Folded::new(ctx, &encoder, &params, encoder.parts()).unwrap();
         let images = ctx.empty([70, 64, 64, 3], activations).unwrap();
         let mut map = ctx.empty([70, 8, 8, 64], activations).unwrap();

@@ -4,7 +4,6 @@
 mod support;
 
 use proptest::prelude::*;
-use showtell::device::Precision;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
 use support::precision::{PRECISIONS, random, stored, tolerance, widened};

@@ -8,7 +8,6 @@ pub mod cuda;
 mod plan;
 
 use crate::error::{Error, Result};
-use crate::tensor::DType;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -26,16 +25,6 @@ pub enum Precision {
     Tf32,
     /// Tensor cores, factors and activations in bf16 (7 bits of mantissa), sums, weights and gradients in f32.
     Bf16,
-}
-
-impl Precision {
-    /// The element type of activations between convolutions, for parameters of type `parameters`.
-    pub fn activations(self, parameters: DType) -> DType {
-        match self {
-            Precision::Bf16 => DType::Bf16,
-            Precision::F32 | Precision::Tf32 => parameters,
-        }
-    }
 }
 
 impl std::fmt::Display for Precision {

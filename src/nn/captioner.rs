@@ -307,7 +307,7 @@ impl Captioner {
 
 /// The element type of the encoder's activations.
 fn activations(ctx: &Context, params: &Params) -> DType {
-    ctx.device().precision().activations(params.dtype())
+    params.dtype().of_activations(ctx.device().precision())
 }
 
 /// Pixels (N, H, W, 3), u8, as the encoder reads them.

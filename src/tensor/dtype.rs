@@ -1,5 +1,6 @@
 //! Element types.
 
+use crate::device::Precision;
 use half::{bf16, f16};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,16 @@ impl DType {
             DType::F32 | DType::U32 => 4,
             DType::Bf16 | DType::F16 => 2,
             DType::U8 => 1,
+        }
+    }
+}
+
+impl DType {
+    /// The type of activations between convolutions, for parameters of this type.
+    pub fn of_activations(self, precision: Precision) -> DType {
+        match precision {
+            Precision::Bf16 => DType::Bf16,
+            Precision::F32 | Precision::Tf32 => self,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports)] // every test file uses its own part
 
+pub mod attention;
 mod cuda;
 pub mod data;
 mod golden;

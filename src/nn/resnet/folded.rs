@@ -19,7 +19,7 @@ impl Layer {
     fn new(params: &Params, layer: &super::Layer) -> Result<Self> {
         let filter = params.value(layer.filter);
         let (device, beta) = (filter.device(), params.value(layer.beta));
-        let activations = device.precision().activations(filter.dtype());
+        let activations = filter.dtype().of_activations(device.precision());
         Ok(Layer {
             window: layer.window,
             filter: Tensor::zeros(device, filter.shape(), activations)?,

@@ -1,0 +1,242 @@
+//! Attention on the CUDA device: everything it makes against the CPU in f64, and what a step reads.
+
+mod support;
+
+use showtell::ops::Accumulate;
+use showtell::ops::attention::{self, CellMix, Inputs};
+use showtell::tensor::{Context, Tensor};
+use showtell::{DType, Shape};
+use support::attention::{backward, filled, forward};
+use support::{Numbers, alone, counters, cpu, cuda};
+
+/// Sizes of a case, and how many columns of padding its rows have.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    cells: [usize; 2],
+    positions: [usize; 2],
+    steps: usize,
+    batch: usize,
+    a: usize,
+    d: usize,
+    pad: usize,
+}
+
+/// Every tensor that the operation makes from the numbers of `seed`, in the type of `dtype`, to f64.
+fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, Vec<f64>)> {
+    let Sizes {
+        steps,
+        batch,
+        a,
+        d,
+        pad,
+        ..
+    } = sizes;
+    let mix = CellMix::new(sizes.cells, sizes.positions).unwrap();
+    let (p, c) = (mix.positions(), mix.cells());
+    let mut numbers = Numbers::new(21);
+    let mut random = |shape: &[usize]| {
+        let mut wide = shape.to_vec();
+        let cols = shape[shape.len() - 1];
+        *wide.last_mut().unwrap() += pad;
+        let tensor = match dtype {
+            DType::F64 => {
+                // What f32 holds, so that both types begin with the same numbers.
+                let tensor = numbers.f64(ctx, Shape::new(&wide));
+                let values: Vec<f64> = tensor.to_vec::<f64>().unwrap();
+                let rounded: Vec<f64> = values.iter().map(|&v| f64::from(v as f32)).collect();
+                Tensor::from_slice(ctx.device(), Shape::new(&wide), &rounded).unwrap()
+            }
+            _ => numbers.f32(ctx, Shape::new(&wide)),
+        };
+        tensor.columns(0, cols).unwrap()
+    };
+    let (cells, values, queries) = (
+        random(&[batch, c, a]),
+        random(&[batch, c, d]),
+        random(&[steps, batch, a]),
+    );
+    let (weight, bias, d_mean) = (random(&[1, a]), random(&[1]), random(&[batch, d]));
+    let (d_contexts, d_alpha) = (random(&[steps, batch, d]), random(&[batch, p]));
+    let (mut d_cells, mut d_values) = (random(&[batch, c, a]), random(&[batch, c, d]));
+    let mut keys = random(&[batch, p, a]);
+    attention::mix_forward(ctx, &mix, &cells, &mut keys).unwrap();
+    let mut mean = filled(ctx, [batch, d], dtype);
+    attention::mean_forward(ctx, &mix, &values, &mut mean).unwrap();
+    let inputs = Inputs {
+        mix: &mix,
+        keys: &keys,
+        values: &values,
+        weight: &weight,
+        bias: &bias,
+    };
+    let [alphas, betas, contexts] = forward(ctx, inputs, &queries);
+    let all = backward(
+        ctx,
+        inputs,
+        [&queries, &alphas, &d_contexts],
+        Some(&d_alpha),
+    );
+    let without = backward(ctx, inputs, [&queries, &alphas, &d_contexts], None);
+    let (yes, no) = (Accumulate::Yes, Accumulate::No);
+    attention::mix_backward(ctx, &mix, &all.keys, yes, &mut d_cells).unwrap();
+    attention::values_backward(ctx, &betas, &d_contexts, no, &mut d_values).unwrap();
+    attention::values_backward(ctx, &betas, &d_contexts, yes, &mut d_values).unwrap();
+    attention::mean_backward(ctx, &mix, &d_mean, yes, &mut d_values).unwrap();
+    let named = [
+        ("keys", keys),
+        ("mean", mean),
+        ("alphas", alphas),
+        ("betas", betas),
+        ("contexts", contexts),
+        ("d_queries", all.queries),
+        ("d_keys", all.keys),
+        ("d_weight", all.weight),
+        ("d_queries without d_alpha", without.queries),
+        ("d_cells", d_cells),
+        ("d_values", d_values),
+    ];
+    let to_f64 = |tensor: &Tensor| match tensor.dtype() {
+        DType::F64 => tensor.to_vec::<f64>().unwrap(),
+        _ => tensor
+            .to_vec::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f64::from)
+            .collect(),
+    };
+    named
+        .iter()
+        .map(|(name, tensor)| (*name, to_f64(tensor)))
+        .collect()
+}
+
+/// The CUDA device in f32 against the CPU in f64. Sums have up to n = max(A, D, P T) terms and results are made of a few such
+/// sums in a row: 8 ε √n, relative to the norm. A key whose k + q rounds to the other side of zero changes nothing
+/// by more than that, as k + q is then no more than an ε.
+#[test]
+fn the_cuda_device_agrees_with_f64() {
+    let Some(ctx) = cuda() else { return };
+    let base = Sizes {
+        cells: [8, 8],
+        positions: [14, 14],
+        steps: 3,
+        batch: 2,
+        a: 36,
+        d: 68,
+        pad: 4,
+    };
+    for sizes in [
+        base,
+        Sizes {
+            a: 37,
+            d: 131,
+            pad: 3,
+            ..base
+        },
+        Sizes {
+            cells: [3, 5],
+            positions: [7, 2],
+            batch: 3,
+            a: 300,
+            d: 1100,
+            pad: 0,
+            ..base
+        },
+        Sizes {
+            cells: [4, 3],
+            positions: [4, 3],
+            steps: 1,
+            batch: 1,
+            a: 1,
+            d: 1,
+            pad: 0,
+        },
+        Sizes {
+            cells: [5, 9],
+            positions: [2, 3],
+            steps: 9,
+            batch: 120,
+            a: 8,
+            d: 16,
+            pad: 0,
+        },
+    ] {
+        let n = [
+            sizes.a,
+            sizes.d,
+            sizes.positions[0] * sizes.positions[1] * sizes.steps,
+        ];
+        let bound = 8.0 * f64::from(f32::EPSILON) * (n.into_iter().max().unwrap() as f64).sqrt();
+        let got = everything(&ctx, sizes, DType::F32);
+        let expected = everything(&cpu(), sizes, DType::F64);
+        for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+            let squares =
+                |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+            let difference = squares(&mut got.iter().zip(expected).map(|(a, b)| a - b));
+            let norm = squares(&mut expected.iter().copied());
+            assert!(
+                difference <= bound * norm.max(1e-3),
+                "{sizes:?}: {name} is off by {difference} of {norm}"
+            );
+        }
+    }
+}
+
+/// A step is one launch forward. With a block for each image (as many images as multiprocessors) every byte of keys
+/// and values is asked for once, in whole sectors; what else is read is small.
+#[test]
+fn a_step_reads_keys_and_values_once() {
+    if !alone(
+        "a_step_reads_keys_and_values_once",
+        &[("CUDA_EMULATOR_SM_COUNT", "4")],
+    ) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let (mix, mut numbers) = (CellMix::new([8, 8], [14, 14]).unwrap(), Numbers::new(5));
+    let (batch, p, c, a, d) = (4, 196, 64, 256, 1024);
+    let (keys, values) = (
+        numbers.f32(&ctx, [batch, p, a]),
+        numbers.f32(&ctx, [batch, c, d]),
+    );
+    let (weight, bias) = (numbers.f32(&ctx, [1, a]), numbers.f32(&ctx, [1]));
+    let queries = numbers.f32(&ctx, [1, batch, a]);
+    let inputs = Inputs {
+        mix: &mix,
+        keys: &keys,
+        values: &values,
+        weight: &weight,
+        bias: &bias,
+    };
+    let mut outputs = None;
+    let counted = counters(|| outputs = Some(forward(&ctx, inputs, &queries)));
+    let Some(counted) = counted else { return };
+    assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
+    let kernel = &counted["attention_forward_f32x4"];
+    let count = |name: &str| kernel[name].as_u64().unwrap() as f64;
+    assert_eq!(count("launches"), 1.0);
+    let floor = 4.0 * (batch * (p * a + c * d)) as f64;
+    let asked = count("global_load_bytes");
+    // Query and weight are 0.4% of it. The last warps read a position again where 196 is no multiple of 32: 14%.
+    assert!(asked <= 1.07 * floor, "{asked} bytes for {floor}");
+    assert!(count("global_load_sectors") * 32.0 <= 1.001 * asked);
+    assert!(count("distinct_sectors") * 32.0 <= 1.02 * floor);
+    // Of the cells' gathering of their positions, which lie in a rectangle.
+    assert!(count("bank_conflicts") <= 0.02 * count("shared_accesses"));
+
+    let [alphas, _, contexts] = outputs.unwrap();
+    let counted =
+        counters(|| drop(backward(&ctx, inputs, [&queries, &alphas, &contexts], None))).unwrap();
+    let asked: f64 = [
+        "attention_cells_backward_f32x4",
+        "attention_scores_backward_f32x4",
+    ]
+    .iter()
+    .map(|kernel| {
+        assert_eq!(counted[kernel]["launches"], 1);
+        counted[kernel]["global_load_bytes"].as_u64().unwrap() as f64
+    })
+    .sum();
+    // d_context for every four cells of 64 is a quarter of the values' bytes.
+    assert!(asked <= 1.3 * floor, "{asked} bytes for {floor}");
+}

@@ -1,0 +1,218 @@
+//! Convolution on the CUDA device: every pass against the CPU in f64, in every precision; the same bits twice.
+
+mod support;
+
+use showtell::DType;
+use showtell::device::Precision;
+use showtell::ops::Accumulate;
+use showtell::ops::conv::{self, Epilogue, Gradients};
+use showtell::ops::window::Window;
+use showtell::tensor::{Context, Tensor};
+use support::precision::{PRECISIONS, random, stored, tolerance, widened};
+use support::{Numbers, cpu, cuda_with, zeros};
+
+/// A convolution on the CUDA device, all its passes against the CPU in f64.
+struct Case {
+    window: Window,
+    /// N, H, W, C
+    shape: [usize; 4],
+    filters: usize,
+    /// Elements between pixels that are nobody's.
+    padding: usize,
+    dtype: DType,
+}
+
+impl Case {
+    /// Random pixels of `channels` channels in [-1, 1).
+    fn images(&self, ctx: &Context, numbers: &mut Numbers, [n, h, w, c]: [usize; 4]) -> Tensor {
+        let whole = random(numbers, ctx, self.dtype, [n, h, w, c + self.padding]);
+        whole.columns(self.padding / 2, c).unwrap()
+    }
+
+    fn compare(&self, ctx: &Context, what: &str, got: &Tensor, expected: &Tensor, terms: usize) {
+        let (got, stored_as) = (widened(&cpu(), got), got.dtype());
+        let bound = tolerance(ctx.device().precision(), self.dtype, terms);
+        let pairs = got
+            .to_vec::<f64>()
+            .unwrap()
+            .into_iter()
+            .zip(expected.to_vec::<f64>().unwrap());
+        for (i, (got, expected)) in pairs.enumerate() {
+            assert!(
+                (got - expected).abs() <= bound + stored(stored_as, expected),
+                "{what} of {:?} {:?} into {}, {}, on {}: element {i} is {got} for {expected}",
+                self.window,
+                self.shape,
+                self.filters,
+                self.dtype,
+                ctx.device().name()
+            );
+        }
+    }
+
+    fn check(&self, ctx: &Context) {
+        let (cpu, mut numbers) = (cpu(), Numbers::new(9));
+        let [n, h, w, c] = self.shape;
+        let ([r, s], [p, q], k) = (self.window.kernel, self.window.output([h, w]), self.filters);
+        let x = self.images(ctx, &mut numbers, self.shape);
+        let filter = random(&mut numbers, ctx, self.dtype, [k, r, s, c]);
+        let bias = numbers.f32(ctx, [k]);
+        let z = self.images(ctx, &mut numbers, [n, p, q, k]);
+        let mut y = self.images(ctx, &mut numbers, [n, p, q, k]);
+        let [x64, filter64, bias64, z64, mut y64] =
+            [&x, &filter, &bias, &z, &y].map(|t| widened(&cpu, t));
+        for relu in [true, false] {
+            let epilogue = |bias, residual| Epilogue {
+                bias: Some(bias),
+                residual: Some(residual),
+                relu,
+            };
+            conv::forward(ctx, &x, &filter, self.window, epilogue(&bias, &z), &mut y).unwrap();
+            conv::forward(
+                &cpu,
+                &x64,
+                &filter64,
+                self.window,
+                epilogue(&bias64, &z64),
+                &mut y64,
+            )
+            .unwrap();
+            self.compare(ctx, "forward", &y, &y64, r * s * c + 2);
+        }
+        self.check_backward(ctx, [&x, &filter, &z], [&x64, &filter64, &z64]);
+    }
+
+    fn check_backward(
+        &self,
+        ctx: &Context,
+        [x, filter, dy]: [&Tensor; 3],
+        [x64, filter64, dy64]: [&Tensor; 3],
+    ) {
+        let (cpu, mut numbers) = (cpu(), Numbers::new(10));
+        let ([r, s], k) = (self.window.kernel, self.filters);
+        let mut dx = self.images(ctx, &mut numbers, self.shape);
+        let (mut df, mut db) = (numbers.f32(ctx, filter.shape()), numbers.f32(ctx, [k]));
+        let [mut dx64, mut df64, mut db64] = [&dx, &df, &db].map(|t| widened(&cpu, t));
+        for accumulate in [Accumulate::Yes, Accumulate::No] {
+            let all = |dx, df, db| Gradients {
+                x: Some(dx),
+                filter: Some(df),
+                bias: Some(db),
+            };
+            let to = all(&mut dx, &mut df, &mut db);
+            conv::backward(ctx, x, filter, self.window, dy, accumulate, to).unwrap();
+            let to = all(&mut dx64, &mut df64, &mut db64);
+            conv::backward(&cpu, x64, filter64, self.window, dy64, accumulate, to).unwrap();
+            let windows = dy.rows();
+            self.compare(ctx, "x gradient", &dx, &dx64, r * s * k + 1);
+            self.compare(ctx, "filter gradient", &df, &df64, windows + 1);
+            self.compare(ctx, "bias gradient", &db, &db64, windows + 1);
+        }
+    }
+}
+
+/// Kernels, strides, paddings, odd sizes, channels that make chunks of 16 bytes and channels that do not.
+const CASES: [(Window, [usize; 4], usize); 12] = [
+    (Window::square(1, 1, 0), [2, 5, 7, 16], 24),
+    (Window::square(1, 2, 0), [1, 9, 8, 8], 65),
+    (Window::square(3, 1, 1), [2, 7, 9, 8], 16),
+    (Window::square(3, 2, 1), [2, 9, 6, 16], 40),
+    (Window::square(7, 2, 3), [1, 21, 18, 3], 20),
+    (Window::square(3, 1, 1), [1, 11, 6, 3], 4),
+    (Window::square(3, 1, 1), [3, 4, 4, 5], 6),
+    (Window::square(2, 3, 0), [2, 8, 10, 4], 5),
+    (
+        Window {
+            kernel: [3, 1],
+            stride: 2,
+            padding: 2,
+        },
+        [1, 6, 5, 7],
+        9,
+    ),
+    (
+        Window {
+            kernel: [1, 4],
+            stride: 1,
+            padding: 1,
+        },
+        [2, 3, 6, 12],
+        8,
+    ),
+    (Window::square(3, 1, 1), [1, 12, 12, 72], 130),
+    (Window::square(1, 1, 0), [1, 1, 1, 1], 1),
+];
+
+#[test]
+fn every_pass_on_the_cuda_device_equals_the_cpus() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        for (window, shape, filters) in CASES {
+            for padding in [0, 3] {
+                for dtype in [DType::F32, DType::Bf16] {
+                    Case {
+                        window,
+                        shape,
+                        filters,
+                        padding,
+                        dtype,
+                    }
+                    .check(&ctx);
+                }
+            }
+        }
+    }
+}
+
+/// Enough tiles for the large ones to be taken, in every pass.
+#[test]
+fn large_convolutions_equal_the_cpus() {
+    for precision in PRECISIONS {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        let many_pixels = (Window::square(1, 1, 0), [2, 85, 85, 16], 72);
+        let many_filters = (Window::square(3, 2, 1), [1, 9, 9, 136], 1290);
+        for (window, shape, filters) in [many_pixels, many_filters] {
+            let dtype = if precision == Precision::Bf16 {
+                DType::Bf16
+            } else {
+                DType::F32
+            };
+            Case {
+                window,
+                shape,
+                filters,
+                padding: 0,
+                dtype,
+            }
+            .check(&ctx);
+        }
+    }
+}
+
+#[test]
+fn the_cuda_device_gives_the_same_bits_twice() {
+    let Some(ctx) = cuda_with(Precision::Tf32) else {
+        return;
+    };
+    let run = || {
+        let mut numbers = Numbers::new(7);
+        let (window, shape) = (Window::square(3, 2, 1), [3, 33, 31, 24]);
+        let (x, filter) = (numbers.f32(&ctx, shape), numbers.f32(&ctx, [40, 3, 3, 24]));
+        let dy = numbers.f32(&ctx, [3, 17, 16, 40]);
+        let mut gradients =
+            [x.shape(), filter.shape(), [40].into()].map(|shape| zeros(&ctx, shape, DType::F32));
+        let [dx, df, db] = &mut gradients;
+        let to = Gradients {
+            x: Some(dx),
+            filter: Some(df),
+            bias: Some(db),
+        };
+        conv::backward(&ctx, &x, &filter, window, &dy, Accumulate::No, to).unwrap();
+        gradients.map(|t| t.to_vec::<f32>().unwrap())
+    };
+    assert_eq!(run(), run());
+}
