@@ -44,38 +44,28 @@ pub use gemm::Accumulate;
 macro_rules! dispatch {
     ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
-            $crate::device::Device::Plan(_) => Ok(()),
             $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
-            $crate::device::Device::Cpu(_) => match $dtype {
-                $crate::tensor::DType::F32 => cpu::$function::<f32>($($argument),*),
-                $crate::tensor::DType::F64 => cpu::$function::<f64>($($argument),*),
-                other => Err($crate::error::Error::operation(
-                    $op,
-                    format!("the CPU device computes in f32 or f64, not {other}"),
-                )),
-            },
+            _ => $crate::ops::dispatch_cpu!($ctx, $op, $dtype, $function($($argument),*)),
         }
     };
 }
 use dispatch;
 
-/// As `dispatch!`, for operations that the CUDA device does not have yet.
+/// As `dispatch!`, for what the CUDA device does in another way.
 macro_rules! dispatch_cpu {
     ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
-        match $ctx.device() {
-            $crate::device::Device::Plan(_) => Ok(()),
-            $crate::device::Device::Cuda(_) => Err($crate::error::Error::operation(
+        match ($ctx.device(), $dtype) {
+            ($crate::device::Device::Plan(_), _) => Ok(()),
+            ($crate::device::Device::Cpu(_), $crate::tensor::DType::F32) => {
+                cpu::$function::<f32>($($argument),*)
+            }
+            ($crate::device::Device::Cpu(_), $crate::tensor::DType::F64) => {
+                cpu::$function::<f64>($($argument),*)
+            }
+            (_, other) => Err($crate::error::Error::operation(
                 $op,
-                "the CUDA device has no kernel for it yet",
+                format!("the CPU device computes in f32 or f64, not {other}"),
             )),
-            $crate::device::Device::Cpu(_) => match $dtype {
-                $crate::tensor::DType::F32 => cpu::$function::<f32>($($argument),*),
-                $crate::tensor::DType::F64 => cpu::$function::<f64>($($argument),*),
-                other => Err($crate::error::Error::operation(
-                    $op,
-                    format!("the CPU device computes in f32 or f64, not {other}"),
-                )),
-            },
         }
     };
 }
