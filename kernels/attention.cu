@@ -17,8 +17,8 @@
 //
 // attention_cells_backward, then attention_scores_backward: the backward of a step in two launches, as the softmax needs
 //   all of d beta, and reading 16.8 MB needs the whole chip and not a block an image.
-//   The first: d beta_c = d context . f_c, a warp for each of 4 cells of an image; d context in registers. Values are
-//   read once: 16.8 MB, 64 FFMA for each 16-byte load. Bound: L2 bandwidth.
+//   The first: d beta_c = d context . f_c, a warp for every two cells of an image (128 blocks), d context in shared memory.
+//   Values are read once: 16.8 MB, one FFMA for 4 bytes. Bound: L2 bandwidth.
 //   The second: a block for each (image, 64 columns of A): d alpha = M d beta + d alpha', the softmax's backward (each block
 //   its own, P numbers), then d q over all positions. Keys once: 6.4 MB. Writes d q and the scores' gradients.
 //
@@ -33,130 +33,7 @@
 // The mix, its transpose and the mean are memory-bound: a warp for each row written; for the mean a block for each slab.
 //
 // Sums have a fixed order: no atomics, the same bits every run. All kernels are instantiated for packs of 4 columns and of 1.
-
-#include "pack.cuh"
-
-constexpr unsigned ALL = 0xFFFFFFFFu;
-constexpr int THREADS = 256;
-constexpr int WARPS = THREADS / 32;
-
-// The grids of cells and positions: CellMix. Position i of p averages, along an axis, the cells
-// i n / p .. ceil((i + 1) n / p) of n; so the positions that cell r is part of are r p / n .. ceil((r + 1) p / n).
-struct AttentionMix {
-    int cells_h;
-    int cells_w;
-    int positions_h;
-    int positions_w;
-};
-
-__device__ __forceinline__ int range_start(int i, int n, int p) { return (unsigned)(i * n) / (unsigned)p; }
-
-__device__ __forceinline__ int range_end(int i, int n, int p) {
-    return ((unsigned)((i + 1) * n) + (unsigned)p - 1) / (unsigned)p;
-}
-
-__device__ __forceinline__ float range_share(int i, int n, int p) {
-    return 1.0f / (float)(range_end(i, n, p) - range_start(i, n, p));
-}
-
-__device__ __forceinline__ int cell_count(const AttentionMix& mix) { return mix.cells_h * mix.cells_w; }
-
-__device__ __forceinline__ int position_count(const AttentionMix& mix) { return mix.positions_h * mix.positions_w; }
-
-__device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(ALL, x, step);
-    return x;
-}
-
-// NaN stays NaN, as in a softmax on the host.
-__device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        float other = __shfl_xor_sync(ALL, x, step);
-        x = other > x || other != other ? other : x;
-    }
-    return x;
-}
-
-// NaN stays NaN; one instruction.
-__device__ __forceinline__ float relu(float x) {
-    float y;
-    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-// sum over the positions p of a cell of M_pc y_p; `shares` are 1 / length of the ranges, first of the rows of
-// positions, then of their columns.
-__device__ __forceinline__ float cell_sum(const AttentionMix& mix, const float* shares, const float* y, int cell) {
-    int r = cell / mix.cells_w, c = cell % mix.cells_w;
-    int row_end = range_end(r, mix.positions_h, mix.cells_h);
-    int col_start = range_start(c, mix.positions_w, mix.cells_w), col_end = range_end(c, mix.positions_w, mix.cells_w);
-    float sum = 0.0f;
-    for (int i = range_start(r, mix.positions_h, mix.cells_h); i < row_end; i++) {
-        float row = 0.0f;
-        for (int j = col_start; j < col_end; j++) {
-            float value = y == nullptr ? 1.0f : y[i * mix.positions_w + j];
-            row += shares[mix.positions_h + j] * value;
-        }
-        sum += shares[i] * row;
-    }
-    return sum;
-}
-
-// Room for the shares: positions_h + positions_w floats. A barrier must follow.
-__device__ __forceinline__ void set_shares(const AttentionMix& mix, float* shares) {
-    for (int i = threadIdx.x; i < mix.positions_h + mix.positions_w; i += blockDim.x) {
-        shares[i] = i < mix.positions_h ? range_share(i, mix.cells_h, mix.positions_h)
-                                        : range_share(i - mix.positions_h, mix.cells_w, mix.positions_w);
-    }
-}
-
-// y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
-// Half of the block takes the even rows and half the odd ones.
-constexpr int SLAB_PACKS = 128;
-constexpr int ROWS_IN_FLIGHT = 8;
-
-template <int WIDTH>
-__device__ __forceinline__ void weighted_rows(const float* weights, const float* x, int rows, int cols, int ld, float* y) {
-    __shared__ Pack<WIDTH> of_other_half[2][SLAB_PACKS];
-    int half = threadIdx.x / SLAB_PACKS, pack = threadIdx.x % SLAB_PACKS;
-    int slabs = (cols + SLAB_PACKS * WIDTH - 1) / (SLAB_PACKS * WIDTH);
-    int parity = 0;
-    for (int slab = blockIdx.x; slab < slabs; slab += gridDim.x, parity ^= 1) {
-        int col = (slab * SLAB_PACKS + pack) * WIDTH;
-        Pack<WIDTH> sum = {};
-        if (col < cols) {
-            const float* from = x + col;
-            int row = half;
-            for (; row + 2 * (ROWS_IN_FLIGHT - 1) < rows; row += 2 * ROWS_IN_FLIGHT) {
-                Pack<WIDTH> values[ROWS_IN_FLIGHT];
-#pragma unroll
-                for (int i = 0; i < ROWS_IN_FLIGHT; i++) values[i] = load<WIDTH>(from + (size_t)(row + 2 * i) * ld);
-#pragma unroll
-                for (int i = 0; i < ROWS_IN_FLIGHT; i++) {
-                    float weight = weights[row + 2 * i];
-#pragma unroll
-                    for (int k = 0; k < WIDTH; k++) sum.at[k] += weight * values[i].at[k];
-                }
-            }
-            for (; row < rows; row += 2) {
-                Pack<WIDTH> values = load<WIDTH>(from + (size_t)row * ld);
-#pragma unroll
-                for (int k = 0; k < WIDTH; k++) sum.at[k] += weights[row] * values.at[k];
-            }
-        }
-        if (half == 1) of_other_half[parity][pack] = sum;
-        // One barrier a slab: the other buffer is written before the next.
-        __syncthreads();
-        if (half == 0 && col < cols) {
-            Pack<WIDTH> other = of_other_half[parity][pack];
-#pragma unroll
-            for (int k = 0; k < WIDTH; k++) sum.at[k] += other.at[k];
-            store<WIDTH>(y + col, sum);
-        }
-    }
-}
+#include "attention_backward.cuh"
 
 // The sizes and row distances of a step.
 struct AttentionStep {
@@ -170,7 +47,8 @@ struct AttentionStep {
     int context_ld;
 };
 
-// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too.
+// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too. Two packs of four keys a lane are loaded
+// before any is used.
 template <int WIDTH>
 __device__ __forceinline__ void score_positions(const float* keys, int positions, const AttentionStep& at,
                                                 const float* query, const float* weight, float bias, float* scores) {
@@ -178,20 +56,27 @@ __device__ __forceinline__ void score_positions(const float* keys, int positions
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int first = warp; first < positions; first += AT_ONCE * WARPS) {
         float sums[AT_ONCE] = {};
-#pragma unroll 2
-        for (int col = lane * WIDTH; col < at.a; col += 32 * WIDTH) {
-            Pack<WIDTH> keys_at[AT_ONCE];
+        for (int start = lane * WIDTH; start < at.a; start += 64 * WIDTH) {
+            int cols[2] = {start, start + 32 * WIDTH};
+            Pack<WIDTH> keys_at[2][AT_ONCE] = {};
 #pragma unroll
-            for (int i = 0; i < AT_ONCE; i++) {
-                // A position beyond the last reads the last again: the loads stay without a branch.
-                int position = min(first + i * WARPS, positions - 1);
-                keys_at[i] = load<WIDTH>(keys + (size_t)position * at.keys_ld + col);
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) {
+                    int position = first + i * WARPS;
+                    const float* from = keys + (size_t)position * at.keys_ld + cols[half];
+                    if (position < positions && cols[half] < at.a) keys_at[half][i] = load<WIDTH>(from);
+                }
             }
-            Pack<WIDTH> q = load<WIDTH>(query + col), w = load<WIDTH>(weight + col);
 #pragma unroll
-            for (int i = 0; i < AT_ONCE; i++) {
+            for (int half = 0; half < 2; half++) {
+                if (cols[half] >= at.a) continue;
+                Pack<WIDTH> q = load<WIDTH>(query + cols[half]), w = load<WIDTH>(weight + cols[half]);
 #pragma unroll
-                for (int k = 0; k < WIDTH; k++) sums[i] += w.at[k] * relu(keys_at[i].at[k] + q.at[k]);
+                for (int i = 0; i < AT_ONCE; i++) {
+#pragma unroll
+                    for (int k = 0; k < WIDTH; k++) sums[i] += w.at[k] * relu(keys_at[half][i].at[k] + q.at[k]);
+                }
             }
         }
 #pragma unroll
@@ -261,38 +146,6 @@ attention_forward_f32x4(AttentionMix mix, AttentionStep at, const float* keys, c
     attention_forward<4>(mix, at, keys, values, weight, bias, query, alpha, beta, context);
 }
 
-// d_beta (B, C), dense. A warp takes 4 cells.
-template <int WIDTH>
-__device__ __forceinline__ void cells_backward(const float* values, const float* d_context, float* d_beta, int cells,
-                                               int d, int values_ld, int d_context_ld) {
-    constexpr int AT_ONCE = 4;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int first = (blockIdx.x * WARPS + warp) * AT_ONCE;
-    size_t image = blockIdx.y;
-    if (first >= cells) return;
-    values += image * cells * values_ld;
-    d_context += image * d_context_ld;
-    float sums[AT_ONCE] = {};
-#pragma unroll 2
-    for (int col = lane * WIDTH; col < d; col += 32 * WIDTH) {
-        Pack<WIDTH> by = load<WIDTH>(d_context + col), at[AT_ONCE];
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            at[i] = load<WIDTH>(values + (size_t)min(first + i, cells - 1) * values_ld + col);
-        }
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-#pragma unroll
-            for (int k = 0; k < WIDTH; k++) sums[i] += at[i].at[k] * by.at[k];
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < AT_ONCE; i++) {
-        float sum = warp_sum(sums[i]);
-        if (lane == i && first + i < cells) d_beta[image * cells + first + i] = sum;
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(256)
 attention_cells_backward_f32(const float* values, const float* d_context, float* d_beta, int cells, int d,
                              int values_ld, int d_context_ld) {
@@ -305,87 +158,6 @@ attention_cells_backward_f32x4(const float* values, const float* d_context, floa
     cells_backward<4>(values, d_context, d_beta, cells, d, values_ld, d_context_ld);
 }
 
-// The sizes and row distances of the second half of a step's backward.
-struct AttentionScores {
-    int a;
-    int keys_ld;
-    int query_ld;
-    int alpha_ld;
-    int d_alpha_ld;
-    int d_query_ld;
-    int d_scores_ld;
-};
-
-// Dynamic shared memory: d_beta (C), de (P), shares. d_alpha may be null.
-// A block takes 64 columns of one image: 16 packs of 4, or 64 of 1; the threads beside them share the positions.
-template <int WIDTH>
-__device__ __forceinline__ void scores_backward(AttentionMix mix, AttentionScores at, const float* keys,
-                                                const float* weight, const float* query, const float* alpha,
-                                                const float* d_beta, const float* d_alpha, float* d_query,
-                                                float* d_scores) {
-    constexpr int PACKS = 64 / WIDTH, GROUPS = THREADS / PACKS;
-    extern __shared__ __align__(16) float shared[];
-    __shared__ Pack<WIDTH> partials[GROUPS][PACKS];
-    int positions = position_count(mix), cells = cell_count(mix);
-    float *of_cells = shared, *de = of_cells + cells, *shares = de + positions;
-    size_t image = blockIdx.y;
-    keys += image * positions * at.keys_ld;
-    alpha += image * at.alpha_ld;
-    for (int c = threadIdx.x; c < cells; c += THREADS) of_cells[c] = d_beta[image * cells + c];
-    set_shares(mix, shares);
-    __syncthreads();
-    for (int p = threadIdx.x; p < positions; p += THREADS) {
-        int i = p / mix.positions_w, j = p % mix.positions_w;
-        int row_end = range_end(i, mix.cells_h, mix.positions_h), col_end = range_end(j, mix.cells_w, mix.positions_w);
-        float sum = 0.0f;
-        for (int r = range_start(i, mix.cells_h, mix.positions_h); r < row_end; r++) {
-            for (int c = range_start(j, mix.cells_w, mix.positions_w); c < col_end; c++) {
-                sum += of_cells[r * mix.cells_w + c];
-            }
-        }
-        sum *= shares[i] * shares[mix.positions_h + j];
-        de[p] = d_alpha == nullptr ? sum : sum + d_alpha[image * at.d_alpha_ld + p];
-    }
-    __syncthreads();
-    int lane = threadIdx.x % 32;
-    float mean = 0.0f;
-    for (int p = lane; p < positions; p += 32) mean += alpha[p] * de[p];
-    mean = warp_sum(mean);
-    __syncthreads();
-    for (int p = threadIdx.x; p < positions; p += THREADS) {
-        float d = alpha[p] * (de[p] - mean);
-        de[p] = d;
-        if (blockIdx.x == 0) d_scores[image * at.d_scores_ld + p] = d;
-    }
-    __syncthreads();
-
-    int pack = threadIdx.x % PACKS, group = threadIdx.x / PACKS;
-    int col = blockIdx.x * 64 + pack * WIDTH;
-    bool inside = col < at.a;
-    Pack<WIDTH> sum = {}, q = {};
-    if (inside) {
-        q = load<WIDTH>(query + image * at.query_ld + col);
-#pragma unroll 4
-        for (int p = group; p < positions; p += GROUPS) {
-            Pack<WIDTH> key = load<WIDTH>(keys + (size_t)p * at.keys_ld + col);
-            float d = de[p];
-#pragma unroll
-            for (int k = 0; k < WIDTH; k++) sum.at[k] += key.at[k] + q.at[k] > 0.0f ? d : 0.0f;
-        }
-    }
-    partials[group][pack] = sum;
-    __syncthreads();
-    if (group != 0 || !inside) return;
-    for (int g = 1; g < GROUPS; g++) {
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) sum.at[k] += partials[g][pack].at[k];
-    }
-    Pack<WIDTH> w = load<WIDTH>(weight + col);
-#pragma unroll
-    for (int k = 0; k < WIDTH; k++) sum.at[k] *= w.at[k];
-    store<WIDTH>(d_query + image * at.d_query_ld + col, sum);
-}
-
 extern "C" __global__ void __launch_bounds__(256)
 attention_scores_backward_f32(AttentionMix mix, AttentionScores at, const float* keys, const float* weight,
                               const float* query, const float* alpha, const float* d_beta, const float* d_alpha,
@@ -393,96 +165,11 @@ attention_scores_backward_f32(AttentionMix mix, AttentionScores at, const float*
     scores_backward<1>(mix, at, keys, weight, query, alpha, d_beta, d_alpha, d_query, d_scores);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
 attention_scores_backward_f32x4(AttentionMix mix, AttentionScores at, const float* keys, const float* weight,
                                 const float* query, const float* alpha, const float* d_beta, const float* d_alpha,
                                 float* d_query, float* d_scores) {
     scores_backward<4>(mix, at, keys, weight, query, alpha, d_beta, d_alpha, d_query, d_scores);
-}
-
-// The sizes and row distances of the keys' gradient. Queries and the scores' gradients are (T, B, .).
-struct AttentionKeys {
-    int steps;
-    int batch;
-    int positions;
-    int a;
-    int keys_ld;
-    int queries_ld;
-    int d_scores_ld;
-    int d_keys_ld;
-    int accumulate;
-};
-
-// partials: of each block a row of A + 1: its share of dw, then of db. A block takes 16 positions of an image, 4 rows of 64
-// threads with 4 positions each; it goes through the columns 64 packs at a time.
-template <int WIDTH>
-__device__ __forceinline__ void keys_backward(AttentionKeys at, const float* keys, const float* weight,
-                                              const float* queries, const float* d_scores, float* d_keys,
-                                              float* partials) {
-    constexpr int MINE = 4, PACKS = 64, GROUPS = THREADS / PACKS;
-    __shared__ Pack<WIDTH> sums[GROUPS][PACKS];
-    __shared__ float biases[GROUPS];
-    int pack = threadIdx.x % PACKS, group = threadIdx.x / PACKS;
-    int first = (blockIdx.x * GROUPS + group) * MINE;
-    size_t image = blockIdx.y;
-    size_t d_scores_step = (size_t)at.batch * at.d_scores_ld, queries_step = (size_t)at.batch * at.queries_ld;
-    d_scores += image * at.d_scores_ld;
-    queries += image * at.queries_ld;
-    partials += (image * gridDim.x + blockIdx.x) * (at.a + 1);
-    for (int start = 0; start < at.a; start += PACKS * WIDTH) {
-        int col = start + pack * WIDTH;
-        bool inside = col < at.a;
-        Pack<WIDTH> key[MINE], sum[MINE], d_weight = {};
-        float bias = 0.0f;
-#pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            key[i] = {}, sum[i] = {};
-            if (inside && first + i < at.positions) {
-                key[i] = load<WIDTH>(keys + (image * at.positions + first + i) * at.keys_ld + col);
-            }
-        }
-        for (int t = 0; t < at.steps; t++) {
-            Pack<WIDTH> q = {};
-            if (inside) q = load<WIDTH>(queries + t * queries_step + col);
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                float de = first + i < at.positions ? d_scores[t * d_scores_step + first + i] : 0.0f;
-                bias += de;
-#pragma unroll
-                for (int k = 0; k < WIDTH; k++) {
-                    float x = key[i].at[k] + q.at[k];
-                    sum[i].at[k] += x > 0.0f ? de : 0.0f;
-                    d_weight.at[k] += de * relu(x);
-                }
-            }
-        }
-        if (inside) {
-            Pack<WIDTH> w = load<WIDTH>(weight + col);
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                if (first + i >= at.positions) continue;
-                float* to = d_keys + (image * at.positions + first + i) * at.d_keys_ld + col;
-                Pack<WIDTH> before = {};
-                if (at.accumulate) before = load<WIDTH>(to);
-#pragma unroll
-                for (int k = 0; k < WIDTH; k++) before.at[k] += w.at[k] * sum[i].at[k];
-                store<WIDTH>(to, before);
-            }
-        }
-        __syncthreads();
-        sums[group][pack] = d_weight;
-        if (pack == 0) biases[group] = bias;
-        __syncthreads();
-        if (group != 0) continue;
-#pragma unroll
-        for (int k = 0; k < WIDTH; k++) {
-            float total = 0.0f;
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) total += sums[g][pack].at[k];
-            if (inside) partials[col + k] = total;
-        }
-        if (start == 0 && pack == 0) partials[at.a] = (biases[0] + biases[1]) + (biases[2] + biases[3]);
-    }
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -515,53 +202,6 @@ attention_partials_sum_f32(const float* partials, float* d_weight, float* d_bias
     for (int other = 1; other < WARPS; other++) sum += sums[other][lane];
     float* to = col < a ? d_weight + col : d_bias;
     *to = accumulate ? *to + sum : sum;
-}
-
-// The sizes and row distances of the values' gradient.
-struct AttentionValues {
-    int steps;
-    int batch;
-    int cells;
-    int d;
-    int beta_ld;
-    int d_context_ld;
-    int d_values_ld;
-    int accumulate;
-};
-
-// A block takes 2 x 8 cells and 128 packs of columns of an image.
-template <int WIDTH>
-__device__ __forceinline__ void values_backward(AttentionValues at, const float* beta, const float* d_context,
-                                                float* d_values) {
-    constexpr int MINE = 8;
-    int col = (blockIdx.x * 128 + threadIdx.x % 128) * WIDTH;
-    int first = (blockIdx.y * 2 + threadIdx.x / 128) * MINE;
-    size_t image = blockIdx.z;
-    if (col >= at.d || first >= at.cells) return;
-    beta += image * at.beta_ld;
-    d_context += image * at.d_context_ld + col;
-    Pack<WIDTH> sums[MINE] = {};
-#pragma unroll 2
-    for (int t = 0; t < at.steps; t++) {
-        Pack<WIDTH> d = load<WIDTH>(d_context + (size_t)t * at.batch * at.d_context_ld);
-#pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            float share = beta[(size_t)t * at.batch * at.beta_ld + min(first + i, at.cells - 1)];
-#pragma unroll
-            for (int k = 0; k < WIDTH; k++) sums[i].at[k] += share * d.at[k];
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < MINE; i++) {
-        if (first + i >= at.cells) continue;
-        float* to = d_values + (image * at.cells + first + i) * at.d_values_ld + col;
-        if (at.accumulate) {
-            Pack<WIDTH> before = load<WIDTH>(to);
-#pragma unroll
-            for (int k = 0; k < WIDTH; k++) sums[i].at[k] += before.at[k];
-        }
-        store<WIDTH>(to, sums[i]);
-    }
 }
 
 extern "C" __global__ void __launch_bounds__(256)

@@ -3,14 +3,15 @@
 mod support;
 
 use proptest::prelude::*;
+use showtell::device::Precision;
 use showtell::nn::attend::{self, Attend};
 use showtell::nn::captions::{Captions, EOS, Noise, PAD, SOS};
 use showtell::nn::decoder::Decoder;
 use showtell::nn::params::{Declarations, Params};
 use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
-use showtell::{Context, DType, Tensor};
-use support::{Numbers, check_gradient, cpu, zeros};
+use showtell::{Context, DType, Shape, Tensor};
+use support::{Numbers, check_gradient, cpu, cuda_with, noise, zeros};
 
 /// Captions (T, B) of random words and lengths, the first of full length.
 fn tokens(numbers: &mut Numbers, steps: usize, batch: usize, vocabulary: usize) -> Vec<u32> {
@@ -167,5 +168,130 @@ proptest! {
         let noise = support::noise(&ctx, seed, 3);
         let decoder = Decoder::Attend(model);
         Case { ctx, params, decoder, features, steps, tokens, noise }.check();
+    }
+}
+
+/// Sizes of no multiple of anything, one of each model.
+fn decoder(attend: bool, declare: &mut Declarations) -> (Decoder, Vec<usize>) {
+    match attend {
+        false => {
+            let config = show_tell::Config {
+                features: 37,
+                embed: 21,
+                hidden: 19,
+                layers: 2,
+                vocabulary: 43,
+                embed_dropout: 0.3,
+                lstm_dropout: 0.4,
+            };
+            let model = ShowTell::declare(config, declare);
+            (Decoder::ShowTell(model), vec![5, 37])
+        }
+        true => {
+            let config = attend::Config {
+                features: 36,
+                attention: 20,
+                embed: 12,
+                hidden: 28,
+                vocabulary: 44,
+                dropout: 0.4,
+                regulariser: 0.7,
+                mix: CellMix::new([3, 2], [4, 4]).unwrap(),
+            };
+            let model = Attend::declare(config, declare);
+            (Decoder::Attend(model), vec![5, 6, 36])
+        }
+    }
+}
+
+/// By name: the loss and every gradient of a training step with dropout, and logits (and attention) of three words of
+/// generation.
+fn outcome(ctx: &Context, attend: bool, dtype: DType) -> Vec<(String, Vec<f64>)> {
+    let mut numbers = Numbers::new(41);
+    let mut declare = Declarations::default();
+    let (decoder, shape) = decoder(attend, &mut declare);
+    let params = declare.build(ctx.device(), dtype).unwrap();
+    let mut set = |tensor: &mut Tensor, scale: f64| {
+        let values = numbers.vec(tensor.len());
+        let values: Vec<f32> = values.iter().map(|&v| (scale * v) as f32).collect();
+        match dtype {
+            DType::F64 => {
+                let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+                tensor.copy_from_slice(&values).unwrap();
+            }
+            _ => tensor.copy_from_slice(&values).unwrap(),
+        }
+    };
+    for id in params.ids() {
+        set(&mut params.value(id).clone(), 0.4);
+    }
+    let mut features = zeros(ctx, Shape::new(&shape), dtype);
+    set(&mut features, 1.0);
+    let to_f64 = |tensor: &Tensor| -> Vec<f64> {
+        match tensor.dtype() {
+            DType::F64 => tensor.to_vec().unwrap(),
+            _ => {
+                let values: Vec<f32> = tensor.to_vec().unwrap();
+                values.into_iter().map(f64::from).collect()
+            }
+        }
+    };
+    let (steps, batch) = (6, shape[0]);
+    let tokens = tokens(&mut numbers, steps, batch, 43);
+    let captions = Captions::upload(ctx, steps, batch, &tokens).unwrap();
+    let mut d_features = zeros(ctx, features.shape(), dtype);
+    let (noise, wanted) = (Some(noise(ctx, 7, 3)), Some(&mut d_features));
+    let losses = decoder
+        .train(ctx, &params, &features, &captions, noise, wanted)
+        .unwrap();
+    let mut named = vec![
+        ("loss".to_string(), to_f64(&losses.loss)),
+        ("features".to_string(), to_f64(&d_features)),
+    ];
+    for id in params.ids() {
+        named.push((params.name(id).to_string(), to_f64(&params.gradient(id))));
+    }
+    let mut generation = decoder.start(ctx, &params, &features).unwrap();
+    for word in 5u32..8 {
+        let words = Tensor::from_slice(ctx.device(), [batch], &vec![word; batch]).unwrap();
+        decoder.step(ctx, &params, &words, &mut generation).unwrap();
+        named.push((format!("logits after {word}"), to_f64(&generation.logits)));
+        if let Some(alpha) = &generation.alpha {
+            named.push((format!("alpha after {word}"), to_f64(alpha)));
+        }
+    }
+    named
+}
+
+/// The CUDA device against the CPU in f64, relative to the norm. With u the rounding of what products read (in f32, of their
+/// sums), a product of numbers of random signs is off by about u; what is compared has come through S = 6 steps of up to
+/// five of them, whose roundings are independent: √30 u, and twice that.
+#[test]
+fn the_cuda_device_trains_and_generates_as_the_cpu() {
+    let precisions = [
+        (Precision::F32, 2f64.powi(-23)),
+        (Precision::Tf32, 2f64.powi(-11)),
+        (Precision::Bf16, 2f64.powi(-8)),
+    ];
+    for attend in [false, true] {
+        let expected = outcome(&cpu(), attend, DType::F64);
+        for (precision, unit) in precisions {
+            let Some(ctx) = cuda_with(precision) else {
+                return;
+            };
+            let got = outcome(&ctx, attend, DType::F32);
+            for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+                let square = |v: f64| v * v;
+                let differences = got.iter().zip(expected).map(|(g, e)| square(g - e));
+                let off = differences.sum::<f64>().sqrt();
+                let norm = expected.iter().map(|&e| square(e)).sum::<f64>().sqrt();
+                // Softmax does not see a shift of all scores: what is left of its gradient is rounding.
+                let least = if name == "full_att.bias" { 1.0 } else { 1e-3 };
+                assert!(
+                    off <= 11.0 * unit * norm.max(least),
+                    "{precision}: {name} is off by {off} of {norm}"
+                );
+            }
+        }
     }
 }

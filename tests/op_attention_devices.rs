@@ -217,8 +217,8 @@ fn a_step_reads_keys_and_values_once() {
     assert_eq!(count("launches"), 1.0);
     let floor = 4.0 * (batch * (p * a + c * d)) as f64;
     let asked = count("global_load_bytes");
-    // Query and weight are 0.4% of it. The last warps read a position again where 196 is no multiple of 32: 14%.
-    assert!(asked <= 1.07 * floor, "{asked} bytes for {floor}");
+    // Query and weight are half a percent of it.
+    assert!(asked <= 1.01 * floor, "{asked} bytes for {floor}");
     assert!(count("global_load_sectors") * 32.0 <= 1.001 * asked);
     assert!(count("distinct_sectors") * 32.0 <= 1.02 * floor);
     // Of the cells' gathering of their positions, which lie in a rectangle.
@@ -237,6 +237,6 @@ fn a_step_reads_keys_and_values_once() {
         counted[kernel]["global_load_bytes"].as_u64().unwrap() as f64
     })
     .sum();
-    // d_context for every four cells of 64 is a quarter of the values' bytes.
-    assert!(asked <= 1.3 * floor, "{asked} bytes for {floor}");
+    // d_context for every 16 cells is a sixteenth of the values' bytes; α and dβ are read by every block: 8.2% in all.
+    assert!(asked <= 1.09 * floor, "{asked} bytes for {floor}");
 }

@@ -287,7 +287,7 @@ fn cells_backward(
     d_context: &Tensor,
     d_beta: &mut Tensor,
 ) -> Result<()> {
-    const CELLS_OF_WARP: usize = 4;
+    const CELLS_OF_WARP: usize = 2;
     let launch = Launch::new(OP, ctx)?;
     let args = (
         launch.read(inputs.values)?,
@@ -303,11 +303,8 @@ fn cells_backward(
         _ => &kernels::ATTENTION_CELLS_BACKWARD_F32,
     };
     let blocks = d_beta.cols().div_ceil(CELLS_OF_WARP * WARPS);
-    launch.run(
-        kernel,
-        Grid::blocks([blocks, d_beta.rows(), 1], THREADS),
-        args,
-    )
+    let grid = Grid::blocks([blocks, d_beta.rows(), 1], THREADS).shared(BYTES * d_context.cols());
+    launch.run(kernel, grid, args)
 }
 
 /// From the query, α and dβ.
@@ -347,7 +344,7 @@ fn scores_backward(
         _ => &kernels::ATTENTION_SCORES_BACKWARD_F32,
     };
     let slabs = query.cols().div_ceil(COLUMNS_OF_BLOCK);
-    let numbers = mix.cells() + mix.positions() + shares(mix);
+    let numbers = mix.cells() + 2 * mix.positions() + shares(mix);
     let grid = Grid::blocks([slabs, query.rows(), 1], THREADS).shared(BYTES * numbers);
     launch.run(kernel, grid, args)
 }
