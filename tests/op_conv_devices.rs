@@ -9,7 +9,7 @@ use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
 use support::precision::{PRECISIONS, random, stored, tolerance, widened};
-use support::{Numbers, cpu, cuda_with, zeros};
+use support::{Numbers, alone, counters, cpu, cuda_with, zeros};
 
 /// A convolution on the CUDA device, all its passes against the CPU in f64.
 struct Case {
@@ -215,4 +215,67 @@ fn the_cuda_device_gives_the_same_bits_twice() {
         gradients.map(|t| t.to_vec::<f32>().unwrap())
     };
     assert_eq!(run(), run());
+}
+
+/// All passes of a 3x3 layer: no bank conflicts, sectors used in full. The 7x7 stem, whose lines begin anywhere, within a
+/// tenth of that; the gradient of its filters, which only a wholly trained encoder needs, copies element by element.
+#[test]
+fn the_main_loops_cost_what_they_should() {
+    if !alone("the_main_loops_cost_what_they_should", &[]) {
+        return;
+    }
+    for (window, shape, filters) in [
+        (Window::square(3, 1, 1), [2, 28, 28, 64], 64),
+        (Window::square(7, 2, 3), [1, 64, 64, 3], 64),
+    ] {
+        let Some(ctx) = cuda_with(Precision::Tf32) else {
+            return;
+        };
+        let mut numbers = Numbers::new(8);
+        let [r, s] = window.kernel;
+        let [p, q] = window.output([shape[1], shape[2]]);
+        let (x, filter) = (
+            numbers.f32(&ctx, shape),
+            numbers.f32(&ctx, [filters, r, s, shape[3]]),
+        );
+        let mut y = zeros(&ctx, [shape[0], p, q, filters], DType::F32);
+        let (mut dx, mut df) = (
+            zeros(&ctx, x.shape(), DType::F32),
+            zeros(&ctx, filter.shape(), DType::F32),
+        );
+        let counted = counters(|| {
+            conv::forward(&ctx, &x, &filter, window, Epilogue::default(), &mut y).unwrap();
+            let dx = (shape[3] > 3).then_some(&mut dx);
+            let to = Gradients {
+                x: dx,
+                filter: Some(&mut df),
+                bias: None,
+            };
+            conv::backward(&ctx, &x, &filter, window, &y, Accumulate::No, to).unwrap();
+        });
+        let Some(counted) = counted else { return };
+        for (name, of) in counted.as_object().unwrap() {
+            let count = |what: &str| of[what].as_u64().unwrap_or(0) as f64;
+            let sectors = count("global_load_bytes") / (32.0 * count("global_load_sectors"));
+            let share = 100.0 * count("mma") / count("warp_instructions");
+            println!(
+                "{name}: {:.0} % of sectors used, {} bank conflicts of {} accesses, {share:.1} % mma",
+                100.0 * sectors,
+                count("bank_conflicts"),
+                count("shared_accesses")
+            );
+            let (least, most) = match (name.as_str(), shape[3]) {
+                ("conv_stem_f32", _) => (0.9, 0.08),
+                (_, 3) => continue,
+                _ => (1.0, 0.0),
+            };
+            let conflicts = count("bank_conflicts") / count("shared_accesses").max(1.0);
+            assert!(
+                sectors >= least && conflicts <= most,
+                "{name}: {sectors}, {conflicts}"
+            );
+        }
+        let stem = counted.get("conv_stem_f32").is_some();
+        assert_eq!(stem, shape[3] == 3, "the stem has its own kernel");
+    }
 }

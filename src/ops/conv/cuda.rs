@@ -50,6 +50,8 @@ struct Set<T: 'static> {
     forward: [&'static Forward<T>; 2],
     data: [&'static Data<T>; 2],
     filter: [&'static Filter<T>; 2],
+    /// For pixels of less than 16 bytes.
+    stem: &'static Forward<T>,
     large: Tile,
 }
 
@@ -61,24 +63,25 @@ const TALL: Tile = ([128, 64], 48 << 10);
 const SMALL: Tile = ([64, 64], 48 << 10);
 
 macro_rules! set {
-    ($large:ident, $forward:ident $forward_small:ident $data:ident $data_small:ident $filter:ident $filter_small:ident) => {
+    ($large:ident $stem:ident, $forward:ident $forward_small:ident $data:ident $data_small:ident $filter:ident $filter_small:ident) => {
         Set {
             forward: [&kernels::$forward, &kernels::$forward_small],
             data: [&kernels::$data, &kernels::$data_small],
             filter: [&kernels::$filter, &kernels::$filter_small],
+            stem: &kernels::$stem,
             large: $large,
         }
     };
 }
 
-const F32: Set<f32> = set!(TALL, CONV_FORWARD_F32_128 CONV_FORWARD_F32_64
+const F32: Set<f32> = set!(TALL CONV_STEM_F32, CONV_FORWARD_F32_128 CONV_FORWARD_F32_64
     CONV_DATA_F32_128 CONV_DATA_F32_64 CONV_FILTER_F32_128 CONV_FILTER_F32_64);
-const TF32: Set<f32> = set!(LARGE, CONV_FORWARD_TF32_128 CONV_FORWARD_TF32_64
+const TF32: Set<f32> = set!(LARGE CONV_STEM_F32, CONV_FORWARD_TF32_128 CONV_FORWARD_TF32_64
     CONV_DATA_TF32_128 CONV_DATA_TF32_64 CONV_FILTER_TF32_128 CONV_FILTER_TF32_64);
-const BF16_OF_F32: Set<f32> = set!(LARGE, CONV_FORWARD_BF16_OF_F32_128 CONV_FORWARD_BF16_OF_F32_64
+const BF16_OF_F32: Set<f32> = set!(LARGE CONV_STEM_F32, CONV_FORWARD_BF16_OF_F32_128 CONV_FORWARD_BF16_OF_F32_64
     CONV_DATA_BF16_OF_F32_128 CONV_DATA_BF16_OF_F32_64
     CONV_FILTER_BF16_OF_F32_128 CONV_FILTER_BF16_OF_F32_64);
-const BF16: Set<bf16> = set!(LARGE, CONV_FORWARD_BF16_128 CONV_FORWARD_BF16_64
+const BF16: Set<bf16> = set!(LARGE CONV_STEM_BF16, CONV_FORWARD_BF16_128 CONV_FORWARD_BF16_64
     CONV_DATA_BF16_128 CONV_DATA_BF16_64 CONV_FILTER_BF16_128 CONV_FILTER_BF16_64);
 
 /// The arithmetic for f32 tensors.
@@ -167,7 +170,6 @@ impl<'a> Problem<'a> {
             flag: i32::from(epilogue.relu),
             ..self.shape
         };
-        let (small, tiles, shared) = self.tiles(set.large, [self.windows, y.cols()]);
         let arguments = (
             launch.read(x)?,
             launch.read(filter)?,
@@ -176,8 +178,38 @@ impl<'a> Problem<'a> {
             launch.write(y)?,
             shape,
         );
+        if let Some(grid) = self.stem_grid::<T>() {
+            return launch.run(set.stem, grid, arguments);
+        }
+        let (small, tiles, shared) = self.tiles(set.large, [self.windows, y.cols()]);
         let grid = Grid::blocks([tiles, 1, 1], THREADS).shared(shared);
         launch.run(set.forward[small], grid, arguments)
+    }
+
+    /// The stem's grid (see `kernels/conv.cu`), where pixels are less than a chunk of 16 bytes and filters and patch fit in
+    /// shared memory.
+    fn stem_grid<T: Element>(&self) -> Option<Grid> {
+        const PIXELS: usize = 32;
+        const FILTERS: usize = 64;
+        const PITCH: usize = FILTERS + 4;
+        const LINES: usize = 4;
+        let ConvShape {
+            n,
+            p,
+            q,
+            k,
+            c,
+            r,
+            s,
+            stride,
+            ..
+        } = self.shape;
+        let [n, p, q, k, c, r, s, stride] = [n, p, q, k, c, r, s, stride].map(|size| size as usize);
+        let patch = r * ((PIXELS - 1) * stride + s) * c;
+        let shared = size_of::<f32>() * (r * s * c * PITCH + patch);
+        let blocks = q.div_ceil(PIXELS) * (n * p).div_ceil(LINES);
+        let fits = c * T::DTYPE.bytes() < 16 && shared <= self.launch.shared_memory();
+        fits.then(|| Grid::blocks([blocks, k.div_ceil(FILTERS), 1], THREADS).shared(shared))
     }
 
     fn data<T: Element>(
