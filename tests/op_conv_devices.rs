@@ -8,7 +8,8 @@ use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
-use support::precision::{PRECISIONS, random, stored, tolerance, widened};
+use support::precision::{PRECISIONS, stored, tolerance};
+use support::typed::{in_f64, random};
 use support::{Numbers, alone, counters, cpu, cuda_with, zeros};
 
 /// A convolution on the CUDA device, all its passes against the CPU in f64.
@@ -25,12 +26,12 @@ struct Case {
 impl Case {
     /// Random pixels of `channels` channels in [-1, 1).
     fn images(&self, ctx: &Context, numbers: &mut Numbers, [n, h, w, c]: [usize; 4]) -> Tensor {
-        let whole = random(numbers, ctx, self.dtype, [n, h, w, c + self.padding]);
+        let whole = random(ctx, numbers, [n, h, w, c + self.padding], 0, self.dtype);
         whole.columns(self.padding / 2, c).unwrap()
     }
 
     fn compare(&self, ctx: &Context, what: &str, got: &Tensor, expected: &Tensor, terms: usize) {
-        let (got, stored_as) = (widened(&cpu(), got), got.dtype());
+        let (got, stored_as) = (in_f64(&cpu(), got), got.dtype());
         let bound = tolerance(ctx.device().precision(), self.dtype, terms);
         let pairs = got
             .to_vec::<f64>()
@@ -55,12 +56,12 @@ impl Case {
         let [n, h, w, c] = self.shape;
         let ([r, s], [p, q], k) = (self.window.kernel, self.window.output([h, w]), self.filters);
         let x = self.images(ctx, &mut numbers, self.shape);
-        let filter = random(&mut numbers, ctx, self.dtype, [k, r, s, c]);
+        let filter = random(ctx, &mut numbers, [k, r, s, c], 0, self.dtype);
         let bias = numbers.f32(ctx, [k]);
         let z = self.images(ctx, &mut numbers, [n, p, q, k]);
         let mut y = self.images(ctx, &mut numbers, [n, p, q, k]);
         let [x64, filter64, bias64, z64, mut y64] =
-            [&x, &filter, &bias, &z, &y].map(|t| widened(&cpu, t));
+            [&x, &filter, &bias, &z, &y].map(|t| in_f64(&cpu, t));
         for relu in [true, false] {
             let epilogue = |bias, residual| Epilogue {
                 bias: Some(bias),
@@ -92,7 +93,7 @@ impl Case {
         let ([r, s], k) = (self.window.kernel, self.filters);
         let mut dx = self.images(ctx, &mut numbers, self.shape);
         let (mut df, mut db) = (numbers.f32(ctx, filter.shape()), numbers.f32(ctx, [k]));
-        let [mut dx64, mut df64, mut db64] = [&dx, &df, &db].map(|t| widened(&cpu, t));
+        let [mut dx64, mut df64, mut db64] = [&dx, &df, &db].map(|t| in_f64(&cpu, t));
         for accumulate in [Accumulate::Yes, Accumulate::No] {
             let all = |dx, df, db| Gradients {
                 x: Some(dx),

@@ -6,7 +6,8 @@ mod support;
 use proptest::prelude::*;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
-use support::precision::{PRECISIONS, random, stored, tolerance, widened};
+use support::precision::{PRECISIONS, stored, tolerance};
+use support::typed::{in_f64, random};
 use support::{Numbers, alone, counters, cpu, cuda, cuda_with, zeros};
 
 proptest! {
@@ -107,7 +108,7 @@ fn matrix(
     [rows, cols]: [usize; 2],
     [first, padding]: [usize; 2],
 ) -> Tensor {
-    let whole = random(numbers, ctx, dtype, [rows, cols + padding]);
+    let whole = random(ctx, numbers, [rows, cols + padding], 0, dtype);
     whole.columns(first, cols).unwrap()
 }
 
@@ -137,8 +138,8 @@ impl Case<'_> {
         let b = random(dtype, if tb { [n, k] } else { [k, n] });
         let mut c = random(to, [m, n]);
         let bias = Numbers::new(12).f32(ctx, [n]);
-        let (a64, b64, bias64) = (widened(&cpu, &a), widened(&cpu, &b), widened(&cpu, &bias));
-        let mut c64 = widened(&cpu, &c);
+        let (a64, b64, bias64) = (in_f64(&cpu, &a), in_f64(&cpu, &b), in_f64(&cpu, &bias));
+        let mut c64 = in_f64(&cpu, &c);
         let (fa, fb) = (factor(ta, &a), factor(tb, &b));
         let (fa64, fb64) = (factor(ta, &a64), factor(tb, &b64));
         if accumulate == Accumulate::Yes {
@@ -149,7 +150,7 @@ impl Case<'_> {
             gemm::forward_biased(&cpu, fa64, fb64, &bias64, &mut c64).unwrap();
         }
         let (got, expected) = (
-            widened(&cpu, &c).to_vec::<f64>().unwrap(),
+            in_f64(&cpu, &c).to_vec::<f64>().unwrap(),
             c64.to_vec::<f64>().unwrap(),
         );
         let bound = tolerance(ctx.device().precision(), dtype, k);

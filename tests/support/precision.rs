@@ -1,46 +1,9 @@
-//! What the tests of tensor cores share: tensors of either type, widened for the CPU, and how far off sums may be.
+//! How far off sums of products may be in each precision.
 
-use super::Numbers;
-use half::bf16;
+use showtell::DType;
 use showtell::device::Precision;
-use showtell::{Context, DType, Shape, Tensor};
 
 pub const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
-
-/// A tensor widened to f64, on the CPU.
-pub fn widened(cpu: &Context, x: &Tensor) -> Tensor {
-    let values: Vec<f64> = match x.dtype() {
-        DType::Bf16 => x
-            .to_vec::<bf16>()
-            .unwrap()
-            .iter()
-            .map(|v| v.to_f64())
-            .collect(),
-        _ => x
-            .to_vec::<f32>()
-            .unwrap()
-            .iter()
-            .map(|&v| v.into())
-            .collect(),
-    };
-    Tensor::from_slice(cpu.device(), x.shape(), &values).unwrap()
-}
-
-/// Random numbers in [-1, 1), as f32 or rounded to bf16.
-pub fn random(
-    numbers: &mut Numbers,
-    ctx: &Context,
-    dtype: DType,
-    shape: impl Into<Shape>,
-) -> Tensor {
-    let exact = numbers.f32(ctx, shape);
-    if dtype == DType::F32 {
-        return exact;
-    }
-    let values = exact.to_vec::<f32>().unwrap();
-    let rounded: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
-    Tensor::from_slice(ctx.device(), exact.shape(), &rounded).unwrap()
-}
 
 /// How far off a sum of k products of numbers in [-1, 1) may be, with factors of type `dtype`.
 ///
