@@ -1,8 +1,8 @@
 // What attention's kernels share: the fixed mix of cells to positions, sums of weighted rows. attention.cu has the maths.
 #pragma once
 #include "pack.cuh"
+#include "reduce.cuh"
 
-constexpr unsigned ALL = 0xFFFFFFFFu;
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
@@ -30,19 +30,12 @@ __device__ __forceinline__ int cell_count(const AttentionMix& mix) { return mix.
 __device__ __forceinline__ int position_count(const AttentionMix& mix) { return mix.positions_h * mix.positions_w; }
 
 __device__ __forceinline__ float warp_sum(float x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(ALL, x, step);
-    return x;
+    return reduce_lanes<32>(x, Sum());
 }
 
 // NaN stays NaN, as in a softmax on the host.
 __device__ __forceinline__ float warp_max(float x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        float other = __shfl_xor_sync(ALL, x, step);
-        x = other > x || other != other ? other : x;
-    }
-    return x;
+    return reduce_lanes<32>(x, [](float a, float b) { return b > a || b != b ? b : a; });
 }
 
 // NaN stays NaN; one instruction.

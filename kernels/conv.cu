@@ -18,7 +18,6 @@
 // C/2 flops a byte).
 //
 // Tried: div and mod in every step (a third of the instructions); columns in memory (im2col: r·s times the bytes).
-#include "elementwise.cuh"
 #include "window.cuh"
 
 // x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart, z as y with ldz.
@@ -66,8 +65,8 @@ __device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile:
             a += residual.x;
             b += residual.y;
         } else {
-            a += tile::load_one(z.at(row, col));
-            if (both) b += tile::load_one(z.at(row, col) + 1);
+            a += widen(*z.at(row, col));
+            if (both) b += widen(z.at(row, col)[1]);
         }
     }
     // As max(x, 0) of PyTorch, which keeps a NaN.
@@ -78,8 +77,8 @@ __device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile:
     if (both && y.pairs) {
         tile::store_pair(y.at(row, col), a, b);
     } else {
-        tile::store_one(y.at(row, col), a);
-        if (both) tile::store_one(y.at(row, col) + 1, b);
+        narrow(a, *y.at(row, col));
+        if (both) narrow(b, y.at(row, col)[1]);
     }
 }
 
@@ -190,8 +189,8 @@ __device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const 
         for (int j = 0; j < Product::PAIRS; ++j) {
             const int col = first_col + product.col(j);
             const float2 sum = product.sums[i][j];
-            if (col < shape.c) tile::store_one(to + col, shape.flag ? sum.x + tile::load_one(to + col) : sum.x);
-            if (col + 1 < shape.c) tile::store_one(to + col + 1, shape.flag ? sum.y + tile::load_one(to + col + 1) : sum.y);
+            if (col < shape.c) narrow(shape.flag ? sum.x + widen(to[col]) : sum.x, to[col]);
+            if (col + 1 < shape.c) narrow(shape.flag ? sum.y + widen(to[col + 1]) : sum.y, to[col + 1]);
         }
     }
 }

@@ -66,8 +66,8 @@ struct GemmEpilogue {
             tile::store_pair(to, x + before.x, y + before.y);
             return;
         }
-        tile::store_one(to, accumulate ? x + tile::load_one(to) : x);
-        if (both) tile::store_one(to + 1, accumulate ? y + tile::load_one(to + 1) : y);
+        narrow(accumulate ? x + widen(*to) : x, *to);
+        if (both) narrow(accumulate ? y + widen(to[1]) : y, to[1]);
     }
 };
 

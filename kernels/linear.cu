@@ -8,16 +8,9 @@
 // Bytes: dy once. One addition for each element of 4 (2) bytes: memory bounds it.
 //
 // Tried: one thread a column over all rows (one block a 128 columns: a bias of 512 keeps four multiprocessors busy).
-#include <cuda_bf16.h>
+#include "elementwise.cuh"
 
 constexpr int COLUMNS = 64, WARPS = 4;
-
-__device__ __forceinline__ float as_float(float x) {
-    return x;
-}
-__device__ __forceinline__ float as_float(__nv_bfloat16 x) {
-    return __bfloat162float(x);
-}
 
 // `y` holds the sums of part blockIdx.y from column 0 on, `cols` apart; dy's rows are ld apart.
 template <class T>
@@ -30,8 +23,8 @@ __device__ __forceinline__ void sum_rows(const T* dy, float* y, int rows, int co
 #pragma unroll 4
     for (int row = start + warp; row < end; row += WARPS) {
         const T* at = dy + (size_t)row * ld + col;
-        if (col < cols) first += as_float(at[0]);
-        if (col + 1 < cols) second += as_float(at[1]);
+        if (col < cols) first += widen(at[0]);
+        if (col + 1 < cols) second += widen(at[1]);
     }
     sums[warp][2 * lane] = first;
     sums[warp][2 * lane + 1] = second;

@@ -7,6 +7,7 @@
 // Rows beyond an operand's end are read as its last row: they make sums that no epilogue stores. Columns and k beyond the
 // end are zeros, in both operands, so that no NaN comes from memory that nobody owns.
 #pragma once
+#include "elementwise.cuh"
 #include "tile.cuh"
 
 namespace tile {
@@ -128,23 +129,11 @@ __device__ __forceinline__ float2 load_pair(const float* from) {
 __device__ __forceinline__ float2 load_pair(const __nv_bfloat16* from) {
     return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
 }
-__device__ __forceinline__ float load_one(const float* from) {
-    return *from;
-}
-__device__ __forceinline__ float load_one(const __nv_bfloat16* from) {
-    return __bfloat162float(*from);
-}
 __device__ __forceinline__ void store_pair(float* to, float x, float y) {
     *reinterpret_cast<float2*>(to) = {x, y};
 }
 __device__ __forceinline__ void store_pair(__nv_bfloat16* to, float x, float y) {
     *reinterpret_cast<unsigned*>(to) = to_bf16_pair(x, y);
-}
-__device__ __forceinline__ void store_one(float* to, float x) {
-    *to = x;
-}
-__device__ __forceinline__ void store_one(__nv_bfloat16* to, float x) {
-    *to = __float2bfloat16(x);
 }
 
 }  // namespace tile

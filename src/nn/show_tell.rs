@@ -7,7 +7,6 @@ use super::captions::{Captions, Losses, Noise, PAD, State};
 use super::layer::{self, Linear};
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::Result;
-use crate::ops::linear;
 use crate::ops::lstm::{self, sequence};
 use crate::ops::{Accumulate, cross_entropy, dropout, embedding, fill};
 use crate::tensor::{Context, Tensor};
@@ -134,9 +133,8 @@ impl ShowTell {
     ) -> Result<Activations> {
         let (steps, batch) = (captions.steps(), captions.batch());
         let (config, dtype) = (&self.config, params.dtype());
-        let [fc_weight, fc_bias] = self.fc.map(|id| params.value(id));
         let x = ctx.empty([steps, batch, config.embed], dtype)?;
-        linear::forward(ctx, features, fc_weight, Some(fc_bias), &mut x.index(0)?)?;
+        layer::forward(ctx, params, self.fc, features, &mut x.index(0)?)?;
         let mut words = x.narrow(1, steps - 1)?;
         let inputs = captions.tokens.narrow(0, steps - 1)?;
         embedding::forward(ctx, params.value(self.embedding), &inputs, &mut words)?;
@@ -150,8 +148,7 @@ impl ShowTell {
         });
         let lstm = sequence::forward(ctx, &self.layers(params), &x, None, between)?;
         let mut logits = ctx.empty_padded([steps, batch, config.vocabulary], dtype)?;
-        let [weight, bias] = self.output.map(|id| params.value(id));
-        linear::forward(ctx, &lstm.output()?, weight, Some(bias), &mut logits)?;
+        layer::forward(ctx, params, self.output, &lstm.output()?, &mut logits)?;
         Ok(Activations {
             x,
             lstm,
@@ -256,8 +253,7 @@ impl ShowTell {
         let (config, dtype) = (&self.config, params.dtype());
         let batch = features.rows();
         let mut x = ctx.empty([batch, config.embed], dtype)?;
-        let [weight, bias] = self.fc.map(|id| params.value(id));
-        linear::forward(ctx, features, weight, Some(bias), &mut x)?;
+        layer::forward(ctx, params, self.fc, features, &mut x)?;
         let shape = [config.layers, batch, config.hidden];
         let mut zero = State {
             h: ctx.empty(shape, dtype)?,
@@ -303,8 +299,7 @@ impl ShowTell {
             c: &mut next.c,
         };
         lstm::step(ctx, &self.layers(params), x, from, to)?;
-        let [weight, bias] = self.output.map(|id| params.value(id));
         let top = next.h.index(self.config.layers - 1)?;
-        linear::forward(ctx, &top, weight, Some(bias), logits)
+        layer::forward(ctx, params, self.output, &top, logits)
     }
 }

@@ -12,6 +12,7 @@ mod kernels;
 mod launch;
 mod matrix;
 mod simd;
+mod tile;
 
 pub mod add;
 pub mod attention;

@@ -198,6 +198,13 @@ pub struct Access {
     pub wide: bool,
 }
 
+impl Access {
+    /// Of a lane.
+    pub fn bytes(self) -> u32 {
+        u32::from(self.width) * u32::from(self.count)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtomicOp {
     Add,

@@ -178,16 +178,22 @@ impl Cuda {
         }
         let open = || -> std::result::Result<_, DriverError> {
             let context = CudaContext::new(ordinal)?;
-            Ok((context.new_stream()?, context.new_stream()?, context))
+            let staging = staging::Staging::new(&context)?;
+            Ok((
+                context.new_stream()?,
+                context.new_stream()?,
+                staging,
+                context,
+            ))
         };
         let what = format!("{} cannot be opened", facts.name);
-        let (compute, copy, context) = open().map_err(|e| failure(&what, e))?;
+        let (compute, copy, staging, context) = open().map_err(|e| failure(&what, e))?;
         Ok(Cuda {
             usage: Usage::default(),
             precision,
             facts,
             pool: memory::Pool::new(&context)?,
-            staging: RefCell::new(staging::Staging::new(&context)),
+            staging: RefCell::new(staging),
             functions: RefCell::default(),
             last: Cell::new("nothing"),
             recording: Cell::new(false),

@@ -29,7 +29,7 @@ pub(super) struct Staging {
     buffers: Vec<Buffer>,
     next: usize,
     /// Where queued work is at the beginning of a copy.
-    reached: Option<CudaEvent>,
+    reached: CudaEvent,
     /// Small buffers that no pending read has.
     small: Vec<Buffer>,
     /// Those of small uploads, the oldest first.
@@ -74,15 +74,15 @@ impl Drop for Buffer {
 }
 
 impl Staging {
-    pub(super) fn new(context: &Arc<CudaContext>) -> Self {
-        Staging {
+    pub(super) fn new(context: &Arc<CudaContext>) -> std::result::Result<Self, DriverError> {
+        Ok(Staging {
             context: context.clone(),
             buffers: Vec::new(),
             next: 0,
-            reached: None,
+            reached: context.new_event(None)?,
             small: Vec::new(),
             uploads: VecDeque::new(),
-        }
+        })
     }
 
     /// A large buffer to use next, never the one of the turn before: one more, as long as there may be more and the
@@ -117,17 +117,20 @@ impl Staging {
     }
 
     /// Makes the copy stream wait for what is queued on the compute stream.
-    fn begin(&mut self, cuda: &Cuda) -> std::result::Result<(), DriverError> {
-        if self.reached.is_none() {
-            self.reached = Some(self.context.new_event(None)?);
+    fn begin(&self, cuda: &Cuda) -> std::result::Result<(), DriverError> {
+        self.reached.record(&cuda.compute)?;
+        cuda.copy.wait(&self.reached)
+    }
+
+    /// Moves what buffer number `i` was given to its place.
+    fn deliver(
+        &mut self,
+        part: Option<(usize, &mut [u8])>,
+    ) -> std::result::Result<(), DriverError> {
+        if let Some((i, part)) = part {
+            part.copy_from_slice(self.buffers[i].bytes(part.len())?);
         }
-        match &self.reached {
-            Some(reached) => {
-                reached.record(&cuda.compute)?;
-                cuda.copy.wait(reached)
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -221,19 +224,6 @@ impl Cuda {
             bytes,
             cuda: self.clone(),
         })
-    }
-}
-
-impl Staging {
-    /// Moves what buffer number `i` was given to its place.
-    fn deliver(
-        &mut self,
-        part: Option<(usize, &mut [u8])>,
-    ) -> std::result::Result<(), DriverError> {
-        if let Some((i, part)) = part {
-            part.copy_from_slice(self.buffers[i].bytes(part.len())?);
-        }
-        Ok(())
     }
 }
 

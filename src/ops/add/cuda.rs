@@ -3,9 +3,9 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::kernels::add as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Launch, by_dtype};
 use crate::ops::matrix::Matrix;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, Tensor};
 
 pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     if y.is_empty() {
@@ -14,18 +14,14 @@ pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
     let matrix = Matrix::new(&launch, &[x, y])?;
     let (ldx, ldy) = (matrix.ld(x)?, matrix.ld(y)?);
-    let sizes = (matrix.rows, matrix.cols);
-    match y.dtype() {
-        DType::F32 => {
-            let (x, y) = (launch.read(x)?, launch.write(y)?);
-            let arguments = (x, y, sizes.0, sizes.1, ldx, ldy);
-            launch.run(&kernels::ADD_F32, matrix.grid(4), arguments)
+    by_dtype!(
+        launch,
+        y.dtype(),
+        [kernels::ADD_F32, kernels::ADD_BF16] as T,
+        |kernel| {
+            let (x, y) = (launch.read::<T>(x)?, launch.write::<T>(y)?);
+            let arguments = (x, y, matrix.rows, matrix.cols, ldx, ldy);
+            launch.run(kernel, matrix.grid(4), arguments)
         }
-        DType::Bf16 => {
-            let (x, y) = (launch.read(x)?, launch.write(y)?);
-            let arguments = (x, y, sizes.0, sizes.1, ldx, ldy);
-            launch.run(&kernels::ADD_BF16, matrix.grid(4), arguments)
-        }
-        other => launch.refuse(other),
-    }
+    )
 }

@@ -95,10 +95,6 @@ fn shares(mix: &CellMix) -> usize {
     height + width
 }
 
-fn flag(accumulate: Accumulate) -> i32 {
-    i32::from(accumulate == Accumulate::Yes)
-}
-
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     if y.is_empty() {
         return Ok(());
@@ -139,7 +135,7 @@ pub fn mix_backward(
         launch.size(dx.cols())?,
         launch.size(dy.ld())?,
         launch.size(dx.ld())?,
-        flag(accumulate),
+        accumulate.flag(),
     );
     let kernel = match launch.width(&[dy, dx]) {
         4 => &kernels::ATTENTION_MIX_BACKWARD_F32X4,
@@ -192,7 +188,7 @@ pub fn mean_backward(
         launch.size(d_mean.cols())?,
         launch.size(d_mean.ld())?,
         launch.size(d_values.ld())?,
-        flag(accumulate),
+        accumulate.flag(),
     );
     let width = launch.width(&[d_mean, d_values]);
     let kernel = match width {
@@ -370,7 +366,7 @@ pub fn keys_backward(
         queries_ld: launch.size(queries.ld())?,
         d_scores_ld: launch.size(d_scores.ld())?,
         d_keys_ld: launch.size(gradients.keys.ld())?,
-        accumulate: flag(accumulate),
+        accumulate: accumulate.flag(),
     };
     ctx.scope(|| {
         let blocks = positions.div_ceil(POSITIONS_OF_BLOCK);
@@ -410,7 +406,7 @@ fn sum_partials(
         launch.write(d_bias)?,
         launch.size(partials.rows())?,
         launch.size(d_weight.cols())?,
-        flag(accumulate),
+        accumulate.flag(),
     );
     let grid = Grid::blocks([partials.cols().div_ceil(32), 1, 1], THREADS);
     launch.run(&kernels::ATTENTION_PARTIALS_SUM_F32, grid, args)
@@ -437,7 +433,7 @@ pub fn values_backward(
         beta_ld: launch.size(beta.ld())?,
         d_context_ld: launch.size(d_context.ld())?,
         d_values_ld: launch.size(d_values.ld())?,
-        accumulate: flag(accumulate),
+        accumulate: accumulate.flag(),
     };
     let args = (
         values,

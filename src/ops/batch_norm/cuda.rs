@@ -348,7 +348,7 @@ impl Backward<'_> {
             launch.write_some(d_beta)?,
             launch.write_some(shift)?,
             launch.write_some(slope)?,
-            (self.accumulate == Accumulate::Yes).into(),
+            self.accumulate.flag(),
             1.0 / x.rows() as f64,
             walk.task.rows,
             walk.task.cols,

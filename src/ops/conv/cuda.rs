@@ -4,13 +4,13 @@ use super::{Epilogue, Gradients, OP};
 use crate::device::Precision;
 use crate::device::cuda::{Grid, Kernel, Read, Write, kernel_struct};
 use crate::error::Result;
-use crate::ops::gemm::cuda::GemmShape;
+use crate::ops::gemm::cuda::{GemmShape, sum_parts};
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::kernels::conv as kernels;
-use crate::ops::kernels::gemm::GEMM_SUM;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Launch, by_dtype};
 use crate::ops::linear;
 use crate::ops::matrix::Matrix;
+use crate::ops::tile::{Cut, LARGE, Parts, TALL, THREADS, Tiles};
 use crate::ops::window::Window;
 use crate::tensor::{Context, DType, Element, Tensor};
 use half::bf16;
@@ -52,15 +52,8 @@ struct Set<T: 'static> {
     filter: [&'static Filter<T>; 2],
     /// For pixels of less than 16 bytes.
     stem: &'static Forward<T>,
-    large: Tile,
+    large: Cut,
 }
-
-/// Rows and columns of a tile, and its bytes of shared memory (`tile.cuh`).
-type Tile = ([usize; 2], usize);
-
-const LARGE: Tile = ([128, 128], 64 << 10);
-const TALL: Tile = ([128, 64], 48 << 10);
-const SMALL: Tile = ([64, 64], 48 << 10);
 
 macro_rules! set {
     ($large:ident $stem:ident, $forward:ident $forward_small:ident $data:ident $data_small:ident $filter:ident $filter_small:ident) => {
@@ -92,12 +85,6 @@ fn of_f32(precision: Precision) -> &'static Set<f32> {
         Precision::Bf16 => &BF16_OF_F32,
     }
 }
-
-/// Threads of every kernel.
-const THREADS: u32 = 128;
-/// A part of the windows is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`.
-const STEP: usize = 64;
-const SHORTEST: usize = 256;
 
 /// A convolution between x and y (or their gradients).
 struct Problem<'a> {
@@ -145,16 +132,6 @@ impl<'a> Problem<'a> {
         })
     }
 
-    /// Small tiles or not, their number, and the grid's bytes of shared memory: large where they fill the
-    /// multiprocessors.
-    fn tiles(&self, large: Tile, [rows, cols]: [usize; 2]) -> (usize, usize, usize) {
-        let count = |([m, n], _): Tile| rows.div_ceil(m) * cols.div_ceil(n);
-        match count(large) >= self.launch.multiprocessors() {
-            true => (0, count(large), large.1),
-            false => (1, count(SMALL), SMALL.1),
-        }
-    }
-
     fn forward<T: Element>(
         &self,
         set: &Set<T>,
@@ -181,9 +158,8 @@ impl<'a> Problem<'a> {
         if let Some(grid) = self.stem_grid::<T>() {
             return launch.run(set.stem, grid, arguments);
         }
-        let (small, tiles, shared) = self.tiles(set.large, [self.windows, y.cols()]);
-        let grid = Grid::blocks([tiles, 1, 1], THREADS).shared(shared);
-        launch.run(set.forward[small], grid, arguments)
+        let tiles = Tiles::new(launch, set.large, [self.windows, y.cols()]);
+        launch.run(set.forward[tiles.instance], tiles.grid(1, 1), arguments)
     }
 
     /// The stem's grid (see `kernels/conv.cu`), where pixels are less than a chunk of 16 bytes and filters and patch fit in
@@ -224,22 +200,25 @@ impl<'a> Problem<'a> {
         let shape = ConvShape {
             ldx: launch.size(dx.ld())?,
             ldf: launch.size(filter.ld())?,
-            flag: i32::from(accumulate == Accumulate::Yes),
+            flag: accumulate.flag(),
             ..self.shape
         };
         // The first class has the most pixels.
         let stride = shape.stride as usize;
         let [n, h, w] = [shape.n, shape.h, shape.w].map(|size| size as usize);
         let rows = n * h.div_ceil(stride) * w.div_ceil(stride);
-        let (small, tiles, shared) = self.tiles(set.large, [rows, dx.cols()]);
+        let tiles = Tiles::new(launch, set.large, [rows, dx.cols()]);
         let arguments = (
             launch.read(dy)?,
             launch.read(filter)?,
             launch.write(dx)?,
             shape,
         );
-        let grid = Grid::blocks([tiles, 1, stride * stride], THREADS).shared(shared);
-        launch.run(set.data[small], grid, arguments)
+        launch.run(
+            set.data[tiles.instance],
+            tiles.grid(1, stride * stride),
+            arguments,
+        )
     }
 
     /// The windows are cut into as many parts as fill the multiprocessors; their sums are added up in order.
@@ -253,55 +232,58 @@ impl<'a> Problem<'a> {
     ) -> Result<()> {
         let launch = &self.launch;
         let (k, cols) = (dy.cols(), self.depth);
-        let (small, tiles, shared) = self.tiles(set.large, [k, cols]);
-        let wanted = (2 * launch.multiprocessors()).div_ceil(tiles);
-        let wanted = wanted.clamp(1, self.windows.div_ceil(SHORTEST).max(1));
-        let part = self.windows.div_ceil(wanted).max(1).next_multiple_of(STEP);
-        let parts = self.windows.div_ceil(part).max(1);
-        let shape = |ldf: usize, flag: bool| -> Result<ConvShape> {
+        let tiles = Tiles::new(launch, set.large, [k, cols]);
+        let parts = Parts::new(
+            (2 * launch.multiprocessors()).div_ceil(tiles.count),
+            self.windows,
+        );
+        let shape = |ldf: usize, flag: i32| -> Result<ConvShape> {
             Ok(ConvShape {
                 ldf: launch.size(ldf)?,
-                part: launch.size(part)?,
-                flag: i32::from(flag),
+                part: launch.size(parts.terms)?,
+                flag,
                 ..self.shape
             })
         };
-        let grid = Grid::blocks([tiles, parts, 1], THREADS).shared(shared);
+        let (kernel, grid) = (set.filter[tiles.instance], tiles.grid(parts.count, 1));
         let (x, dy, to) = (launch.read(x)?, launch.read(dy)?, launch.write(df)?);
-        let adds = accumulate == Accumulate::Yes;
-        if parts == 1 {
-            let arguments = (x, dy, to, shape(df.ld(), adds)?);
-            return launch.run(set.filter[small], grid, arguments);
-        }
-        self.ctx.scope(|| {
-            let sums = self.ctx.empty([parts, k * cols], DType::F32)?;
-            let partial: Write<f32> = launch.write(&sums)?;
-            launch.run(
-                set.filter[small],
+        if parts.count == 1 {
+            return launch.run(
+                kernel,
                 grid,
-                (x, dy, partial, shape(cols, false)?),
-            )?;
-            let matrix = GemmShape {
-                m: launch.size(k)?,
-                n: launch.size(cols)?,
-                k: 0,
-                lda: 0,
-                ldb: 0,
-                ldc: launch.size(df.ld())?,
-                k_split: 0,
-                accumulate: i32::from(adds),
-            };
-            let from = Read::at(partial.address);
-            let arguments = (
-                from,
-                Read::at(0),
-                to,
-                Write::at(0),
-                launch.size(parts)?,
-                matrix,
+                (x, dy, to, shape(df.ld(), accumulate.flag())?),
             );
-            launch.run(&GEMM_SUM, Grid::threads_for(k * cols, 256), arguments)
+        }
+        let sum = GemmShape {
+            m: launch.size(k)?,
+            n: launch.size(cols)?,
+            k: 0,
+            lda: 0,
+            ldb: 0,
+            ldc: launch.size(df.ld())?,
+            k_split: 0,
+            accumulate: accumulate.flag(),
+        };
+        let (bias, to) = (Read::at(0), (to, Write::at(0)));
+        sum_parts(self.ctx, launch, parts.count, sum, bias, to, |partial| {
+            launch.run(kernel, grid, (x, dy, partial, shape(cols, 0)?))
         })
+    }
+
+    fn backward<T: Element>(
+        &self,
+        set: &Set<T>,
+        [x, filter, dy]: [&Tensor; 3],
+        accumulate: Accumulate,
+        [dx, df]: [Option<&Tensor>; 2],
+    ) -> Result<()> {
+        if let Some(dx) = dx.filter(|dx| !dx.is_empty()) {
+            self.data(set, dy, filter, accumulate, dx)?;
+        }
+        match df {
+            Some(df) => self.filter(set, x, dy, accumulate, df),
+            None => Ok(()),
+        }
     }
 }
 
@@ -333,67 +315,34 @@ pub fn backward(
     accumulate: Accumulate,
     gradients: Gradients,
 ) -> Result<()> {
+    let Gradients {
+        x: dx,
+        filter: df,
+        bias,
+    } = gradients;
     if window.is_pointwise() {
-        return pointwise_backward(ctx, x, filter, dy, accumulate, gradients);
-    }
-    if let Some(dx) = gradients.x
-        && !dx.is_empty()
-    {
+        // Where every pixel sees itself alone, the products are plain.
+        if let Some(dx) = dx {
+            let (dy, filter) = (Factor::Plain(dy), Factor::Plain(filter));
+            gemm::forward(ctx, dy, filter, accumulate, dx)?;
+        }
+        if let Some(df) = df {
+            let (dy, x) = (Factor::Transposed(dy), Factor::Plain(x));
+            gemm::forward(ctx, dy, x, accumulate, df)?;
+        }
+    } else if dx.is_some() || df.is_some() {
         let problem = Problem::new(ctx, x, window, dy)?;
+        let (from, to) = ([x, filter, dy], [dx.as_deref(), df.as_deref()]);
         match dy.dtype() {
             DType::F32 => {
                 let set = of_f32(ctx.device().precision());
-                problem.data(set, dy, filter, accumulate, dx)?;
+                problem.backward(set, from, accumulate, to)?;
             }
-            DType::Bf16 => problem.data(&BF16, dy, filter, accumulate, dx)?,
+            DType::Bf16 => problem.backward(&BF16, from, accumulate, to)?,
             other => return problem.launch.refuse(other),
         }
     }
-    if let Some(df) = gradients.filter {
-        let problem = Problem::new(ctx, x, window, dy)?;
-        match dy.dtype() {
-            DType::F32 => {
-                let set = of_f32(ctx.device().precision());
-                problem.filter(set, x, dy, accumulate, df)?;
-            }
-            DType::Bf16 => problem.filter(&BF16, x, dy, accumulate, df)?,
-            other => return problem.launch.refuse(other),
-        }
-    }
-    match gradients.bias {
-        Some(db) => linear::cuda::sum_rows(ctx, dy, accumulate, db),
-        None => Ok(()),
-    }
-}
-
-/// Where every pixel sees itself alone, the products are plain.
-fn pointwise_backward(
-    ctx: &Context,
-    x: &Tensor,
-    filter: &Tensor,
-    dy: &Tensor,
-    accumulate: Accumulate,
-    gradients: Gradients,
-) -> Result<()> {
-    if let Some(dx) = gradients.x {
-        gemm::forward(
-            ctx,
-            Factor::Plain(dy),
-            Factor::Plain(filter),
-            accumulate,
-            dx,
-        )?;
-    }
-    if let Some(df) = gradients.filter {
-        gemm::forward(
-            ctx,
-            Factor::Transposed(dy),
-            Factor::Plain(x),
-            accumulate,
-            df,
-        )?;
-    }
-    match gradients.bias {
+    match bias {
         Some(db) => linear::cuda::sum_rows(ctx, dy, accumulate, db),
         None => Ok(()),
     }
@@ -406,16 +355,17 @@ pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
     let matrix = Matrix::new(&launch, &[y, dy])?;
     let (ldy, lddy) = (matrix.ld(y)?, matrix.ld(dy)?);
-    let (rows, cols, grid) = (matrix.rows, matrix.cols, matrix.grid(1));
-    match dy.dtype() {
-        DType::F32 => {
-            let arguments = (launch.read(y)?, launch.write(dy)?, rows, cols, ldy, lddy);
-            launch.run(&kernels::CONV_RELU_BACKWARD_F32, grid, arguments)
+    by_dtype!(
+        launch,
+        dy.dtype(),
+        [
+            kernels::CONV_RELU_BACKWARD_F32,
+            kernels::CONV_RELU_BACKWARD_BF16
+        ] as T,
+        |kernel| {
+            let (y, dy) = (launch.read::<T>(y)?, launch.write::<T>(dy)?);
+            let arguments = (y, dy, matrix.rows, matrix.cols, ldy, lddy);
+            launch.run(kernel, matrix.grid(1), arguments)
         }
-        DType::Bf16 => {
-            let arguments = (launch.read(y)?, launch.write(dy)?, rows, cols, ldy, lddy);
-            launch.run(&kernels::CONV_RELU_BACKWARD_BF16, grid, arguments)
-        }
-        other => launch.refuse(other),
-    }
+    )
 }

@@ -6,6 +6,7 @@ use crate::device::cuda::{Grid, Kernel, Read, Write, kernel_struct};
 use crate::error::Result;
 use crate::ops::kernels::gemm as kernels;
 use crate::ops::launch::Launch;
+use crate::ops::tile::{Cut, LARGE, Parts, TALL, Tiles};
 use crate::tensor::{Context, DType, Element, Tensor};
 use half::bf16;
 
@@ -59,51 +60,6 @@ const BF16_OF_F32: Set<OfF32> = set!(GEMM_BF16_OF_F32_NN_128 GEMM_BF16_OF_F32_NN
 const BF16: Set<OfBf16> = set!(GEMM_BF16_NN_128 GEMM_BF16_NN_64 GEMM_BF16_NT_128 GEMM_BF16_NT_64
     GEMM_BF16_TN_128 GEMM_BF16_TN_64 GEMM_BF16_TT_64);
 
-/// Threads of every kernel, and the tiles: rows, columns, bytes of shared memory (`tile.cuh`).
-const THREADS: u32 = 128;
-const LARGE: ([usize; 2], usize) = ([128, 128], 64 << 10);
-const TALL: ([usize; 2], usize) = ([128, 64], 48 << 10);
-const SMALL: ([usize; 2], usize) = ([64, 64], 48 << 10);
-
-/// A part of k is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`, lest summing up the parts
-/// takes longer than making them.
-const STEP: usize = 64;
-const SHORTEST: usize = 256;
-
-/// How a product is cut among blocks.
-struct Plan {
-    small: bool,
-    /// Tiles of C.
-    tiles: usize,
-    shared: usize,
-    /// Parts of k, and the length of one.
-    splits: usize,
-    k_split: usize,
-}
-
-impl Plan {
-    /// Large tiles where they fill the multiprocessors, else small ones; parts of k where those do not either.
-    fn new(multiprocessors: usize, large: ([usize; 2], usize), [m, n, k]: [usize; 3]) -> Self {
-        let tiles = |[rows, cols]: [usize; 2]| m.div_ceil(rows) * n.div_ceil(cols);
-        let small = tiles(large.0) < multiprocessors;
-        let (tile, shared) = if small { SMALL } else { large };
-        let tiles = tiles(tile);
-        let wanted = (multiprocessors / tiles).clamp(1, k.div_ceil(SHORTEST).max(1));
-        let k_split = k.div_ceil(wanted).max(1).next_multiple_of(STEP);
-        Plan {
-            small,
-            tiles,
-            shared,
-            splits: k.div_ceil(k_split).max(1),
-            k_split,
-        }
-    }
-
-    fn grid(&self) -> Grid {
-        Grid::blocks([self.tiles, self.splits, 1], THREADS).shared(self.shared)
-    }
-}
-
 pub fn forward(
     ctx: &Context,
     a: Factor,
@@ -140,19 +96,13 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn of_f32(&self, set: &Set<OfF32>, large: ([usize; 2], usize), c: &mut Tensor) -> Result<()> {
+    fn of_f32(&self, set: &Set<OfF32>, large: Cut, c: &mut Tensor) -> Result<()> {
         let launch = Launch::new(super::OP, self.ctx)?;
-        let to = launch.write::<f32>(c)?;
-        self.run::<f32>(
-            &launch,
-            large,
-            c,
-            (to, Write::at(0)),
-            |plan, [a, b], bias, (c, _), shape| {
-                let kernel = set[self.layout()][usize::from(plan.small)];
-                launch.run(kernel, plan.grid(), (a, b, bias, c, shape))
-            },
-        )
+        let to = (launch.write::<f32>(c)?, Write::at(0));
+        self.run(&launch, large, c, to, |job, bias, (c, _)| {
+            let kernel = set[self.layout()][job.tiles.instance];
+            launch.run(kernel, job.grid(), (job.a, job.b, bias, c, job.shape))
+        })
     }
 
     fn of_bf16(&self, c: &mut Tensor) -> Result<()> {
@@ -161,16 +111,10 @@ impl Product<'_> {
             DType::Bf16 => (Write::at(0), launch.write(c)?),
             _ => (launch.write(c)?, Write::at(0)),
         };
-        self.run::<bf16>(
-            &launch,
-            LARGE,
-            c,
-            to,
-            |plan, [a, b], bias, (c, c16), shape| {
-                let kernel = BF16[self.layout()][usize::from(plan.small)];
-                launch.run(kernel, plan.grid(), (a, b, bias, c, c16, shape))
-            },
-        )
+        self.run(&launch, LARGE, c, to, |job, bias, (c, c16)| {
+            let kernel = BF16[self.layout()][job.tiles.instance];
+            launch.run(kernel, job.grid(), (job.a, job.b, bias, c, c16, job.shape))
+        })
     }
 
     /// Which kernels of a set.
@@ -184,47 +128,89 @@ impl Product<'_> {
     fn run<T: Element>(
         &self,
         launch: &Launch,
-        large: ([usize; 2], usize),
+        large: Cut,
         c: &Tensor,
         to: (Write<f32>, Write<bf16>),
-        multiply: impl Fn(
-            &Plan,
-            [Read<T>; 2],
-            Read<f32>,
-            (Write<f32>, Write<bf16>),
-            GemmShape,
-        ) -> Result<()>,
+        multiply: impl Fn(Job<T>, Read<f32>, (Write<f32>, Write<bf16>)) -> Result<()>,
     ) -> Result<()> {
         let ((m, k), (_, n)) = (self.a.dims(), self.b.dims());
-        let plan = Plan::new(launch.multiprocessors(), large, [m, n, k]);
-        let shape = GemmShape {
-            m: launch.size(m)?,
-            n: launch.size(n)?,
-            k: launch.size(k)?,
-            lda: launch.size(self.a.tensor().ld())?,
-            ldb: launch.size(self.b.tensor().ld())?,
-            ldc: launch.size(c.ld())?,
-            k_split: launch.size(plan.k_split)?,
-            accumulate: i32::from(self.accumulate == Accumulate::Yes),
+        let tiles = Tiles::new(launch, large, [m, n]);
+        let parts = Parts::new(launch.multiprocessors() / tiles.count, k);
+        let job = Job {
+            tiles,
+            parts,
+            a: launch.read(self.a.tensor())?,
+            b: launch.read(self.b.tensor())?,
+            shape: GemmShape {
+                m: launch.size(m)?,
+                n: launch.size(n)?,
+                k: launch.size(k)?,
+                lda: launch.size(self.a.tensor().ld())?,
+                ldb: launch.size(self.b.tensor().ld())?,
+                ldc: launch.size(c.ld())?,
+                k_split: launch.size(parts.terms)?,
+                accumulate: self.accumulate.flag(),
+            },
         };
-        let factors = [launch.read(self.a.tensor())?, launch.read(self.b.tensor())?];
         let bias = launch.read_some::<f32>(self.bias)?;
-        if plan.splits == 1 {
-            return multiply(&plan, factors, bias, to, shape);
+        if parts.count == 1 {
+            return multiply(job, bias, to);
         }
-        self.ctx.scope(|| {
-            let parts = self.ctx.empty([plan.splits, m * n], DType::F32)?;
-            let partial = launch.write(&parts)?;
-            let (ldc, accumulate) = (shape.n, 0);
-            let dense = GemmShape {
-                ldc,
-                accumulate,
-                ..shape
+        let (ldc, accumulate) = (job.shape.n, 0);
+        let dense = GemmShape {
+            ldc,
+            accumulate,
+            ..job.shape
+        };
+        let sums = |partial| {
+            let job = Job {
+                shape: dense,
+                ..job
             };
-            multiply(&plan, factors, Read::at(0), (partial, Write::at(0)), dense)?;
-            let (from, splits) = (Read::at(partial.address), launch.size(plan.splits)?);
-            let arguments = (from, bias, to.0, to.1, splits, shape);
-            launch.run(&kernels::GEMM_SUM, Grid::threads_for(m * n, 256), arguments)
-        })
+            multiply(job, Read::at(0), (partial, Write::at(0)))
+        };
+        sum_parts(self.ctx, launch, parts.count, job.shape, bias, to, sums)
     }
+}
+
+/// What a launch multiplies, and how it is cut.
+#[derive(Clone, Copy)]
+struct Job<T> {
+    tiles: Tiles,
+    parts: Parts,
+    a: Read<T>,
+    b: Read<T>,
+    shape: GemmShape,
+}
+
+impl<T> Job<T> {
+    fn grid(&self) -> Grid {
+        self.tiles.grid(self.parts.count, 1)
+    }
+}
+
+/// Has `make` write `parts` dense matrices (m, n) of sums one after the other, and adds them up in order, with the bias,
+/// to `to`, an (m, n) of `shape`, as f32 or as bf16.
+pub fn sum_parts(
+    ctx: &Context,
+    launch: &Launch,
+    parts: usize,
+    shape: GemmShape,
+    bias: Read<f32>,
+    to: (Write<f32>, Write<bf16>),
+    make: impl FnOnce(Write<f32>) -> Result<()>,
+) -> Result<()> {
+    let elements = shape.m as usize * shape.n as usize;
+    ctx.scope(|| {
+        let sums = ctx.empty([parts, elements], DType::F32)?;
+        let partial = launch.write(&sums)?;
+        make(partial)?;
+        let (from, parts) = (Read::at(partial.address), launch.size(parts)?);
+        let arguments = (from, bias, to.0, to.1, parts, shape);
+        launch.run(
+            &kernels::GEMM_SUM,
+            Grid::threads_for(elements, 256),
+            arguments,
+        )
+    })
 }

@@ -23,6 +23,13 @@ pub enum Accumulate {
     Yes,
 }
 
+impl Accumulate {
+    /// As kernels take it.
+    pub(super) fn flag(self) -> i32 {
+        i32::from(self == Accumulate::Yes)
+    }
+}
+
 /// A factor of the product, as it is or transposed.
 #[derive(Clone, Copy)]
 pub enum Factor<'a> {

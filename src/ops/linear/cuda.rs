@@ -47,7 +47,7 @@ fn run<T: Element>(
     let (from, to) = (launch.read::<T>(dy)?, launch.write::<f32>(db)?);
     let [rows, width, ld] = [rows, cols, dy.ld()].map(|size| launch.size(size));
     let (rows, width, ld, part_rows) = (rows?, width?, ld?, launch.size(part_rows)?);
-    let accumulate = i32::from(accumulate == Accumulate::Yes);
+    let accumulate = accumulate.flag();
     let grid = |parts| Grid::blocks([blocks, parts, 1], THREADS);
     if parts == 1 {
         let arguments = (from, to, rows, width, ld, part_rows, accumulate);

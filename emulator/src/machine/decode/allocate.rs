@@ -56,7 +56,7 @@ fn shared_bytes(op: Op) -> Option<u32> {
     match op {
         Op::Load(access) | Op::Store(access) => {
             let shared = matches!(access.place, Place::Shared | Place::Generic);
-            shared.then_some(u32::from(access.width) * u32::from(access.count))
+            shared.then_some(access.bytes())
         }
         Op::Atomic(atomic) => {
             matches!(atomic.place, Place::Shared | Place::Generic).then_some(atomic.ty.bytes())

@@ -74,7 +74,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         self.check_alignment(&at, mask, size)?;
         match access.place {
             Place::Global => self.load_global(common, warp, mask, access, slots, &at),
@@ -96,7 +96,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let (low, high) = range(at, mask);
         let Some(view) = self.view(low, high.saturating_add(size)) else {
             return self.lane_by_lane(mask, at, size as u32, "load", |engine, mask| {
@@ -140,7 +140,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let mask = self.shared_bounds(common, mask, at, size, "load")?;
         if self.shadowed() {
             self.note_shared_read(common, warp.index, mask, at, size, access.strong)?;
@@ -171,7 +171,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let each = u64::from(self.field.local_bytes);
         let bounds = self.field.checks.bounds;
         let mask = outside(mask, at, size, each, "load", "local", bounds)?;
@@ -207,7 +207,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let (params, bounds) = (self.field.params, self.field.checks.bounds);
         let mask = outside(
             mask,

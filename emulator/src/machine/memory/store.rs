@@ -70,7 +70,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         self.check_alignment(&at, mask, size)?;
         match access.place {
             Place::Global => self.store_global(common, warp, mask, access, slots, &at),
@@ -96,7 +96,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let (low, high) = range(at, mask);
         let Some(view) = self.view(low, high.saturating_add(size)) else {
             return self.lane_by_lane(mask, at, size as u32, "store", |engine, mask| {
@@ -146,7 +146,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let mask = self.shared_bounds(common, mask, at, size, "store")?;
         if self.field.counters {
             self.count_banks(at, mask, size as u32);
@@ -194,7 +194,7 @@ impl Engine<'_> {
         slots: &[u32],
         at: &Addresses,
     ) -> Outcome {
-        let size = u64::from(access.width) * u64::from(access.count);
+        let size = u64::from(access.bytes());
         let each = u64::from(self.field.local_bytes);
         let bounds = self.field.checks.bounds;
         let mask = outside(mask, at, size, each, "store", "local", bounds)?;
