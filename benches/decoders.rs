@@ -4,13 +4,14 @@
 mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use showtell::model::{ATTEND, SHOW_TELL};
 use showtell::nn::attend::{self, Attend};
 use showtell::nn::captions::{Captions, Noise, SOS};
 use showtell::nn::decoder::Decoder;
 use showtell::nn::params::{Declarations, Params};
 use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
-use showtell::train::config::{Config, Model};
+use showtell::train::config::Config;
 use showtell::train::optimiser::Optimiser;
 use showtell::train::step_graph::StepGraphs;
 use showtell::{Context, DType, Result, Tensor};
@@ -89,16 +90,17 @@ impl Step {
 
 /// B=128, 24 steps, the image first; V=7,702.
 fn show_tell() -> Step {
-    let config = Config::recipe(Model::ShowTell);
+    let config = Config::recipe(SHOW_TELL);
+    let own = showtell::model::show_tell::Settings::read(&config.own).unwrap();
     let mut declare = Declarations::default();
     let model = show_tell::Config {
         features: 2048,
         embed: config.embed,
         hidden: config.hidden,
-        layers: config.layers,
+        layers: own.layers,
         vocabulary: 7702,
-        embed_dropout: config.embed_dropout,
-        lstm_dropout: config.lstm_dropout,
+        embed_dropout: own.embed_dropout,
+        lstm_dropout: own.lstm_dropout,
     };
     let decoder = Decoder::ShowTell(ShowTell::declare(model, &mut declare));
     Step::new(config, decoder, declare, &[128, 2048], 24, 7702)
@@ -106,16 +108,17 @@ fn show_tell() -> Step {
 
 /// B=32, 24 steps, 8x8 cells seen as 196 positions; V=8,915.
 fn attend() -> Step {
-    let config = Config::recipe(Model::Attend);
+    let config = Config::recipe(ATTEND);
+    let own = showtell::model::attend::Settings::read(&config.own).unwrap();
     let mut declare = Declarations::default();
     let model = attend::Config {
         features: 2048,
-        attention: config.attention,
+        attention: own.attention,
         embed: config.embed,
         hidden: config.hidden,
         vocabulary: 8915,
-        dropout: config.dropout,
-        regulariser: config.regulariser,
+        dropout: own.dropout,
+        regulariser: own.regulariser,
         mix: CellMix::new([8, 8], [14, 14]).unwrap(),
     };
     let decoder = Decoder::Attend(Attend::declare(model, &mut declare));

@@ -18,10 +18,18 @@ pub enum Error {
         /// Part of the message, hence no `source`: whoever prints a chain would print it twice.
         cause: std::io::Error,
     },
-    /// A setting has a value that cannot work.
+    /// A setting is missing, unknown, or has a value that cannot work.
+    #[error("{key}: {message}")]
+    Setting {
+        /// The setting's name in `config.toml`.
+        key: String,
+        /// What was found and what was expected. Other settings stand in it between backticks, as `lr` or `lr = 0.1`.
+        message: String,
+    },
+    /// What was asked for cannot work.
     #[error("{0}")]
     Config(String),
-    /// Training ended up at numbers that are none.
+    /// A loss, a gradient or a weight became infinite or not a number.
     #[error("{0}")]
     Diverged(String),
     /// A device is missing or has no memory left.
@@ -35,6 +43,12 @@ impl Error {
     pub fn operation(op: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Error::Operation { op, message }
+    }
+
+    /// A setting that cannot work.
+    pub fn setting(key: impl Into<String>, message: impl Into<String>) -> Self {
+        let (key, message) = (key.into(), message.into());
+        Error::Setting { key, message }
     }
 
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {

@@ -3,7 +3,8 @@
 mod support;
 
 use serde_json::Value;
-use showtell::train::config::{Config, Model};
+use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::train::config::Config;
 use showtell::train::log::{self, EpochRecord, StepRecord};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -125,8 +126,8 @@ fn keys(line: &str) -> Vec<String> {
 /// Every file of a run, read as what it is to be.
 fn check_run(run: &Path, model: Model) {
     let written = text(run.join("config.toml"));
-    let config: Config = toml::from_str(&written).unwrap();
-    assert_eq!(config.to_toml().unwrap(), written);
+    let config = Config::from_settings(written.parse().unwrap()).unwrap();
+    assert_eq!(config.to_toml(), written);
     assert_eq!(
         (config.model, config.epochs, config.hidden, config.lr),
         (model, 2, 24, 0.01)
@@ -217,18 +218,18 @@ fn end_to_end(model: Model, name: &str, more: &[&str]) {
 
 #[test]
 fn show_tell_from_end_to_end() {
-    end_to_end(Model::ShowTell, "show-tell", &[]);
+    end_to_end(SHOW_TELL, "show-tell", &[]);
 }
 
 #[test]
 fn attend_from_end_to_end() {
-    end_to_end(Model::Attend, "attend", &["--no-augment"]);
+    end_to_end(ATTEND, "attend", &["--no-augment"]);
 }
 
 #[test]
 fn attend_with_fine_tuning_from_end_to_end() {
     end_to_end(
-        Model::Attend,
+        ATTEND,
         "attend",
         &["--fine-tune", "--encoder-batch-norm=batch"],
     );
@@ -358,7 +359,7 @@ fn exit_status_tells_failure_from_wrong_usage() {
     let error = place.refused("show-tell", "run", &[SMALL]);
     assert!(error.contains("--encoder-weights"), "{error}");
     let error = place.refused("attend", "run", &[SMALL, RANDOM, &["--dropout=1.5"]]);
-    assert!(error.contains("dropout is 1.5"), "{error}");
+    assert!(error.contains("--dropout: found 1.5"), "{error}");
 }
 
 /// Runs a command whose reader has gone before it prints.

@@ -1,7 +1,8 @@
 //! The published numbers of trainable parameters, counted on the planning device: nothing is allocated.
 
+use showtell::model::{ATTEND, SHOW_TELL};
 use showtell::nn::captioner::Captioner;
-use showtell::train::config::{Config, Model};
+use showtell::train::config::Config;
 use showtell::train::run::structure;
 use showtell::{DType, Device};
 
@@ -10,20 +11,20 @@ const SHOW_TELL_WORDS: usize = 7_702;
 const ATTEND_WORDS: usize = 8_915;
 
 fn trained(config: &Config, vocabulary: usize) -> usize {
-    let (_, declarations) = Captioner::declare(&structure(config, vocabulary)).unwrap();
+    let (_, declarations) = Captioner::declare(&structure(config, vocabulary).unwrap()).unwrap();
     let params = declarations.build(&Device::plan(), DType::F32).unwrap();
     params.trained_count()
 }
 
 #[test]
 fn show_tell() {
-    let config = Config::recipe(Model::ShowTell);
+    let config = Config::recipe(SHOW_TELL);
     assert_eq!(trained(&config, SHOW_TELL_WORDS), 5_528_342);
 }
 
 #[test]
 fn attend() {
-    let config = Config::recipe(Model::Attend);
+    let config = Config::recipe(ATTEND);
     assert_eq!(trained(&config, ATTEND_WORDS), 19_238_356);
 }
 
@@ -31,7 +32,7 @@ fn attend() {
 fn attend_with_a_fine_tuned_encoder() {
     let config = Config {
         fine_tune: true,
-        ..Config::recipe(Model::Attend)
+        ..Config::recipe(ATTEND)
     };
     assert_eq!(trained(&config, ATTEND_WORDS), 61_513_172);
 }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use showtell::Device;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::loader::LoaderOptions;
-use showtell::train::config::{Config, FeatureType, Model};
+use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::train::config::{Config, FeatureType};
 use showtell::train::features::{Features, ImageSet};
 use showtell::train::log::{EpochRecord, StepRecord};
 use showtell::train::run::Engine;
@@ -57,11 +58,7 @@ fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Engi
     for (key, value) in toml::from_str::<toml::Table>(tiny_model).unwrap() {
         table.entry(key).or_insert(value);
     }
-    let name = match model {
-        Model::ShowTell => "show-tell",
-        Model::Attend => "attend",
-    };
-    table.insert("model".into(), name.into());
+    table.insert("model".into(), model.name.into());
     let cache = tiny.path("cache").to_str().unwrap().to_string();
     table.entry("feature-cache").or_insert(cache.into());
     let config = Config::from_settings(table).unwrap();
@@ -102,7 +99,7 @@ fn cached_files(tiny: &Tiny) -> Vec<PathBuf> {
 
 #[test]
 fn mapped_features_are_those_in_memory() {
-    for model in [Model::ShowTell, Model::Attend] {
+    for model in [SHOW_TELL, ATTEND] {
         let tiny = Tiny::new();
         let dataset = Flickr8k::open(tiny.data()).unwrap();
         let mut told = Told::default();
@@ -143,7 +140,7 @@ fn the_announced_size_is_the_files() {
     let tiny = Tiny::new();
     let dataset = Flickr8k::open(tiny.data()).unwrap();
     let settings = "feature-type = \"bf16\"\nencoder-width = 64\nimage-size = 128";
-    let engine = engine(&tiny, &dataset, Model::Attend, settings);
+    let engine = engine(&tiny, &dataset, ATTEND, settings);
     let mut told = Told::default();
     features(&engine, &dataset, &mut told);
     let bytes = 64 + 6 * 14 * 14 * 256 * 2 + 6 + 32;
@@ -157,7 +154,7 @@ fn the_announced_size_is_the_files() {
 fn a_damaged_file_is_noticed_wherever_it_is_and_made_anew() {
     let tiny = Tiny::new();
     let dataset = Flickr8k::open(tiny.data()).unwrap();
-    let engine = engine(&tiny, &dataset, Model::ShowTell, "");
+    let engine = engine(&tiny, &dataset, SHOW_TELL, "");
     let expected = features(&engine, &dataset, &mut Told::default());
     let path = cached_files(&tiny).remove(0);
     let whole = fs::read(&path).unwrap();
@@ -195,27 +192,27 @@ fn whatever_features_depend_on_leads_to_another_file() {
         features(&engine, &dataset, &mut told);
         (told.stages, cached_files(&tiny).len())
     };
-    assert_eq!(make(Model::ShowTell, ""), (1, 1));
-    assert_eq!(make(Model::ShowTell, ""), (0, 1));
+    assert_eq!(make(SHOW_TELL, ""), (1, 1));
+    assert_eq!(make(SHOW_TELL, ""), (0, 1));
     // What features do not depend on.
     assert_eq!(
-        make(Model::ShowTell, "lr = 0.5\nhidden = 4\nbatch-size = 2"),
+        make(SHOW_TELL, "lr = 0.5\nhidden = 4\nbatch-size = 2"),
         (0, 1)
     );
-    assert_eq!(make(Model::Attend, ""), (1, 2));
-    assert_eq!(make(Model::ShowTell, "seed = 9"), (1, 3));
-    assert_eq!(make(Model::ShowTell, "image-size = 40"), (1, 4));
-    assert_eq!(make(Model::ShowTell, "feature-type = \"bf16\""), (1, 5));
-    assert_eq!(make(Model::ShowTell, "encoder-width = 8"), (1, 6));
+    assert_eq!(make(ATTEND, ""), (1, 2));
+    assert_eq!(make(SHOW_TELL, "seed = 9"), (1, 3));
+    assert_eq!(make(SHOW_TELL, "image-size = 40"), (1, 4));
+    assert_eq!(make(SHOW_TELL, "feature-type = \"bf16\""), (1, 5));
+    assert_eq!(make(SHOW_TELL, "encoder-width = 8"), (1, 6));
     tiny.image(77).save(tiny.images().join("b.png")).unwrap();
-    assert_eq!(make(Model::ShowTell, ""), (1, 7));
+    assert_eq!(make(SHOW_TELL, ""), (1, 7));
 }
 
 #[test]
 fn a_running_statistic_is_part_of_the_key() {
     let tiny = Tiny::new();
     let dataset = Flickr8k::open(tiny.data()).unwrap();
-    let mut engine = engine(&tiny, &dataset, Model::ShowTell, "");
+    let mut engine = engine(&tiny, &dataset, SHOW_TELL, "");
     features(&engine, &dataset, &mut Told::default());
     let params = &engine.params;
     let id = params.find("encoder.bn1.running_mean").unwrap();

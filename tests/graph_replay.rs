@@ -6,9 +6,10 @@ mod support;
 use showtell::DType;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::cuda::Graph;
+use showtell::model::{ATTEND, Model, SHOW_TELL};
 use showtell::nn::captioner::Input;
 use showtell::nn::captions::{Captions, Noise};
-use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::optimiser::Optimiser;
 use showtell::train::run::Engine;
 use showtell::train::trainer;
@@ -100,15 +101,15 @@ fn config(model: Model, encoder_batch_norm: EncoderBatchNorm) -> Config {
 
 #[test]
 fn show_tell() {
-    check(config(Model::ShowTell, EncoderBatchNorm::Running));
+    check(config(SHOW_TELL, EncoderBatchNorm::Running));
 }
 
 #[test]
 fn attend() {
-    check(config(Model::Attend, EncoderBatchNorm::Running));
+    check(config(ATTEND, EncoderBatchNorm::Running));
 }
 
 #[test]
 fn attend_with_batch_statistics() {
-    check(config(Model::Attend, EncoderBatchNorm::Batch));
+    check(config(ATTEND, EncoderBatchNorm::Batch));
 }

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room of `src` may use, as the beginning of a path behind `crate::`. Errors are everybody's.
-const USES: [(&str, &[&str]); 13] = [
+const USES: [(&str, &[&str]); 15] = [
     (
         "cli",
         &[
-            "train", "report", "decode", "metrics", "data", "weights", "nn", "ops", "tensor",
-            "device", "files",
+            "train", "report", "decode", "metrics", "data", "weights", "model", "settings", "nn",
+            "ops", "tensor", "device", "files",
         ],
     ),
     (
@@ -23,9 +23,12 @@ const USES: [(&str, &[&str]); 13] = [
     (
         "train",
         &[
-            "decode", "metrics", "data", "weights", "nn", "ops", "tensor", "device", "files",
+            "decode", "metrics", "data", "weights", "model", "settings", "nn", "ops", "tensor",
+            "device", "files",
         ],
     ),
+    ("model", &["settings"]),
+    ("settings", &[]),
     ("decode", &["nn", "ops", "tensor", "device"]),
     ("nn", &["ops", "tensor", "device"]),
     ("ops", &["tensor", "device"]),

@@ -10,6 +10,7 @@ mod support;
 
 use serde::Deserialize;
 use showtell::decode;
+use showtell::model::{ATTEND, Model, SHOW_TELL};
 use showtell::nn::captioner::{Captioner, Input};
 use showtell::nn::captions::Captions;
 use showtell::nn::decoder::Decoder;
@@ -17,7 +18,7 @@ use showtell::nn::params::Params;
 use showtell::nn::resnet::Mode;
 use showtell::ops::batch_norm::Momentum;
 use showtell::ops::{pool, preprocess};
-use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::optimiser::Optimiser;
 use showtell::train::run::structure;
 use showtell::weights::WeightFile;
@@ -81,10 +82,7 @@ struct Parity {
 
 impl Parity {
     fn new(ctx: Context, model: Model, case: &str) -> Self {
-        let prefix = match model {
-            Model::ShowTell => "show_tell",
-            Model::Attend => "attend",
-        };
+        let prefix = model.name.replace('-', "_");
         let stem = format!("{prefix}.{case}");
         let name = format!("{stem} on {}", ctx.device().name());
         let text = std::fs::read_to_string(golden(&format!("{stem}.json"))).unwrap();
@@ -99,16 +97,21 @@ impl Parity {
             fine_tune: golden.case.tuned,
             image_size: golden.case.size,
             embed: 12,
-            hidden: if model == Model::ShowTell { 16 } else { 14 },
-            attention: 10,
-            dropout: 0.0,
-            embed_dropout: 0.0,
-            lstm_dropout: 0.0,
+            hidden: if model == SHOW_TELL { 16 } else { 14 },
             ..Config::recipe(model)
         };
+        let own: &[(&str, i64)] = if model == SHOW_TELL {
+            &[("embed-dropout", 0), ("lstm-dropout", 0)]
+        } else {
+            &[("attention", 10), ("dropout", 0)]
+        };
+        let config = own.iter().fold(config, |config, &(key, value)| {
+            config.with(key, value).unwrap()
+        });
         let init = open(&format!("{prefix}.init.safetensors"));
         let vocabulary = init.find("embedding.weight").unwrap().shape()[0];
-        let (mut captioner, declare) = Captioner::declare(&structure(&config, vocabulary)).unwrap();
+        let (mut captioner, declare) =
+            Captioner::declare(&structure(&config, vocabulary).unwrap()).unwrap();
         let params = declare.build(ctx.device(), DType::F32).unwrap();
         for id in params.ids() {
             let tensor = init.tensor(params.name(id), params.shape(id)).unwrap();
@@ -275,9 +278,10 @@ impl Parity {
         self.ctx.reset().unwrap();
         let mut optimiser = Optimiser::new(&self.config, &self.params).unwrap();
         let lr = [self.config.lr, self.config.encoder_lr];
-        let bound = match self.config.model {
-            Model::Attend => 1e-3,
-            Model::ShowTell => 1e-4,
+        let bound = if self.config.model == ATTEND {
+            1e-3
+        } else {
+            1e-4
         };
         let scalar = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap()[0];
         for step in 0..self.golden.trace.len() {
@@ -332,20 +336,20 @@ macro_rules! cases {
     ($($test:ident: $model:ident $case:literal),* $(,)?) => {
         $(#[test] fn $test() {
             for ctx in contexts() {
-                Parity::new(ctx, Model::$model, $case).check();
+                Parity::new(ctx, $model, $case).check();
             }
         })*
     };
 }
 
 cases! {
-    show_tell_frozen_running: ShowTell "frozen.running",
-    show_tell_frozen_batch: ShowTell "frozen.batch",
-    show_tell_tuned_running: ShowTell "tuned.running",
-    show_tell_tuned_batch: ShowTell "tuned.batch",
-    attend_frozen_running: Attend "frozen.running",
-    attend_frozen_running_odd_map: Attend "frozen.running.96",
-    attend_frozen_batch: Attend "frozen.batch",
-    attend_tuned_running: Attend "tuned.running",
-    attend_tuned_batch: Attend "tuned.batch",
+    show_tell_frozen_running: SHOW_TELL "frozen.running",
+    show_tell_frozen_batch: SHOW_TELL "frozen.batch",
+    show_tell_tuned_running: SHOW_TELL "tuned.running",
+    show_tell_tuned_batch: SHOW_TELL "tuned.batch",
+    attend_frozen_running: ATTEND "frozen.running",
+    attend_frozen_running_odd_map: ATTEND "frozen.running.96",
+    attend_frozen_batch: ATTEND "frozen.batch",
+    attend_tuned_running: ATTEND "tuned.running",
+    attend_tuned_batch: ATTEND "tuned.batch",
 }

@@ -7,16 +7,17 @@ use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::data::vocabulary::Vocabulary;
 use showtell::files;
-use showtell::train::config::{Config, EncoderBatchNorm, Model, Monitor};
+use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::train::config::{Config, EncoderBatchNorm, EncoderWeights, Monitor};
 use showtell::train::log::{EpochRecord, StepRecord};
-use showtell::train::run::{Engine, RANDOM, RunDirectory};
+use showtell::train::run::{Engine, RunDirectory};
 use showtell::train::trainer::{self, Ended, Trainer};
 use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::left::{Left, assert_same, left};
 use support::pictures;
-use support::training::small;
+use support::training::{small, with_attention};
 
 /// Copies the run's folder at every call: that is what a kill at this moment would leave.
 struct Snapshots<'a> {
@@ -155,17 +156,17 @@ fn check_every_moment(config: Config, data: &Path) -> Left {
 
 /// Small enough to be run a hundred times.
 fn tiny(model: Model) -> Config {
-    Config {
+    let config = Config {
         encoder_width: 4,
         embed: 8,
         hidden: 8,
-        attention: 8,
         image_size: 24,
         batch_size: 7,
-        checkpoint_every: 3,
-        encoder_weights: Some(RANDOM.into()),
+        checkpoint_every: Some(3),
+        encoder_weights: Some(EncoderWeights::Random),
         ..small(model)
-    }
+    };
+    with_attention(config, 8)
 }
 
 /// Dropout, augmentation, shuffling, moving statistics, a trained encoder, rates that fall.
@@ -178,7 +179,7 @@ fn everything() -> Config {
         lr: 0.02,
         schedule_from: 1,
         schedule_factor: 0.5,
-        ..tiny(Model::Attend)
+        ..tiny(ATTEND)
     }
 }
 
@@ -204,11 +205,11 @@ fn wherever_a_run_over_bad_images_is_ended_it_goes_on_alike() {
     }
     let config = Config {
         batch_size: 2,
-        captions_per_image: 2,
+        captions_per_image: Some(2),
         shuffle: false,
         skip_bad_images: true,
-        checkpoint_every: 1,
-        ..tiny(Model::ShowTell)
+        checkpoint_every: Some(1),
+        ..tiny(SHOW_TELL)
     };
     let expected = check_every_moment(config.clone(), data.path());
     let steps = config.epochs * (pictures::TRAIN - 2);
@@ -220,8 +221,8 @@ fn wherever_a_run_from_features_is_ended_it_goes_on_alike() {
     let data = pictures::temporary();
     let config = Config {
         augment: false,
-        checkpoint_every: 0,
-        ..tiny(Model::ShowTell)
+        checkpoint_every: None,
+        ..tiny(SHOW_TELL)
     };
     check_every_moment(config, data.path());
 }
@@ -230,8 +231,8 @@ fn wherever_a_run_from_features_is_ended_it_goes_on_alike() {
 fn wherever_a_run_with_a_limit_of_steps_is_ended_it_goes_on_alike() {
     let data = pictures::temporary();
     let limited = Config {
-        max_steps: 6,
-        ..tiny(Model::Attend)
+        max_steps: Some(6),
+        ..tiny(ATTEND)
     };
     let expected = check_every_moment(limited, data.path());
     assert_eq!(expected.steps.len(), 6, "inside the second epoch");
@@ -251,7 +252,7 @@ fn a_higher_limit_of_steps_lets_a_run_go_on_as_if_there_had_been_none() {
         &mut Deaf(Stop::Never),
     );
     let limited = Config {
-        max_steps: 6,
+        max_steps: Some(6),
         ..config.clone()
     };
     go_on(limited, data.path(), part.path(), &mut Deaf(Stop::Never));

@@ -7,7 +7,8 @@ use showtell::Device;
 use showtell::data::batches::{Batches, Order};
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::samples::{Limits, Samples};
-use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::{step_memory, trainer};
 use std::path::Path;
 use std::sync::Arc;
@@ -67,22 +68,22 @@ fn from_features(model: Model) -> Config {
 
 #[test]
 fn show_tell_from_features() {
-    check(from_features(Model::ShowTell));
+    check(from_features(SHOW_TELL));
 }
 
 #[test]
 fn attend_from_features() {
-    check(from_features(Model::Attend));
+    check(from_features(ATTEND));
 }
 
 #[test]
 fn show_tell_from_images() {
-    check(small(Model::ShowTell));
+    check(small(SHOW_TELL));
 }
 
 #[test]
 fn attend_from_images() {
-    check(small(Model::Attend));
+    check(small(ATTEND));
 }
 
 fn fine_tuned(model: Model, encoder_batch_norm: EncoderBatchNorm) -> Config {
@@ -95,21 +96,21 @@ fn fine_tuned(model: Model, encoder_batch_norm: EncoderBatchNorm) -> Config {
 
 #[test]
 fn show_tell_with_a_fine_tuned_encoder() {
-    check(fine_tuned(Model::ShowTell, EncoderBatchNorm::Running));
-    check(fine_tuned(Model::ShowTell, EncoderBatchNorm::Batch));
+    check(fine_tuned(SHOW_TELL, EncoderBatchNorm::Running));
+    check(fine_tuned(SHOW_TELL, EncoderBatchNorm::Batch));
 }
 
 #[test]
 fn attend_with_a_fine_tuned_encoder() {
-    check(fine_tuned(Model::Attend, EncoderBatchNorm::Running));
-    check(fine_tuned(Model::Attend, EncoderBatchNorm::Batch));
+    check(fine_tuned(ATTEND, EncoderBatchNorm::Running));
+    check(fine_tuned(ATTEND, EncoderBatchNorm::Batch));
 }
 
 /// Validation may widen the arena once; after the first there is nothing left to allocate.
 #[test]
 fn validation_does_not_unsettle_the_steps() {
     let data = pictures::temporary();
-    for model in [Model::ShowTell, Model::Attend] {
+    for model in [SHOW_TELL, ATTEND] {
         let config = Config {
             epochs: 3,
             ..fine_tuned(model, EncoderBatchNorm::Running)

@@ -4,7 +4,8 @@
 mod support;
 
 use showtell::Device;
-use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::log::{self, EpochRecord, StepRecord};
 use std::path::Path;
 use support::pictures;
@@ -85,27 +86,27 @@ fn wide(model: Model, encoder_batch_norm: EncoderBatchNorm) -> Config {
 
 #[test]
 fn show_tell() {
-    check(wide(Model::ShowTell, EncoderBatchNorm::Running));
+    check(wide(SHOW_TELL, EncoderBatchNorm::Running));
 }
 
 #[test]
 fn show_tell_with_batch_statistics() {
-    check(wide(Model::ShowTell, EncoderBatchNorm::Batch));
+    check(wide(SHOW_TELL, EncoderBatchNorm::Batch));
 }
 
 #[test]
 fn attend() {
-    check(wide(Model::Attend, EncoderBatchNorm::Running));
+    check(wide(ATTEND, EncoderBatchNorm::Running));
 }
 
 #[test]
 fn attend_with_batch_statistics() {
-    check(wide(Model::Attend, EncoderBatchNorm::Batch));
+    check(wide(ATTEND, EncoderBatchNorm::Batch));
 }
 
 #[test]
 fn attend_with_a_frozen_encoder() {
-    let config = wide(Model::Attend, EncoderBatchNorm::Running);
+    let config = wide(ATTEND, EncoderBatchNorm::Running);
     check(Config {
         fine_tune: false,
         ..config

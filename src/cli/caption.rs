@@ -4,9 +4,9 @@ use super::device::DeviceArgs;
 use super::search::SearchArgs;
 use crate::data::image;
 use crate::decode::{self, Search, Sentence};
+use crate::model::{SHOW_TELL, attend};
 use crate::report::{self, attention::attention_grid};
 use crate::tensor::DType;
-use crate::train::config::Model;
 use crate::train::run::{Engine, RunDirectory};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -69,7 +69,7 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
     let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
     let engine = Engine::open(&run, &args.device.open()?)?;
-    if (args.maps || args.attention_out.is_some()) && engine.config.model == Model::ShowTell {
+    if (args.maps || args.attention_out.is_some()) && engine.config.model == SHOW_TELL {
         bail!(
             "{}: a show-tell captioner has no attention to show: \
              leave out --attention-out and --maps, or give a run of attend",
@@ -96,7 +96,10 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
                 image,
                 caption: engine.vocabulary.decode(&sentence.tokens),
                 picture: picture.map(PathBuf::as_path),
-                attention: args.maps.then(|| attention(&engine, sentence)),
+                attention: args
+                    .maps
+                    .then(|| attention(&engine, sentence))
+                    .transpose()?,
             };
             match args.json {
                 true => writeln!(out, "{}", serde_json::to_string(&line)?)?,
@@ -124,19 +127,20 @@ fn sentences(engine: &Engine, paths: &[PathBuf], search: Search) -> Result<Vec<S
     Ok(sentences)
 }
 
-fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence) -> Attention<'a> {
+fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence) -> Result<Attention<'a>> {
     let words = sentence.tokens.iter().map(|&id| engine.vocabulary.word(id));
-    Attention {
-        grid: [engine.config.positions; 2],
+    let decoder = attend::Settings::read(&engine.config.own)?;
+    Ok(Attention {
+        grid: [decoder.positions; 2],
         words: words.collect(),
         maps: &sentence.attention,
-    }
+    })
 }
 
 /// The picture is drawn on the image as it is in the file, not as it was squeezed for the encoder.
 fn draw(engine: &Engine, image: &Path, sentence: &Sentence, picture: &Path) -> Result<()> {
     let image = image::decode(image)?;
-    let Attention { grid, words, maps } = attention(engine, sentence);
+    let Attention { grid, words, maps } = attention(engine, sentence)?;
     let drawn = attention_grid(&image, &words, maps, grid)?;
     Ok(report::save(&drawn, picture)?)
 }

@@ -9,8 +9,9 @@ use crate::data::image;
 use crate::data::loader::LoaderOptions;
 use crate::data::scenes::SceneSet;
 use crate::metrics::bleu;
+use crate::model::{ATTEND, attend};
 use crate::report::{self, attention, curves};
-use crate::train::config::{Config, EncoderBatchNorm, Model, Schedule};
+use crate::train::config::{Config, EncoderBatchNorm, Schedule};
 use crate::train::evaluate::{Captioned, Evaluator};
 use crate::train::features::{Features, ImageSet};
 use crate::train::run::{Engine, RunDirectory};
@@ -109,8 +110,11 @@ pub fn demo(args: DemoArgs) -> Result<()> {
 }
 
 /// The published recipe of attend, made small, with an encoder that is trained from nothing.
-fn config(args: &DemoArgs) -> Config {
-    Config {
+fn config(args: &DemoArgs) -> Result<Config> {
+    let attend = Config::recipe(ATTEND)
+        .with("attention", 64)?
+        .with("dropout", 0.1)?;
+    Ok(Config {
         encoder_blocks: vec![1, 1, 1],
         encoder_width: 16,
         encoder_stem: 3,
@@ -120,23 +124,21 @@ fn config(args: &DemoArgs) -> Config {
         image_size: crate::data::scenes::SIDE,
         embed: 64,
         hidden: 128,
-        attention: 64,
-        dropout: 0.1,
         lr: 2e-3,
         encoder_lr: 2e-3,
         schedule: Schedule::Linear,
-        max_steps: args.steps,
+        max_steps: Some(args.steps),
         // The steps end the run; an epoch has one at least.
         epochs: args.steps,
         // A flipped picture would make left right.
         augment: false,
         seed: args.seed,
-        ..Config::recipe(Model::Attend)
-    }
+        ..attend
+    })
 }
 
 fn train(args: &DemoArgs, device: &Device, dataset: &Flickr8k, run: &RunDirectory) -> Result<()> {
-    let config = config(args);
+    let config = config(args)?;
     let vocabulary = trainer::vocabulary(config.model, dataset);
     let engine = Engine::new(device, config, vocabulary)?;
     engine.params.initialise(args.seed)?;
@@ -247,7 +249,7 @@ fn show(
     std::fs::create_dir_all(&folder)?;
     let images: Vec<usize> = captions.iter().map(|captioned| captioned.image).collect();
     let paths = evaluator.dataset.image_paths()?;
-    let positions = config(args).positions;
+    let positions = attend::Settings::read(&config(args)?.own)?.positions;
     let mut samples = Vec::with_capacity(captions.len());
     for (captioned, sentence) in captions.iter().zip(evaluator.sentences(&images)?) {
         let words = sentence

@@ -1,25 +1,36 @@
 //! Which device a command runs on, how precisely, and with how many threads; the list of devices.
 
-use super::tell;
+use super::{flags, tell};
 use crate::Device;
 use crate::device::{Precision, cpu_threads, cuda};
+use crate::settings::{Setting, Table, Typed, Value, choice, integer, text};
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::io::Write;
-use std::str::FromStr;
 
-#[derive(Args)]
-pub struct DeviceArgs {
-    /// Where to compute: auto (the GPU if there is one, else the CPU), cpu, cuda, or cuda:N for GPU N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Choice,
-    /// How products and convolutions compute [default: tf32 on a GPU, f32 on the CPU]
-    #[arg(long, value_enum)]
-    precision: Option<PrecisionChoice>,
-    /// Threads to compute and to decode images with [default: all processors]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
+crate::settings! {
+    /// Where a command computes.
+    struct Settings {}
+    "Device" {
+        /// Where to compute: auto, cpu, cuda, or cuda:N for the GPU with number N
+        ///
+        /// auto takes the GPU if there is one; otherwise it takes the CPU and says why.
+        device: Choice = text("auto, cpu, cuda or cuda:N", Choice::allows, "DEVICE").default("auto");
+        /// How a GPU computes matrix products and convolutions; default: tf32
+        ///
+        /// The CPU always computes in f32.
+        precision: Option<PrecisionChoice> = choice(PrecisionChoice::WORDS, "PRECISION");
+        /// Threads that compute on the CPU and decode images; default: one per processor
+        threads: Option<usize> = integer(1);
+    }
 }
+
+/// The settings of the device, which are no part of a run's configuration.
+pub const SETTINGS: &[Setting] = Settings::SETTINGS;
+
+/// The device that flags, or a file of settings, ask for.
+pub struct DeviceArgs(Settings);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
@@ -28,31 +39,45 @@ enum Choice {
     Cuda(usize),
 }
 
-impl FromStr for Choice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || "expected auto, cpu, cuda or cuda:N".to_string();
+impl Choice {
+    fn parse(text: &str) -> Option<Self> {
         match text {
-            "auto" => Ok(Choice::Auto),
-            "cpu" => Ok(Choice::Cpu),
-            "cuda" => Ok(Choice::Cuda(0)),
-            _ => {
-                let number = text.strip_prefix("cuda:").ok_or_else(unknown)?;
-                number.parse().map(Choice::Cuda).map_err(|_| unknown())
-            }
+            "auto" => Some(Choice::Auto),
+            "cpu" => Some(Choice::Cpu),
+            "cuda" => Some(Choice::Cuda(0)),
+            _ => text.strip_prefix("cuda:")?.parse().ok().map(Choice::Cuda),
+        }
+    }
+
+    fn allows(text: &str) -> bool {
+        Choice::parse(text).is_some()
+    }
+}
+
+impl Typed for Choice {
+    fn from_value(value: &Value) -> Option<Self> {
+        Choice::parse(value.as_str()?)
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Choice::Auto => "auto".into(),
+            Choice::Cpu => "cpu".into(),
+            Choice::Cuda(number) => format!("cuda:{number}").into(),
         }
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum PrecisionChoice {
-    /// Everything in f32
-    F32,
-    /// Tensor cores, factors rounded to 10 bits of mantissa; a GPU's default
-    Tf32,
-    /// Tensor cores, activations and copies of the weights in bf16; master weights in f32
-    Bf16,
+crate::choices! {
+    /// A precision, by the word for it.
+    enum PrecisionChoice {
+        /// Everything in f32
+        F32 = "f32",
+        /// On tensor cores, with factors rounded to 11 significant bits
+        Tf32 = "tf32",
+        /// On tensor cores, with activations and copies of the weights in bf16; the weights themselves stay in f32
+        Bf16 = "bf16",
+    }
 }
 
 impl From<PrecisionChoice> for Precision {
@@ -65,18 +90,57 @@ impl From<PrecisionChoice> for Precision {
     }
 }
 
+impl Args for DeviceArgs {
+    fn augment_args(command: Command) -> Command {
+        let defaults = |setting: &Setting| setting.default.map(String::from);
+        command.args(
+            SETTINGS
+                .iter()
+                .flat_map(|setting| flags::flags(setting, defaults(setting))),
+        )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        DeviceArgs::augment_args(command)
+    }
+}
+
+impl FromArgMatches for DeviceArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let settings: Vec<&Setting> = SETTINGS.iter().collect();
+        DeviceArgs::of(&flags::given(matches, &settings))
+            .map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("--{error}\n")))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = DeviceArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl DeviceArgs {
+    /// The device that a table of settings asks for; what it leaves out keeps its default.
+    pub fn of(given: &Table) -> crate::Result<Self> {
+        let defaults = SETTINGS.iter().filter_map(|setting| {
+            let value = setting.default_value()?;
+            Some((setting.key.to_string(), value))
+        });
+        let mut table: Table = defaults.collect();
+        table.extend(given.clone());
+        Settings::read(&table).map(DeviceArgs)
+    }
+
     /// Makes the device and sets the number of threads.
     pub fn open(&self) -> Result<Device> {
-        if let Some(threads) = self.threads {
+        if let Some(threads) = self.0.threads {
             rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.into())
+                .num_threads(threads)
                 .build_global()
                 .context("cannot start the threads")?;
         }
-        let wanted = self.precision.map(Precision::from);
+        let wanted = self.0.precision.map(Precision::from);
         let on_gpu = wanted.unwrap_or(Precision::Tf32);
-        match self.device {
+        match self.0.device {
             Choice::Cpu => cpu(wanted),
             Choice::Cuda(ordinal) => Ok(Device::cuda(ordinal, on_gpu)?),
             Choice::Auto => match Device::cuda(0, on_gpu) {
@@ -107,7 +171,7 @@ fn cpu(precision: Option<Precision>) -> Result<Device> {
 /// Lists the devices that this machine has
 #[derive(Args)]
 pub struct DevicesArgs {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

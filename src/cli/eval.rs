@@ -1,21 +1,22 @@
 //! `showtell eval`: losses, BLEU and captions of a split.
 
 use super::device::DeviceArgs;
+use super::flags;
 use super::progress::Progress;
 use super::search::SearchArgs;
-use super::train::feature_cache;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::error::Error;
 use crate::files;
-use crate::train::config::{Config, FeatureType};
+use crate::settings::{Setting, Table};
+use crate::train::config::Config;
 use crate::train::evaluate::{BATCH, Captioned, Evaluator};
 use crate::train::features::{Features, ImageSet};
 use crate::train::run::{Engine, RunDirectory};
 use crate::train::{Observer, Stage};
 use anyhow::Result;
-use clap::Args;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -50,22 +51,45 @@ pub struct EvalArgs {
     device: DeviceArgs,
 }
 
-#[derive(Args)]
-struct CacheArgs {
-    /// Keep the encoder's outputs in this folder; `none`: nowhere [default: as the run did]
-    #[arg(long, value_name = "DIR", value_parser = feature_cache)]
-    feature_cache: Option<PathBuf>,
-    /// How they are stored there [default: as the run did]
-    #[arg(long, value_name = "TYPE")]
-    feature_type: Option<FeatureType>,
+/// The settings of the run that an evaluation can change.
+struct CacheArgs(Table);
+
+fn cache_settings() -> Vec<&'static Setting> {
+    let settings = Config::SETTINGS.iter();
+    let is_cache = |setting: &&Setting| ["feature-cache", "feature-type"].contains(&setting.key);
+    settings.filter(is_cache).collect()
+}
+
+impl Args for CacheArgs {
+    fn augment_args(command: Command) -> Command {
+        let flag = |setting| flags::flags(setting, Some("as in the run".into()));
+        command.args(cache_settings().into_iter().flat_map(flag))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        CacheArgs::augment_args(command)
+    }
+}
+
+impl FromArgMatches for CacheArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(CacheArgs(flags::given(matches, &cache_settings())))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = CacheArgs::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl CacheArgs {
-    fn put_into(&self, config: &mut Config) {
-        if let Some(directory) = &self.feature_cache {
-            config.feature_cache.clone_from(directory);
+    fn put_into(&self, config: &mut Config) -> Result<()> {
+        let mut given = self.0.clone();
+        flags::make_absolute(&mut given, &cache_settings())?;
+        for (key, value) in given {
+            *config = config.clone().with(&key, value)?;
         }
-        config.feature_type = self.feature_type.unwrap_or(config.feature_type);
+        Ok(())
     }
 }
 
@@ -88,7 +112,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     let run = RunDirectory::open(&args.run)?;
     let device = args.device.open()?;
     let mut engine = Engine::open(&run, &device)?;
-    args.cache.put_into(&mut engine.config);
+    args.cache.put_into(&mut engine.config)?;
     let dataset = Flickr8k::open(&args.data)?;
     let mut progress = Progress::new();
     for warning in dataset.warnings() {

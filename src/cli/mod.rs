@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand.
 //!
-//! Results go to stdout, progress and warnings to stderr. Exit status 0, 1 for a failure, 2 for wrong usage, 130
-//! after Ctrl-C.
+//! Results go to stdout, progress and warnings to stderr. The exit status is 0 for success, 1 for a failure, 2 for
+//! wrong usage, and 130 after Ctrl-C.
 
 mod caption;
 mod check;
@@ -9,20 +9,21 @@ mod data;
 mod demo;
 mod device;
 mod eval;
+mod flags;
 mod progress;
 mod search;
 mod train;
 mod weights;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::fmt::Arguments;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// What a shell calls a command that ended by Ctrl-C: 128 + SIGINT.
+/// The exit status that shells give to a command that Ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Trains image captioners and lets them speak.
+/// Trains image captioners, and captions images with them
 #[derive(Parser)]
 #[command(name = "showtell", version, arg_required_else_help = true)]
 struct Cli {
@@ -32,6 +33,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Trains a captioner by its published recipe, or by any other settings
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
     Caption(caption::CaptionArgs),
@@ -59,7 +61,10 @@ enum WeightsCommand {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    // Of a flag that is given twice, the later value counts.
+    let matches = Cli::command().args_override_self(true).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let result = match cli.command {
         Command::Data(DataCommand::Check(args)) => return exit_status(check::check(args)),
         Command::Train(args) => train::train(*args),
         Command::Eval(args) => eval::eval(args),
@@ -81,18 +86,18 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
             ExitCode::from(INTERRUPTED)
         }
         Err(error) => {
-            tell(format_args!("showtell: {error:#}"));
+            tell(format_args!("showtell: {}", flags::message(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Writes a line to stderr. When nobody reads it any more, the work goes on.
+/// Writes a line to stderr. The work goes on if that fails, for instance because its reader has ended.
 fn tell(line: Arguments) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whoever read our output has gone: no reason to complain.
+/// Whether writing failed because the reader of our output has ended, which is no failure of ours.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = match cause.downcast_ref() {

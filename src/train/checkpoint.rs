@@ -58,8 +58,9 @@ impl Position {
     }
 
     pub fn reached_step_limit(&self, config: &Config) -> bool {
-        let limit = config.max_steps as u64;
-        limit > 0 && self.step >= limit
+        config
+            .max_steps
+            .is_some_and(|limit| self.step >= limit as u64)
     }
 
     /// Whether nothing is left to do: all epochs are complete, or the limit of steps came at the end of one.
@@ -187,7 +188,7 @@ impl Checkpoint {
     }
 }
 
-/// Loads any subset of parameters and buffers by name (`--init`). Gives the names that the model has and
+/// Loads any subset of parameters and buffers by name (the setting `init`). Gives the names that the model has and
 /// the file has not.
 ///
 /// # Errors

@@ -52,7 +52,7 @@ impl Features {
         stage: Stage,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let features = match engine.config.feature_cache() {
+        let features = match &engine.config.feature_cache {
             None => Features::in_memory(engine, set, options, stage, observer)?,
             Some(cache) => Features::mapped(engine, set, cache, options, stage, observer)?,
         };

@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const MIB: f64 = (1 << 20) as f64;
-const BATCH_SIZE: &str = "--batch-size";
+const BATCH_SIZE: &str = "`batch-size";
 
 /// Bytes that a run takes.
 #[derive(Clone, Debug)]
@@ -148,41 +148,41 @@ fn alternatives(config: &Config) -> Vec<(String, Config)> {
             batch_size,
             ..config.clone()
         };
-        offer(format!("{BATCH_SIZE} {batch_size}"), config);
+        offer(format!("{BATCH_SIZE} = {batch_size}`"), config);
         batch_size /= 2;
     }
     let cached = Config {
-        feature_cache: "DIR".into(),
+        feature_cache: Some("DIR".into()),
         augment: false,
         ..config.clone()
     };
-    if config.features_are_fixed() && config.feature_cache().is_none() {
-        offer("--feature-cache DIR".into(), cached);
+    if config.features_are_fixed() && config.feature_cache.is_none() {
+        offer("`feature-cache = \"DIR\"`".into(), cached);
     }
     let switches = [
         (
-            "--no-fine-tune",
+            "`fine-tune = false`",
             Config {
                 fine_tune: false,
                 ..config.clone()
             },
         ),
         (
-            "--augment",
+            "`augment = true`",
             Config {
                 augment: true,
                 ..config.clone()
             },
         ),
         (
-            "--no-validate",
+            "`validate = false`",
             Config {
                 validate: false,
                 ..config.clone()
             },
         ),
         (
-            "--optimizer sgd",
+            "`optimizer = \"sgd\"`",
             Config {
                 optimizer: Optimizer::Sgd,
                 ..config.clone()
@@ -204,7 +204,7 @@ fn estimate(
     validation: Option<&Samples>,
 ) -> Result<MemoryPlan> {
     let device = Device::plan();
-    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
+    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len())?)?;
     let params = declarations.build(&device, DType::F32)?;
     captioner.prepare(&Context::new(&device), &params)?;
     let gradients = params.gradients().len() * DType::F32.bytes();
@@ -216,7 +216,7 @@ fn estimate(
     let steps = Batches::new(training, config.batch_size, Order::Listed)?;
     let an_image: usize = captioner.feature_shape()[1..].iter().product();
     // Out of a cache they are mapped: the system keeps of them what there is room for.
-    let cached = config.feature_cache().is_some();
+    let cached = config.feature_cache.is_some();
     let mut kept = BTreeSet::new();
     if config.features_are_fixed() && !cached {
         kept.extend(training.images());
@@ -286,9 +286,9 @@ mod tests {
             remedies: Vec::new(),
         };
         let remedies = [
-            ("--batch-size 16", 4),
-            ("--batch-size 8", 2),
-            ("--no-fine-tune", 1),
+            ("`batch-size = 16`", 4),
+            ("`batch-size = 8`", 2),
+            ("`fine-tune = false`", 1),
         ];
         let plan = MemoryPlan {
             remedies: remedies
@@ -305,12 +305,14 @@ mod tests {
             let refused = plan.check_against(available << 20, MemoryPlan::total);
             refused.unwrap_err().to_string()
         };
-        let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with --batch-size 8 \
-                        (10.0 MiB), --no-fine-tune (9.0 MiB)";
+        let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with `batch-size = 8` \
+                        (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert_eq!(error(11), expected);
-        assert!(error(12).contains("with --batch-size 16 (12.0 MiB), --no-fine-tune (9.0 MiB)"));
+        assert!(
+            error(12).contains("with `batch-size = 16` (12.0 MiB), `fine-tune = false` (9.0 MiB)")
+        );
         assert!(error(8).contains("No one setting makes it fit"));
-        assert!(error(8).contains("--batch-size 16 (12.0 MiB), --batch-size 8 (10.0 MiB)"));
+        assert!(error(8).contains("`batch-size = 16` (12.0 MiB), `batch-size = 8` (10.0 MiB)"));
         let on_device = plan
             .check_against(7 << 20, MemoryPlan::on_device)
             .unwrap_err()
@@ -318,6 +320,6 @@ mod tests {
         assert!(
             on_device.contains("needs about 12.0 MiB, 7.0 MiB are available. It would fit with")
         );
-        assert!(on_device.contains("--batch-size 8 (6.0 MiB), --no-fine-tune (5.0 MiB)"));
+        assert!(on_device.contains("`batch-size = 8` (6.0 MiB), `fine-tune = false` (5.0 MiB)"));
     }
 }

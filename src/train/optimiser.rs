@@ -13,9 +13,9 @@ pub struct Optimiser {
     kind: Optimizer,
     sgd: [Sgd; 2],
     adam: [Adam; 2],
-    /// Largest norm and largest value; 0 for none.
-    clip_norm: f64,
-    clip_value: f64,
+    /// Largest norm and largest value, where there is a limit.
+    clip_norm: Option<f64>,
+    clip_value: Option<f64>,
     /// Velocity, or Adam's first and second moments, each as long as the parameters' arena.
     state: Vec<Tensor>,
     /// (lr, t) of each group, on the device.
@@ -71,11 +71,7 @@ impl Optimiser {
 
     /// Clips the gradients and updates every parameter. The same launches every step.
     pub fn step(&mut self, ctx: &Context, params: &Params) -> Result<()> {
-        let bound = if self.clip_norm > 0.0 {
-            self.clip_norm
-        } else {
-            f64::INFINITY
-        };
+        let bound = self.clip_norm.unwrap_or(f64::INFINITY);
         clip::norm(
             ctx,
             params.gradients(),
@@ -83,10 +79,10 @@ impl Optimiser {
             &mut self.norm,
             &mut self.factor,
         )?;
-        let clip = match (self.clip_norm > 0.0, self.clip_value > 0.0) {
-            (true, _) => Clip::Factor(&self.factor),
-            (false, true) => Clip::Value(self.clip_value),
-            (false, false) => Clip::None,
+        let clip = match (self.clip_norm, self.clip_value) {
+            (Some(_), _) => Clip::Factor(&self.factor),
+            (None, Some(value)) => Clip::Value(value),
+            (None, None) => Clip::None,
         };
         for (group, range) in params.groups().into_iter().enumerate() {
             if range.is_empty() {

@@ -3,11 +3,12 @@
 //! `config.toml`, `vocab.txt`, `steps.jsonl`, `epochs.jsonl`, `best.safetensors`, `last.safetensors`.
 
 use super::checkpoint::{self, Checkpoint, EncoderSource, Position};
-use super::config::{Config, EncoderBatchNorm, Model};
+use super::config::{Config, EncoderBatchNorm, EncoderWeights};
 use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::{SHOW_TELL, attend, show_tell};
 use crate::nn::captioner::{self, Captioner};
 use crate::nn::params::Params;
 use crate::nn::resnet;
@@ -18,9 +19,6 @@ use crate::weights::torchvision::match_encoder;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// What stands for an encoder without pretrained weights.
-pub const RANDOM: &str = "random";
 
 /// The files of a run.
 #[derive(Clone, Debug)]
@@ -36,8 +34,7 @@ impl RunDirectory {
         std::fs::create_dir_all(&run.0).map_err(Error::io(&run.0))?;
         let has_steps = std::fs::metadata(run.steps()).is_ok_and(|about| about.len() > 0);
         if has_steps || run.last().exists() {
-            let message =
-                "holds a run already: go on with --resume, give another --out, or remove it first";
+            let message = "holds a run already: resume that run, choose another folder, or remove this one first";
             return Err(Error::file(&run.0, message));
         }
         files::remove_leftovers(&run.0)?;
@@ -65,7 +62,7 @@ impl RunDirectory {
     }
 
     pub fn write_config(&self, config: &Config) -> Result<()> {
-        let (path, text) = (self.config(), config.to_toml()?);
+        let (path, text) = (self.config(), config.to_toml());
         files::write_atomically(&path, |file| {
             file.write_all(text.as_bytes()).map_err(Error::io(&path))
         })
@@ -129,7 +126,7 @@ pub struct Engine {
 impl Engine {
     /// Room for a model, all zeros.
     pub fn new(device: &Device, config: Config, vocabulary: Vocabulary) -> Result<Self> {
-        let (captioner, declarations) = Captioner::declare(&structure(&config, vocabulary.len()))?;
+        let (captioner, declarations) = Captioner::declare(&structure(&config, vocabulary.len())?)?;
         let params = declarations.build(device, DType::F32)?;
         Ok(Engine {
             ctx: Context::new(device),
@@ -189,15 +186,14 @@ impl Engine {
     pub fn load_initial(&mut self) -> Result<bool> {
         self.params.initialise(self.config.seed)?;
         let encoder = self.config.encoder_weights.clone();
-        let random = encoder.as_deref() == Some(Path::new(RANDOM));
-        if let Some(path) = encoder.as_deref().filter(|_| !random) {
+        let random = encoder == Some(EncoderWeights::Random);
+        if let Some(EncoderWeights::File(path)) = &encoder {
             self.use_encoder_file(path)?;
         }
         let Some(init) = self.config.init.clone() else {
             if encoder.is_none() {
-                let message = "no encoder given: --encoder-weights FILE, or --encoder-weights random to try \
-                               things out";
-                return Err(Error::Config(message.into()));
+                let message = "is not given; expected a file, or the word random to try things out";
+                return Err(Error::setting("encoder-weights", message));
             }
             return Ok(random);
         };
@@ -215,7 +211,7 @@ impl Engine {
         }
         if encoder.is_none() && given < tensors.len() {
             let message = format!(
-                "has {given} of the encoder's {} tensors: give the others by --encoder-weights",
+                "has {given} of the encoder's {} tensors: give the others by `encoder-weights`",
                 tensors.len()
             );
             return Err(Error::file(&init, message));
@@ -244,26 +240,29 @@ impl Engine {
 }
 
 /// The model that a configuration describes.
-pub fn structure(config: &Config, vocabulary: usize) -> captioner::Config {
+pub fn structure(config: &Config, vocabulary: usize) -> Result<captioner::Config> {
     let encoder = resnet::Config {
         stem: Window::square(config.encoder_stem, 2, config.encoder_stem / 2),
         width: config.encoder_width,
         blocks: config.encoder_blocks.clone(),
     };
-    let decoder = match config.model {
-        Model::ShowTell => captioner::DecoderConfig::ShowTell {
-            layers: config.layers,
-            embed_dropout: config.embed_dropout,
-            lstm_dropout: config.lstm_dropout,
-        },
-        Model::Attend => captioner::DecoderConfig::Attend {
-            attention: config.attention,
-            positions: config.positions,
-            dropout: config.dropout,
-            regulariser: config.regulariser,
-        },
+    let decoder = if config.model == SHOW_TELL {
+        let own = show_tell::Settings::read(&config.own)?;
+        captioner::DecoderConfig::ShowTell {
+            layers: own.layers,
+            embed_dropout: own.embed_dropout,
+            lstm_dropout: own.lstm_dropout,
+        }
+    } else {
+        let own = attend::Settings::read(&config.own)?;
+        captioner::DecoderConfig::Attend {
+            attention: own.attention,
+            positions: own.positions,
+            dropout: own.dropout,
+            regulariser: own.regulariser,
+        }
     };
-    captioner::Config {
+    Ok(captioner::Config {
         encoder,
         image_size: config.image_size,
         batch_statistics: config.encoder_batch_norm == EncoderBatchNorm::Batch,
@@ -272,7 +271,7 @@ pub fn structure(config: &Config, vocabulary: usize) -> captioner::Config {
         hidden: config.hidden,
         vocabulary,
         decoder,
-    }
+    })
 }
 
 /// SHA-256 of a file, in hexadecimal.

@@ -37,8 +37,8 @@ impl Plateau {
         let left = match config.schedule {
             Schedule::Plateau | Schedule::None => 1.0,
             Schedule::Linear => {
-                let share = taken as f64 / config.max_steps as f64;
-                1.0 - (1.0 - LINEAR_END) * share.min(1.0)
+                let steps = config.max_steps.unwrap_or(usize::MAX);
+                1.0 - (1.0 - LINEAR_END) * (taken as f64 / steps as f64).min(1.0)
             }
         };
         self.lr.map(|lr| lr * left)
@@ -69,11 +69,11 @@ impl Plateau {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::config::Model;
+    use crate::model::{ATTEND, SHOW_TELL};
 
     #[test]
     fn show_tell_lowers_at_every_epoch_that_is_not_strictly_better() {
-        let config = Config::recipe(Model::ShowTell);
+        let config = Config::recipe(SHOW_TELL);
         let mut plateau = Plateau::new(&config);
         let lowered = |p: &mut Plateau, epoch, score| p.end_epoch(&config, epoch, score).lowered;
         assert!(!lowered(&mut plateau, 1, 3.0));
@@ -88,8 +88,8 @@ mod tests {
     fn linear_falls_in_equal_steps_to_a_tenth() {
         let config = Config {
             schedule: Schedule::Linear,
-            max_steps: 90,
-            ..Config::recipe(Model::Attend)
+            max_steps: Some(90),
+            ..Config::recipe(ATTEND)
         };
         let mut plateau = Plateau::new(&config);
         let decoder = |p: &Plateau, taken| p.rates(&config, taken)[0] / 4e-4;
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn attend_lowers_from_the_eleventh_epoch_on() {
-        let config = Config::recipe(Model::Attend);
+        let config = Config::recipe(ATTEND);
         let mut plateau = Plateau::new(&config);
         for epoch in 1..=10 {
             assert!(!plateau.end_epoch(&config, epoch, 3.0).lowered);

@@ -168,10 +168,9 @@ pub fn training_samples(
     dataset: &Flickr8k,
     vocabulary: &Vocabulary,
 ) -> Result<Samples> {
-    let limit = |n: usize| (n > 0).then_some(n);
     let limits = Limits {
-        images: limit(config.limit_images),
-        captions_per_image: limit(config.captions_per_image),
+        images: config.limit_images,
+        captions_per_image: config.captions_per_image,
     };
     let samples = Samples::new(dataset, Split::Train, vocabulary, limits);
     match samples.is_empty() {

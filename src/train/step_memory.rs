@@ -23,7 +23,7 @@ pub fn arena_bytes(
         return Ok(0);
     };
     let device = device.planning();
-    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
+    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len())?)?;
     let params = declarations.build(&device, DType::F32)?;
     let ctx = Context::new(&device);
     captioner.prepare(&ctx, &params)?;

@@ -5,7 +5,7 @@
 //! that was not: what happened after the last checkpoint happens again.
 
 use super::checkpoint::{self, Position};
-use super::config::{Config, EncoderBatchNorm, Model, Monitor};
+use super::config::{Config, EncoderBatchNorm, Monitor};
 use super::features::{Features, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord};
 use super::optimiser::Optimiser;
@@ -19,9 +19,11 @@ use crate::data::random::Epoch;
 use crate::data::samples::Samples;
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::nn::captioner::Input;
 use crate::nn::captions::{Captions, Noise};
 use crate::ops::copy;
+use crate::settings::VocabularyOf;
 use crate::tensor::{DType, Pending, Tensor};
 use std::cell::Cell;
 use std::path::Path;
@@ -76,11 +78,11 @@ pub enum Ended {
     Interrupted,
 }
 
-/// The vocabulary of a model: attend's comes from every caption line, show-tell's from the training captions.
+/// The vocabulary of a model, from the captions that its recipe names.
 pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
-    match model {
-        Model::Attend => Vocabulary::build(dataset.all_captions()),
-        Model::ShowTell => Vocabulary::build(dataset.captions(Split::Train)),
+    match model.vocabulary {
+        VocabularyOf::AllCaptions => Vocabulary::build(dataset.all_captions()),
+        VocabularyOf::TrainingCaptions => Vocabulary::build(dataset.captions(Split::Train)),
     }
 }
 
@@ -309,13 +311,13 @@ impl Trainer<'_> {
     /// `taken` batches of the epoch are behind us: saves when it is time to, or when the observer wants to stop.
     fn after_step(&mut self, taken: usize, observer: &mut dyn Observer) -> Result<Ended> {
         self.position.epoch_batches = taken;
-        let every = self.config().checkpoint_every as u64;
+        let every = self.config().checkpoint_every;
         if observer.wants_to_stop() {
             self.record_issued(observer)?;
             self.save_last()?;
             return Ok(Ended::Interrupted);
         }
-        if every > 0 && self.position.step.is_multiple_of(every) {
+        if every.is_some_and(|every| self.position.step.is_multiple_of(every as u64)) {
             self.record_issued(observer)?;
             self.save_last()?;
         }
@@ -370,8 +372,10 @@ impl Trainer<'_> {
         }
         self.epochs.write(&record)?;
         // Epochs of a few steps and no validation would spend their time writing checkpoints.
+        let unsaved = self.position.step - self.saved_step;
+        let every = self.config().checkpoint_every;
         let due = record.validation.is_some()
-            || self.position.step - self.saved_step >= self.config().checkpoint_every as u64
+            || every.is_none_or(|every| unsaved >= every as u64)
             || self.position.is_end_of(self.config())
             || observer.wants_to_stop();
         if whole && due {
@@ -419,11 +423,11 @@ impl Trainer<'_> {
         let last = self.run.last();
         let help = match (saved || !unsaved, last.is_file()) {
             (true, true) => format!(
-                "step {} is saved, --resume goes on from it",
+                "step {} is saved, and the run can be resumed from it",
                 self.saved_step
             ),
             (false, true) => format!(
-                "{} is of step {}, --resume goes on from it",
+                "{} is of step {}, and the run can be resumed from it",
                 last.display(),
                 self.saved_step
             ),
@@ -449,16 +453,16 @@ impl Trainer<'_> {
         )
     }
 
-    /// The error of a run whose numbers are none any more.
+    /// The error of a run whose numbers became infinite or not a number.
     pub(super) fn diverged(&self, step: u64, what: &str) -> Error {
         let config = self.config();
-        let clip = match (config.clip_norm > 0.0, config.clip_value > 0.0) {
-            (true, _) => format!("a --clip-norm below {}", config.clip_norm),
-            (_, true) => format!("a --clip-value below {}", config.clip_value),
-            _ => "--clip-norm 1".into(),
+        let clip = match (config.clip_norm, config.clip_value) {
+            (Some(norm), _) => format!("a `clip-norm` below {norm}"),
+            (_, Some(value)) => format!("a `clip-value` below {value}"),
+            _ => "`clip-norm = 1`".into(),
         };
         Error::Diverged(format!(
-            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with an --lr below {} \
+            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with `lr` below {} \
              or with {clip}",
             self.run.last().display(),
             config.lr,

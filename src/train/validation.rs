@@ -61,7 +61,7 @@ impl Trainer<'_> {
         let samples = Arc::new(samples.without(&missing));
         if samples.is_empty() {
             let message =
-                "no image of the validation split can be read: --no-validate goes on without";
+                "no image of the validation split can be read; `validate = false` trains without";
             return Err(Error::Config(message.into()));
         }
         if observer.wants_to_stop() {

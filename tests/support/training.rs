@@ -2,7 +2,8 @@
 
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
-use showtell::train::config::{Config, Model};
+use showtell::model::{ATTEND, Model};
+use showtell::train::config::Config;
 use showtell::train::log::{EpochRecord, StepRecord};
 use showtell::train::run::{Engine, RunDirectory};
 use showtell::train::trainer::{self, Trainer};
@@ -11,17 +12,26 @@ use std::path::Path;
 
 /// A recipe with a small model, for pictures of 40 pixels.
 pub fn small(model: Model) -> Config {
-    Config {
+    let config = Config {
         encoder_blocks: vec![1, 1],
         encoder_width: 8,
         encoder_stem: 3,
         image_size: 40,
         embed: 24,
         hidden: 40,
-        attention: 20,
         batch_size: 7,
         epochs: 2,
         ..Config::recipe(model)
+    };
+    with_attention(config, 20)
+}
+
+/// Gives attention another size, where the model has any.
+pub fn with_attention(config: Config, size: i64) -> Config {
+    if config.model == ATTEND {
+        config.with("attention", size).unwrap()
+    } else {
+        config
     }
 }
 

@@ -1,0 +1,67 @@
+//! Tables of settings as TOML text.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// Reads a file of settings and checks every key and value of it by itself.
+///
+/// # Errors
+/// When the file cannot be read or is not TOML; then the message has the line. When `check` refuses a key or its value;
+/// then the message has the key.
+pub fn read_file(path: &Path, check: impl Fn(&str, &Value) -> Result<()>) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let table: Table = toml::from_str(&text).map_err(|e: toml::de::Error| {
+        let before = e.span().map_or("", |span| &text[..span.start]);
+        let line = 1 + before.matches('\n').count();
+        Error::file(path, format!("line {line}: {}", e.message()))
+    })?;
+    for (key, value) in &table {
+        check(key, value).map_err(|e| Error::file(path, e.to_string()))?;
+    }
+    Ok(table)
+}
+
+/// The error for a key that is none of `keys`; it names the nearest of them.
+pub fn unknown<'a>(key: &str, keys: impl IntoIterator<Item = &'a str>) -> Error {
+    let message = match nearest(key, keys) {
+        Some(nearest) => format!("there is no such setting; the nearest is {nearest}"),
+        None => "there is no such setting".into(),
+    };
+    Error::setting(key, message)
+}
+
+/// The key that the fewest insertions, deletions and replacements of letters make of `key`.
+fn nearest<'a>(key: &str, keys: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    keys.into_iter().min_by_key(|other| distance(key, other))
+}
+
+/// Levenshtein's distance, row by row.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("lr", "lr"), 0);
+        assert_eq!(
+            nearest("hiden", ["embed", "hidden", "seed"]),
+            Some("hidden")
+        );
+    }
+}

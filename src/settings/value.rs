@@ -1,0 +1,132 @@
+//! Values: read from the text of a flag, checked against what a setting takes.
+
+use super::{Kind, Setting};
+use crate::error::{Error, Result};
+use toml::Value;
+
+impl Setting {
+    /// The value that the text of a flag, or of a default, stands for. Only its form is checked: see
+    /// [`check`](Setting::check) for its range.
+    ///
+    /// # Errors
+    /// What was expected, in words.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        let text = text.trim();
+        let parsed = match self.kind {
+            Kind::Switch { .. } => text.parse().ok().map(Value::Boolean),
+            Kind::Integer { .. } => text.parse().ok().map(Value::Integer),
+            Kind::Number { .. } => text.parse().ok().map(Value::Float),
+            Kind::Integers { .. } => {
+                let numbers = text.split(',').map(|part| part.trim().parse().ok());
+                let numbers: Option<Vec<i64>> = numbers.collect();
+                numbers.map(Value::from)
+            }
+            Kind::Choice(words) => {
+                let known = words.iter().any(|(word, _)| *word == text);
+                known.then(|| text.into())
+            }
+            Kind::Text { allows, .. } => allows(text).then(|| text.into()),
+            Kind::Path { .. } => (!text.is_empty()).then(|| text.into()),
+        };
+        parsed.ok_or_else(|| format!("expected {}", self.expected()))
+    }
+
+    /// The value that was given, if it is one that this setting takes; nothing if it stands for none. A whole number is
+    /// made a fraction where fractions are wanted.
+    ///
+    /// # Errors
+    /// With the key, what was found and what was expected.
+    pub fn check(&self, value: &Value) -> Result<Option<Value>> {
+        let value = match (self.kind, value) {
+            (Kind::Number { .. }, &Value::Integer(whole)) => Value::Float(whole as f64),
+            (_, value) => value.clone(),
+        };
+        if self.none_value().as_ref() == Some(&value) {
+            return Ok(None);
+        }
+        if self.allows(&value) {
+            return Ok(Some(value));
+        }
+        let message = format!("found {value}, expected {}", self.expected());
+        Err(Error::setting(self.key, message))
+    }
+
+    /// The value that stands for none.
+    pub fn none_value(&self) -> Option<Value> {
+        self.none.map(|text| match self.kind {
+            Kind::Integer { .. } | Kind::Number { .. } => self.declared(text),
+            _ => text.into(),
+        })
+    }
+
+    /// The default, if there is one.
+    ///
+    /// # Panics
+    /// When the declaration is wrong: its default has not the form of a value.
+    pub fn default_value(&self) -> Option<Value> {
+        self.default.map(|text| self.declared(text))
+    }
+
+    /// The value of a text that stands in a declaration.
+    pub(super) fn declared(&self, text: &str) -> Value {
+        match self.parse(text) {
+            Ok(value) => value,
+            Err(_) if self.none == Some(text) => text.into(),
+            Err(message) => panic!("the declaration of {}: {text}: {message}", self.key),
+        }
+    }
+
+    fn allows(&self, value: &Value) -> bool {
+        let from = |least: u64, number: i64| u64::try_from(number).is_ok_and(|n| n >= least);
+        match (self.kind, value) {
+            (Kind::Switch { .. }, Value::Boolean(_)) => true,
+            (Kind::Integer { least }, &Value::Integer(number)) => from(least, number),
+            (Kind::Number { least, below }, &Value::Float(number)) => {
+                number.is_finite() && (least..below).contains(&number)
+            }
+            (Kind::Integers { least }, Value::Array(numbers)) => {
+                let allowed = |v: &Value| v.as_integer().is_some_and(|number| from(least, number));
+                !numbers.is_empty() && numbers.iter().all(allowed)
+            }
+            (Kind::Choice(words), Value::String(text)) => {
+                words.iter().any(|(word, _)| word == text)
+            }
+            (Kind::Text { allows, .. }, Value::String(text)) => allows(text),
+            (Kind::Path { .. }, Value::String(text)) => !text.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// What is expected, in words: "a whole number from 1 on, or 0 for none".
+    pub fn expected(&self) -> String {
+        let mut expected = match self.kind {
+            Kind::Switch { .. } => "true or false".into(),
+            Kind::Integer { least } => format!("a whole number from {least} on"),
+            Kind::Number { least, below } if below.is_finite() => {
+                format!("a number from {least} on, below {below}")
+            }
+            Kind::Number { least, .. } => format!("a finite number from {least} on"),
+            Kind::Integers { least } => {
+                format!("one or more whole numbers from {least} on")
+            }
+            Kind::Choice(words) => any_of(words.iter().map(|&(word, _)| word)),
+            Kind::Path { word: None } => "a path".into(),
+            Kind::Path { word: Some(word) } => format!("a path or {word}"),
+            Kind::Text { expected, .. } => expected.into(),
+        };
+        if let Some(none) = self.none {
+            expected += &format!(", or {none} for none");
+        }
+        expected
+    }
+}
+
+/// Words as a list in a sentence: "a, b or c".
+pub fn any_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<&str> = words.into_iter().collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => (*last).into(),
+        None => "nothing".into(),
+    }
+}
