@@ -159,6 +159,7 @@ fn through_root(path: &str) -> String {
         "Tensor" | "Shape" | "DType" | "Context" => format!("tensor::{rest}"),
         "Device" => format!("device::{rest}"),
         "Error" | "Result" => format!("error::{rest}"),
+        "choices" => format!("settings::{rest}"),
         _ => path.to_string(),
     }
 }

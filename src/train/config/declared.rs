@@ -98,17 +98,13 @@ crate::settings! {
         data: Option<PathBuf> = path("DIR").may_change();
         /// Side of the square that images are resized to, in pixels
         image_size: usize = integer(1).default("256").value_name("PIXELS");
-        /// Train on the first N images of the training list only
-        ///
-        /// 0 means all images.
+        /// Train on the first N images of the training list only; 0 for all
         limit_images: Option<usize> = integer(1).or_none("0").default("0");
-        /// Use the first N captions of every training image only
-        ///
-        /// 0 means all captions.
+        /// Use the first N captions of every training image only; 0 for all
         captions_per_image: Option<usize> = integer(1).or_none("0").default("0");
-        /// Flip and rotate training images and turn them gray, at random
+        /// Change training images at random: flip them, rotate them, turn them gray
         ///
-        /// The image that a sample shows then differs from epoch to epoch, so the encoder has to run for each.
+        /// The encoder then has to run for every image in every epoch, because the image is never the same.
         augment: bool = switch("Show training images as they are, the same in every epoch").default("true");
         /// Draw a new order of the samples for every epoch
         shuffle: bool = switch("Keep the samples in the order of the training list").default("true");
@@ -142,10 +138,9 @@ crate::settings! {
         ///
         /// Stages count from 1; 0 trains everything, the first convolution too.
         fine_tune_from: usize = integer(0).default("2").value_name("STAGE");
-        /// Keep the encoder's outputs in this folder, for this run and later ones
+        /// Keep the encoder's outputs in this folder, for this run and later ones; none for no folder
         ///
-        /// Turns augmentation off, because only the outputs for unchanged images can be kept. The word none keeps
-        /// nothing on disk.
+        /// Turns augmentation off, because only the outputs for unchanged images can be kept.
         feature_cache: Option<PathBuf> = path("DIR").or_none("none").default("none");
         /// The number format of the outputs in --feature-cache
         feature_type: FeatureType = choice(FeatureType::WORDS, "TYPE").default("f32");
@@ -172,13 +167,13 @@ crate::settings! {
         weight_decay: f64 = number(0.0, f64::INFINITY);
         /// Weight decay of an encoder that is trained with --fine-tune
         encoder_weight_decay: f64 = number(0.0, f64::INFINITY).default("0");
-        /// Scale the gradients down where their norm, of all together, is larger than X
+        /// Scale all gradients down together if their norm is larger than X; 0 for no limit
         ///
-        /// 0 leaves them as they are. Cannot be used together with --clip-value.
+        /// Cannot be used together with --clip-value.
         clip_norm: Option<f64> = number(0.0, f64::INFINITY).or_none("0").default("0");
-        /// Limit every element of the gradients to the range from -X to X
+        /// Limit every element of the gradients to the range from -X to X; 0 for no limit
         ///
-        /// 0 leaves them as they are. Cannot be used together with --clip-norm.
+        /// Cannot be used together with --clip-norm.
         clip_value: Option<f64> = number(0.0, f64::INFINITY).or_none("0").default("0");
     }
 
@@ -196,14 +191,13 @@ crate::settings! {
         batch_size: usize = integer(1);
         /// Train for N epochs: passes over all samples
         epochs: usize = integer(0).may_change();
-        /// Stop after N steps, even inside an epoch
+        /// Stop after N steps, even inside an epoch; 0 for no limit
         ///
-        /// 0 sets no limit. With --schedule linear, which ends at this step, it cannot change when a run is resumed.
+        /// With --schedule linear, which ends at this step, it cannot change when a run is resumed.
         max_steps: Option<usize> = integer(1).or_none("0").default("0").may_change();
-        /// Save a checkpoint after every N steps
+        /// Save a checkpoint after every N steps; 0 for only at the end of every epoch
         ///
-        /// One is also saved at the end of an epoch, if the epoch is validated or N steps have passed. 0 saves at the end
-        /// of every epoch only.
+        /// Another one is saved at the end of an epoch, if the epoch is validated or N steps have passed since the last.
         checkpoint_every: Option<usize> = integer(1).or_none("0").default("500").may_change();
         /// Measure loss and BLEU on the validation images after every epoch
         validate: bool = switch("Do not validate; the last checkpoint counts as the best one").default("true");
