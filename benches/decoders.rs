@@ -4,12 +4,12 @@
 mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use showtell::model::{ATTEND, SHOW_TELL};
-use showtell::nn::attend::{self, Attend};
-use showtell::nn::captions::{Captions, Noise, SOS};
-use showtell::nn::decoder::Decoder;
+use showtell::data::vocabulary::SOS;
+use showtell::model::attend::{Attend, AttendConfig};
+use showtell::model::show_tell::{ShowTell, ShowTellConfig};
+use showtell::model::{Captions, Decoder};
+use showtell::nn::noise::Noise;
 use showtell::nn::params::{Declarations, Params};
-use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
 use showtell::train::config::Config;
 use showtell::train::optimiser::Optimiser;
@@ -22,7 +22,7 @@ use support::{device, time};
 struct Step {
     ctx: Context,
     params: Params,
-    decoder: Decoder,
+    decoder: Box<dyn Decoder>,
     optimiser: Optimiser,
     noise: Noise,
     graphs: StepGraphs,
@@ -36,7 +36,7 @@ struct Step {
 impl Step {
     fn new(
         config: Config,
-        decoder: Decoder,
+        decoder: Box<dyn Decoder>,
         declare: Declarations,
         features: &[usize],
         steps: usize,
@@ -93,7 +93,7 @@ fn show_tell() -> Step {
     let config = Config::recipe(SHOW_TELL);
     let own = showtell::model::show_tell::Settings::read(&config.own).unwrap();
     let mut declare = Declarations::default();
-    let model = show_tell::Config {
+    let model = ShowTellConfig {
         features: 2048,
         embed: config.embed,
         hidden: config.hidden,
@@ -102,7 +102,7 @@ fn show_tell() -> Step {
         embed_dropout: own.embed_dropout,
         lstm_dropout: own.lstm_dropout,
     };
-    let decoder = Decoder::ShowTell(ShowTell::declare(model, &mut declare));
+    let decoder = Box::new(ShowTell::declare(model, &mut declare));
     Step::new(config, decoder, declare, &[128, 2048], 24, 7702)
 }
 
@@ -111,7 +111,7 @@ fn attend() -> Step {
     let config = Config::recipe(ATTEND);
     let own = showtell::model::attend::Settings::read(&config.own).unwrap();
     let mut declare = Declarations::default();
-    let model = attend::Config {
+    let model = AttendConfig {
         features: 2048,
         attention: own.attention,
         embed: config.embed,
@@ -121,7 +121,7 @@ fn attend() -> Step {
         regulariser: own.regulariser,
         mix: CellMix::new([8, 8], [14, 14]).unwrap(),
     };
-    let decoder = Decoder::Attend(Attend::declare(model, &mut declare));
+    let decoder = Box::new(Attend::declare(model, &mut declare));
     Step::new(config, decoder, declare, &[32, 64, 2048], 25, 8915)
 }
 

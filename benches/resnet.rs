@@ -5,14 +5,14 @@ mod support;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use showtell::DType;
 use showtell::nn::params::Declarations;
-use showtell::nn::resnet::{Config, Folded, ResNet};
+use showtell::nn::resnet::{Folded, ResNet, ResNetConfig};
 use support::{Family, device, zeros};
 
 fn encoder(c: &mut Criterion) {
     const IMAGES: usize = 8;
     let device = device();
     let ctx = showtell::Context::new(&device);
-    let config = Config::resnet50();
+    let config = ResNetConfig::resnet50();
     let mut declarations = Declarations::default();
     let encoder = ResNet::declare(&mut declarations, "", &config, None);
     let params = declarations.build(&device, DType::F32).unwrap();

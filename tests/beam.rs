@@ -2,12 +2,12 @@
 
 mod support;
 
+use showtell::data::vocabulary::{EOS, SOS};
 use showtell::decode::{self, Search, Sentence};
-use showtell::nn::attend::{self, Attend};
-use showtell::nn::captions::{Captions, EOS, SOS};
-use showtell::nn::decoder::Decoder;
+use showtell::model::attend::{Attend, AttendConfig};
+use showtell::model::show_tell::{ShowTell, ShowTellConfig};
+use showtell::model::{Captions, Decoder};
 use showtell::nn::params::{Declarations, Params};
-use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
 use showtell::{Context, DType, Tensor};
 use std::collections::HashMap;
@@ -30,10 +30,25 @@ enum Model {
 
 const MODELS: [Model; 2] = [Model::ShowTell, Model::Attend];
 
+/// Either decoder, with what only its own type gives: all logits of whole captions.
+enum Either {
+    ShowTell(ShowTell),
+    Attend(Attend),
+}
+
+impl Either {
+    fn decoder(&self) -> &dyn Decoder {
+        match self {
+            Either::ShowTell(model) => model,
+            Either::Attend(model) => model,
+        }
+    }
+}
+
 struct Toy {
     ctx: Context,
     params: Params,
-    decoder: Decoder,
+    model: Either,
     features: Tensor,
 }
 
@@ -43,9 +58,9 @@ impl Toy {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
         let (mut declare, vocabulary) = (Declarations::default(), VOCABULARY);
         let (features, embed, hidden) = (FEATURES, 3, 7);
-        let (decoder, shape) = match model {
+        let (model, shape) = match model {
             Model::ShowTell => {
-                let config = show_tell::Config {
+                let config = ShowTellConfig {
                     features,
                     embed,
                     hidden,
@@ -55,10 +70,10 @@ impl Toy {
                     lstm_dropout: 0.3,
                 };
                 let model = ShowTell::declare(config, &mut declare);
-                (Decoder::ShowTell(model), vec![batch, features])
+                (Either::ShowTell(model), vec![batch, features])
             }
             Model::Attend => {
-                let config = attend::Config {
+                let config = AttendConfig {
                     features,
                     attention: 4,
                     embed,
@@ -69,7 +84,7 @@ impl Toy {
                     mix: CellMix::new([2, 3], [4, 4]).unwrap(),
                 };
                 let model = Attend::declare(config, &mut declare);
-                (Decoder::Attend(model), vec![batch, CELLS, features])
+                (Either::Attend(model), vec![batch, CELLS, features])
             }
         };
         let params = declare.build(ctx.device(), DType::F64).unwrap();
@@ -82,7 +97,7 @@ impl Toy {
         Toy {
             ctx,
             params,
-            decoder,
+            model,
             features,
         }
     }
@@ -102,12 +117,12 @@ impl Toy {
 
     /// The argument `longest` for so many generated tokens: it counts the `<sos>` that attend is given.
     fn longest(&self, limit: usize) -> usize {
-        limit + usize::from(!self.decoder.predicts_start())
+        limit + usize::from(!self.model.decoder().predicts_start())
     }
 
     fn beam(&self, width: usize, penalty: f64, limit: usize) -> Vec<Sentence> {
         let search = Search::new(width, penalty).unwrap();
-        let (params, decoder, longest) = (&self.params, &self.decoder, self.longest(limit));
+        let (params, decoder, longest) = (&self.params, self.model.decoder(), self.longest(limit));
         let features = &self.features;
         let sentences = decode::beam(&self.ctx, params, decoder, features, search, longest);
         self.ctx.reset().unwrap();
@@ -115,7 +130,7 @@ impl Toy {
     }
 
     fn greedy(&self, limit: usize) -> Vec<Sentence> {
-        let (params, decoder, longest) = (&self.params, &self.decoder, self.longest(limit));
+        let (params, decoder, longest) = (&self.params, self.model.decoder(), self.longest(limit));
         let sentences = decode::greedy(&self.ctx, params, decoder, &self.features, longest);
         self.ctx.reset().unwrap();
         sentences.unwrap()
@@ -126,7 +141,7 @@ impl Toy {
     fn table(&self, image: usize) -> Table {
         let beginnings = sequences(LIMIT - 1);
         let (ctx, batch) = (&self.ctx, beginnings.len());
-        let given = usize::from(!self.decoder.predicts_start());
+        let given = usize::from(!self.model.decoder().predicts_start());
         let mut tokens = vec![SOS; (given + LIMIT) * batch];
         for (b, beginning) in beginnings.iter().enumerate() {
             for (t, &token) in beginning.iter().enumerate() {
@@ -142,12 +157,12 @@ impl Toy {
         let features = features.unwrap();
         let (logits, alpha) = {
             let captions = Captions::upload(ctx, given + LIMIT, batch, &tokens).unwrap();
-            match &self.decoder {
-                Decoder::ShowTell(model) => {
+            match &self.model {
+                Either::ShowTell(model) => {
                     let a = model.forward(ctx, &self.params, &features, &captions, None);
                     (a.unwrap().logits.to_vec::<f64>().unwrap(), None)
                 }
-                Decoder::Attend(model) => {
+                Either::Attend(model) => {
                     let a = model.forward(ctx, &self.params, &features, &captions, None);
                     let a = a.unwrap();
                     let alpha = a.alpha.to_vec::<f64>().unwrap();
@@ -175,7 +190,7 @@ impl Toy {
 
     /// As the engine says it: without `<eos>`, and without the `<sos>` that show-tell starts with.
     fn sentence(&self, table: &Table, tokens: &[u32]) -> Sentence {
-        let starts = self.decoder.predicts_start() && tokens.first() == Some(&SOS);
+        let starts = self.model.decoder().predicts_start() && tokens.first() == Some(&SOS);
         let tokens = tokens.strip_suffix(&[EOS]).unwrap_or(tokens);
         let attention = (usize::from(starts)..tokens.len()).filter_map(|t| {
             let alpha = table[&tokens[..t]].1.as_ref()?;

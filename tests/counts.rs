@@ -1,8 +1,7 @@
 //! The published numbers of trainable parameters, counted on the planning device: nothing is allocated.
 
-use showtell::model::{ATTEND, SHOW_TELL};
-use showtell::nn::captioner::Captioner;
-use showtell::train::config::Config;
+use showtell::model::Captioner;
+use showtell::train::config::{Config, Model};
 use showtell::train::run::structure;
 use showtell::{DType, Device};
 

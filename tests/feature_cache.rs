@@ -8,11 +8,11 @@ use serde_json::Value;
 use showtell::Device;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::loader::LoaderOptions;
-use showtell::model::{ATTEND, Model, SHOW_TELL};
-use showtell::train::config::{Config, FeatureType};
-use showtell::train::features::{Features, ImageSet};
+use showtell::model::Engine;
+use showtell::train::config::{Config, FeatureType, Model};
+use showtell::train::features::{Cache, Encoding};
 use showtell::train::log::{EpochRecord, StepRecord};
-use showtell::train::run::Engine;
+use showtell::train::run::structure;
 use showtell::train::trainer;
 use showtell::train::{Observer, Stage};
 use std::fs;
@@ -50,8 +50,14 @@ impl Observer for Told {
     }
 }
 
+/// A captioner, and the settings that say where its features are cached.
+struct Cached {
+    engine: Engine,
+    config: Config,
+}
+
 /// A tiny captioner that caches in the folder's `cache`.
-fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Engine {
+fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Cached {
     let mut table: toml::Table = toml::from_str(settings).unwrap();
     let tiny_model = "encoder-blocks = [1]\nencoder-width = 4\nencoder-stem = 3\nimage-size = 32\n\
                       embed = 8\nhidden = 8\nattention = 8\naugment = false";
@@ -62,33 +68,32 @@ fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Engi
     let cache = tiny.path("cache").to_str().unwrap().to_string();
     table.entry("feature-cache").or_insert(cache.into());
     let config = Config::from_settings(table).unwrap();
-    let vocabulary = trainer::vocabulary(model, dataset);
-    let mut engine = Engine::new(&Device::cpu(), config, vocabulary).unwrap();
-    engine.params.initialise(engine.config.seed).unwrap();
-    let Engine {
-        ctx,
-        captioner,
-        params,
-        ..
-    } = &mut engine;
-    captioner.prepare(ctx, params).unwrap();
-    engine
+    let vocabulary = trainer::vocabulary(&config, dataset);
+    let structure = structure(&config, vocabulary.len());
+    let mut engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();
+    engine.params.initialise(config.seed).unwrap();
+    engine.prepare().unwrap();
+    Cached { engine, config }
 }
 
 /// The features of the training images, row after row.
-fn features(engine: &Engine, dataset: &Flickr8k, told: &mut Told) -> Vec<f32> {
+fn features(cached: &Cached, dataset: &Flickr8k, told: &mut Told) -> Vec<f32> {
+    let Cached { engine, config } = cached;
     let images = dataset.split(Split::Train);
-    let options = LoaderOptions {
-        size: engine.config.image_size,
-        threads: 1,
-        ..LoaderOptions::default()
+    let encoding = Encoding {
+        engine,
+        dataset,
+        images,
+        options: LoaderOptions {
+            size: config.image_size,
+            threads: 1,
+            ..LoaderOptions::default()
+        },
+        cache: Cache::of(config),
+        stage: Stage::Features,
     };
-    let set = ImageSet { dataset, images };
-    let features = Features::of(engine, set, options, Stage::Features, told).unwrap();
-    let mut shape = engine.captioner.feature_shape();
-    shape[0] = images.len();
-    let batch = features.batch(&engine.ctx, images, &shape).unwrap();
-    batch.to_vec().unwrap()
+    let features = encoding.features(told).unwrap();
+    features.upload(engine, images).unwrap().to_vec().unwrap()
 }
 
 fn cached_files(tiny: &Tiny) -> Vec<PathBuf> {
@@ -214,12 +219,12 @@ fn a_running_statistic_is_part_of_the_key() {
     let dataset = Flickr8k::open(tiny.data()).unwrap();
     let mut engine = engine(&tiny, &dataset, SHOW_TELL, "");
     features(&engine, &dataset, &mut Told::default());
-    let params = &engine.params;
+    let params = &engine.engine.params;
     let id = params.find("encoder.bn1.running_mean").unwrap();
     let mut values = params.export(id).unwrap();
     values[1] += 0.5;
     params.import(id, &values).unwrap();
-    engine.captioner.prepare(&engine.ctx, params).unwrap();
+    engine.engine.prepare().unwrap();
     features(&engine, &dataset, &mut Told::default());
     assert_eq!(cached_files(&tiny).len(), 2);
 }

@@ -6,12 +6,11 @@ mod support;
 use showtell::DType;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::cuda::Graph;
-use showtell::model::{ATTEND, Model, SHOW_TELL};
-use showtell::nn::captioner::Input;
-use showtell::nn::captions::{Captions, Noise};
-use showtell::train::config::{Config, EncoderBatchNorm};
+use showtell::model::{Captions, Engine, Input};
+use showtell::nn::noise::Noise;
+use showtell::train::config::{Config, EncoderBatchNorm, Model};
 use showtell::train::optimiser::Optimiser;
-use showtell::train::run::Engine;
+use showtell::train::run::structure;
 use showtell::train::trainer;
 use support::training::small;
 use support::{Numbers, cuda, pictures};
@@ -25,9 +24,9 @@ fn train(config: &Config, replayed: bool) -> Option<(Vec<f32>, f32)> {
     let device = cuda()?.device().clone();
     let data = pictures::temporary();
     let dataset = Flickr8k::open(data.path()).unwrap();
-    let vocabulary = trainer::vocabulary(config.model, &dataset);
+    let vocabulary = trainer::vocabulary(config, &dataset);
     let words = vocabulary.len();
-    let mut engine = Engine::new(&device, config.clone(), vocabulary).unwrap();
+    let mut engine = Engine::new(&device, &structure(config, words), vocabulary).unwrap();
     let Engine {
         ctx,
         captioner,

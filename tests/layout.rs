@@ -17,7 +17,7 @@ const USES: [(&str, &[&str]); 15] = [
     (
         "report",
         &[
-            "train", "decode", "metrics", "data", "nn", "ops", "tensor", "device", "files",
+            "train", "decode", "metrics", "data", "model", "nn", "ops", "tensor", "device", "files",
         ],
     ),
     (
@@ -27,14 +27,28 @@ const USES: [(&str, &[&str]); 15] = [
             "device", "files",
         ],
     ),
-    ("model", &["settings"]),
+    (
+        "decode",
+        &["model", "data::vocabulary", "nn", "ops", "tensor", "device"],
+    ),
+    (
+        "model",
+        &[
+            "settings",
+            "data::vocabulary",
+            "weights",
+            "nn",
+            "ops",
+            "tensor",
+            "device",
+        ],
+    ),
     ("settings", &[]),
-    ("decode", &["nn", "ops", "tensor", "device"]),
     ("nn", &["ops", "tensor", "device"]),
     ("ops", &["tensor", "device"]),
     ("tensor", &["device"]),
     ("device", &[]),
-    ("data", &["files", "nn::captions", "ops::philox"]),
+    ("data", &["files", "ops::philox"]),
     ("weights", &["files", "tensor"]),
     ("metrics", &[]),
     ("files", &[]),
@@ -101,7 +115,7 @@ fn code(path: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that a file of `src` is in, from the room on: `src/nn/attend/mod.rs` is `nn`, `attend`.
+/// The modules that a file of `src` is in, from the room on: `src/model/attend/mod.rs` is `model`, `attend`.
 fn module(path: &Path) -> Vec<String> {
     let inside = path.strip_prefix(root().join("src")).unwrap();
     let parts = inside.with_extension("");
@@ -198,13 +212,63 @@ fn rooms_use_only_those_below() {
 fn the_reader_of_sources_sees_all_spellings() {
     let group = "{nn::{params, resnet}, ops, Device};";
     assert_eq!(paths(group), ["nn::", "ops", "Device"]);
-    assert_eq!(paths("nn::captions::PAD;"), ["nn::captions::PAD"]);
+    assert_eq!(paths("nn::params::Id;"), ["nn::params::Id"]);
     assert_eq!(through_root("Tensor"), "tensor::");
-    assert!(begins_with("nn::captions", "nn") && !begins_with("nnn", "nn"));
+    assert!(begins_with("nn::params", "nn") && !begins_with("nnn", "nn"));
     let found = uses(&root().join("src/train/run.rs"));
-    for expected in ["data::vocabulary::Vocabulary", "nn::captioner::", "files"] {
+    for expected in ["data::vocabulary::Vocabulary", "model::", "files"] {
         assert!(found.iter().any(|path| path == expected), "{found:?}");
     }
+}
+
+/// The folders of the decoders.
+fn decoders() -> Vec<String> {
+    let entries = fs::read_dir(root().join("src/model")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let folders = paths.filter(|path| path.is_dir());
+    let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut decoders: Vec<String> = folders.map(name).collect();
+    decoders.sort();
+    decoders
+}
+
+/// A decoder is its folder, the line that makes it a module, and the line of the registry. The demonstration, which is
+/// of one decoder, names its recipe.
+#[test]
+fn nothing_outside_its_folder_knows_a_decoder() {
+    let decoders = decoders();
+    assert_eq!(decoders, ["attend", "show_tell"]);
+    let mut wrong = Vec::new();
+    for decoder in &decoders {
+        let camel: String = decoder
+            .split('_')
+            .map(|word| word[..1].to_uppercase() + &word[1..])
+            .collect();
+        let names = [decoder.replace('_', "-"), decoder.clone(), camel];
+        let own = format!("src/model/{decoder}/");
+        for file in files("src", &["rs"]) {
+            let shown = shown(&file);
+            let code = code(&file);
+            let lines = code.lines().filter(|line| {
+                let words = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
+                words
+                    .into_iter()
+                    .any(|word| names.iter().any(|name| name == word))
+            });
+            let allowed = match &*shown {
+                "src/model/mod.rs" => 1,
+                // Its line, and the import that the line needs.
+                "src/model/registry.rs" => 2,
+                "src/cli/demo.rs" => 1,
+                _ => 0,
+            };
+            let lines: Vec<&str> = lines.collect();
+            if !shown.starts_with(&own) && lines.len() > allowed {
+                wrong.push(format!("{shown}: {}", lines.join("\n    ")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -3,12 +3,13 @@
 mod support;
 
 use proptest::prelude::*;
+use showtell::data::vocabulary::{EOS, PAD, SOS};
 use showtell::device::Precision;
-use showtell::nn::attend::{self, Attend};
-use showtell::nn::captions::{Captions, EOS, Noise, PAD, SOS};
-use showtell::nn::decoder::Decoder;
+use showtell::model::attend::{Attend, AttendConfig};
+use showtell::model::show_tell::{ShowTell, ShowTellConfig};
+use showtell::model::{Captions, Decoder};
+use showtell::nn::noise::Noise;
 use showtell::nn::params::{Declarations, Params};
-use showtell::nn::show_tell::{self, ShowTell};
 use showtell::ops::attention::CellMix;
 use showtell::{Context, DType, Shape, Tensor};
 use support::{Numbers, check_gradient, cpu, cuda_with, noise, zeros};
@@ -63,7 +64,7 @@ fn away_from_the_kink(params: &Params) {
 struct Case {
     ctx: Context,
     params: Params,
-    decoder: Decoder,
+    decoder: Box<dyn Decoder>,
     features: Tensor,
     steps: usize,
     tokens: Vec<u32>,
@@ -135,7 +136,7 @@ proptest! {
     ) {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
         let mut declare = Declarations::default();
-        let config = show_tell::Config {
+        let config = ShowTellConfig {
             features: d, embed, hidden, layers, vocabulary: 9, embed_dropout: 0.3, lstm_dropout: 0.4,
         };
         let model = ShowTell::declare(config, &mut declare);
@@ -144,7 +145,7 @@ proptest! {
         let features = numbers.f64(&ctx, [batch, d]);
         let tokens = tokens(&mut numbers, steps, batch, 9);
         let noise = support::noise(&ctx, seed, 3);
-        let decoder = Decoder::ShowTell(model);
+        let decoder = Box::new(model);
         Case { ctx, params, decoder, features, steps, tokens, noise }.check();
     }
 
@@ -155,7 +156,7 @@ proptest! {
     ) {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
         let mut declare = Declarations::default();
-        let config = attend::Config {
+        let config = AttendConfig {
             features: d, attention, embed, hidden, vocabulary: 9, dropout: 0.4, regulariser: 0.7,
             mix: CellMix::new([h, w], [4, 4]).unwrap(),
         };
@@ -166,41 +167,38 @@ proptest! {
         let features = numbers.f64(&ctx, [batch, h * w, d]);
         let tokens = tokens(&mut numbers, steps, batch, 9);
         let noise = support::noise(&ctx, seed, 3);
-        let decoder = Decoder::Attend(model);
+        let decoder = Box::new(model);
         Case { ctx, params, decoder, features, steps, tokens, noise }.check();
     }
 }
 
 /// Sizes of no multiple of anything, one of each model.
-fn decoder(attend: bool, declare: &mut Declarations) -> (Decoder, Vec<usize>) {
-    match attend {
-        false => {
-            let config = show_tell::Config {
-                features: 37,
-                embed: 21,
-                hidden: 19,
-                layers: 2,
-                vocabulary: 43,
-                embed_dropout: 0.3,
-                lstm_dropout: 0.4,
-            };
-            let model = ShowTell::declare(config, declare);
-            (Decoder::ShowTell(model), vec![5, 37])
-        }
-        true => {
-            let config = attend::Config {
-                features: 36,
-                attention: 20,
-                embed: 12,
-                hidden: 28,
-                vocabulary: 44,
-                dropout: 0.4,
-                regulariser: 0.7,
-                mix: CellMix::new([3, 2], [4, 4]).unwrap(),
-            };
-            let model = Attend::declare(config, declare);
-            (Decoder::Attend(model), vec![5, 6, 36])
-        }
+fn decoder(attend: bool, declare: &mut Declarations) -> (Box<dyn Decoder>, Vec<usize>) {
+    if attend {
+        let config = AttendConfig {
+            features: 36,
+            attention: 20,
+            embed: 12,
+            hidden: 28,
+            vocabulary: 44,
+            dropout: 0.4,
+            regulariser: 0.7,
+            mix: CellMix::new([3, 2], [4, 4]).unwrap(),
+        };
+        let model = Attend::declare(config, declare);
+        (Box::new(model), vec![5, 6, 36])
+    } else {
+        let config = ShowTellConfig {
+            features: 37,
+            embed: 21,
+            hidden: 19,
+            layers: 2,
+            vocabulary: 43,
+            embed_dropout: 0.3,
+            lstm_dropout: 0.4,
+        };
+        let model = ShowTell::declare(config, declare);
+        (Box::new(model), vec![5, 37])
     }
 }
 
@@ -254,9 +252,9 @@ fn outcome(ctx: &Context, attend: bool, dtype: DType) -> Vec<(String, Vec<f64>)>
     let mut generation = decoder.start(ctx, &params, &features).unwrap();
     for word in 5u32..8 {
         let words = Tensor::from_slice(ctx.device(), [batch], &vec![word; batch]).unwrap();
-        decoder.step(ctx, &params, &words, &mut generation).unwrap();
-        named.push((format!("logits after {word}"), to_f64(&generation.logits)));
-        if let Some(alpha) = &generation.alpha {
+        generation.step(&words).unwrap();
+        named.push((format!("logits after {word}"), to_f64(generation.logits())));
+        if let Some(alpha) = generation.attention() {
             named.push((format!("alpha after {word}"), to_f64(alpha)));
         }
     }

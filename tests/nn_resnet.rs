@@ -3,7 +3,7 @@
 mod support;
 
 use showtell::nn::params::{Declarations, Params, Role};
-use showtell::nn::resnet::{Config, Folded, Mode, ResNet};
+use showtell::nn::resnet::{Folded, Mode, ResNet, ResNetConfig};
 use showtell::ops::batch_norm::Momentum;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Device};
@@ -11,7 +11,7 @@ use support::{Numbers, cpu, inner, nan};
 
 fn declare(
     device: &Device,
-    config: &Config,
+    config: &ResNetConfig,
     fine_tune_from: Option<usize>,
     dtype: DType,
 ) -> (ResNet, Params) {
@@ -22,7 +22,7 @@ fn declare(
 
 /// A small encoder in f64 with random parameters, and statistics as after some training.
 fn small(ctx: &Context, blocks: &[usize], fine_tune_from: Option<usize>) -> (ResNet, Params) {
-    let config = Config::small(4, blocks);
+    let config = ResNetConfig::small(4, blocks);
     let (encoder, params) = declare(ctx.device(), &config, fine_tune_from, DType::F64);
     params.initialise(1).unwrap();
     let mut numbers = Numbers::new(2);
@@ -52,27 +52,35 @@ fn features(ctx: &Context, encoder: &ResNet, images: &Tensor) -> Tensor {
 
 #[test]
 fn parameters_are_as_many_as_torchvisions() {
-    let count = |config: &Config, fine_tune_from| {
+    let count = |config: &ResNetConfig, fine_tune_from| {
         let (_, params) = declare(&Device::plan(), config, fine_tune_from, DType::F32);
         let is_statistic = |name: &str| name.contains("running_");
         let all = params.ids().filter(|&id| !is_statistic(params.name(id)));
         let all: usize = all.map(|id| params.value(id).len()).sum();
         (all, params.trained_count())
     };
-    assert_eq!(count(&Config::resnet50(), None), (23_508_032, 0));
-    assert_eq!(count(&Config::resnet101(), None), (42_500_160, 0));
+    assert_eq!(count(&ResNetConfig::resnet50(), None), (23_508_032, 0));
+    assert_eq!(count(&ResNetConfig::resnet101(), None), (42_500_160, 0));
     // Fine-tuned as published: 61,513,172 trainables less the decoder's 19,238,356.
     let trained = 61_513_172 - 19_238_356;
-    assert_eq!(count(&Config::resnet101(), Some(2)), (42_500_160, trained));
     assert_eq!(
-        count(&Config::resnet50(), Some(0)),
+        count(&ResNetConfig::resnet101(), Some(2)),
+        (42_500_160, trained)
+    );
+    assert_eq!(
+        count(&ResNetConfig::resnet50(), Some(0)),
         (23_508_032, 23_508_032)
     );
 }
 
 #[test]
 fn names_and_shapes_are_torchvisions() {
-    let (_, params) = declare(&Device::plan(), &Config::resnet50(), Some(4), DType::F32);
+    let (_, params) = declare(
+        &Device::plan(),
+        &ResNetConfig::resnet50(),
+        Some(4),
+        DType::F32,
+    );
     for (name, shape, role) in [
         ("encoder.conv1.weight", vec![64, 3, 7, 7], Role::Frozen),
         ("encoder.bn1.running_var", vec![64], Role::Frozen),
@@ -124,7 +132,7 @@ fn names_and_shapes_are_torchvisions() {
 #[test]
 fn a_plan_tells_what_a_batch_takes() {
     let ctx = Context::new(&Device::plan());
-    let (encoder, params) = declare(ctx.device(), &Config::resnet50(), None, DType::F32);
+    let (encoder, params) = declare(ctx.device(), &ResNetConfig::resnet50(), None, DType::F32);
     let folded = Folded::new(&ctx, &encoder, &params, encoder.parts()).unwrap();
     let images = ctx.empty([32, 256, 256, 3], DType::F32).unwrap();
     let mut y = ctx.empty([32, 8, 8, 2048], DType::F32).unwrap();

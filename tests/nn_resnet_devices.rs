@@ -5,7 +5,7 @@ mod support;
 use showtell::DType;
 use showtell::device::Precision;
 use showtell::nn::params::{Declarations, Params};
-use showtell::nn::resnet::{Config, Folded, Mode, ResNet};
+use showtell::nn::resnet::{Folded, Mode, ResNet, ResNetConfig};
 use showtell::ops::batch_norm::Momentum;
 use showtell::ops::copy;
 use showtell::tensor::{Context, Tensor};
@@ -15,7 +15,7 @@ use support::{Numbers, cpu, cuda_with};
 /// An encoder with random parameters, statistics as after some training: the same numbers on every device.
 fn encoder(ctx: &Context, fine_tune_from: Option<usize>, dtype: DType) -> (ResNet, Params) {
     let mut declarations = Declarations::default();
-    let config = Config::small(8, &[2, 1]);
+    let config = ResNetConfig::small(8, &[2, 1]);
     let encoder = ResNet::declare(&mut declarations, "encoder.", &config, fine_tune_from);
     let params = declarations.build(ctx.device(), dtype).unwrap();
     params.initialise(1).unwrap();

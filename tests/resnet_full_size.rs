@@ -5,7 +5,7 @@ mod support;
 
 use showtell::device::Precision;
 use showtell::nn::params::{Declarations, Params};
-use showtell::nn::resnet::{Config, Folded, Mode, ResNet};
+use showtell::nn::resnet::{Folded, Mode, ResNet, ResNetConfig};
 use showtell::ops::batch_norm::Momentum;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::ops::{copy, pool};
@@ -36,7 +36,7 @@ const BRANCH: f32 = 0.2;
 /// The encoder, random but for that.
 fn encoder(device: &Device) -> (ResNet, Params) {
     let mut declarations = Declarations::default();
-    let encoder = ResNet::declare(&mut declarations, "", &Config::resnet50(), None);
+    let encoder = ResNet::declare(&mut declarations, "", &ResNetConfig::resnet50(), None);
     let params = declarations.build(device, DType::F32).unwrap();
     params.initialise(1).unwrap();
     for id in params

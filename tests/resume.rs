@@ -7,11 +7,12 @@ use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::data::vocabulary::Vocabulary;
 use showtell::files;
-use showtell::model::{ATTEND, Model, SHOW_TELL};
-use showtell::train::config::{Config, EncoderBatchNorm, EncoderWeights, Monitor};
+use showtell::model::Engine;
+use showtell::train::config::{Config, EncoderBatchNorm, Model, Monitor};
+use showtell::train::initial::Initial;
 use showtell::train::log::{EpochRecord, StepRecord};
-use showtell::train::run::{Engine, RunDirectory};
-use showtell::train::trainer::{self, Ended, Trainer};
+use showtell::train::run::{RANDOM, RunDirectory, structure};
+use showtell::train::trainer::{self, Ended, Setup, Trainer};
 use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,14 +109,21 @@ fn go_on(config: Config, data: &Path, out: &Path, observer: &mut dyn Observer) -
     let checkpoint = run.open_last().unwrap();
     let vocabulary = match &checkpoint {
         Some(_) => Vocabulary::load(run.vocabulary()).unwrap(),
-        None => trainer::vocabulary(config.model, &dataset),
+        None => trainer::vocabulary(&config, &dataset),
     };
-    let mut engine = Engine::new(&Device::cpu(), config, vocabulary).unwrap();
+    let structure = structure(&config, vocabulary.len());
+    let engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();
+    let setup = Setup {
+        config,
+        dataset: &dataset,
+        run,
+        loader_threads: 2,
+    };
     let mut trainer = match &checkpoint {
-        Some(checkpoint) => Trainer::resume(engine, &dataset, run, 2, checkpoint, observer),
+        Some(checkpoint) => Trainer::resume(setup, engine, checkpoint, observer),
         None => {
-            let random = engine.load_initial().unwrap();
-            Trainer::start(engine, &dataset, run, 2, random, observer)
+            let initial = Initial::load(&engine, &setup.config).unwrap();
+            Trainer::start(setup, engine, initial, observer)
         }
     };
     trainer.as_mut().unwrap().train(observer).unwrap()
@@ -321,9 +329,15 @@ fn records_that_are_lost_are_missed() {
     let directory = RunDirectory::open(run.path()).unwrap();
     let checkpoint = directory.open_last().unwrap().unwrap();
     let vocabulary = Vocabulary::load(directory.vocabulary()).unwrap();
-    let engine = Engine::new(&Device::cpu(), everything(), vocabulary).unwrap();
-    let observer = &mut Deaf(Stop::Never);
-    let resumed = Trainer::resume(engine, &dataset, directory, 1, &checkpoint, observer);
+    let structure = structure(&everything(), vocabulary.len());
+    let engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();
+    let setup = Setup {
+        config: everything(),
+        dataset: &dataset,
+        run: directory,
+        loader_threads: 1,
+    };
+    let resumed = Trainer::resume(setup, engine, &checkpoint, &mut Deaf(Stop::Never));
     let error = resumed.map(drop).unwrap_err().to_string();
     assert!(error.contains("steps.jsonl"), "{error}");
     assert!(error.contains("holds 1 records"), "{error}");

@@ -33,7 +33,7 @@ fn observe(config: &Config, data: &Path) -> Observed {
 /// What is reserved before the first step.
 fn plan(config: &Config, data: &Path) -> usize {
     let dataset = Flickr8k::open(data).unwrap();
-    let vocabulary = trainer::vocabulary(config.model, &dataset);
+    let vocabulary = trainer::vocabulary(config, &dataset);
     let samples = Samples::new(&dataset, Split::Train, &vocabulary, Limits::default());
     let batches = Batches::new(&Arc::new(samples), config.batch_size, Order::Listed).unwrap();
     step_memory::arena_bytes(&Device::cpu(), config, &vocabulary, &batches).unwrap()

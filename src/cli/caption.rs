@@ -1,13 +1,12 @@
-//! `showtell caption`: what a trained captioner says of images.
+//! `showtell caption`: captions for images, by a trained captioner.
 
 use super::device::DeviceArgs;
 use super::search::SearchArgs;
 use crate::data::image;
-use crate::decode::{self, Search, Sentence};
-use crate::model::{SHOW_TELL, attend};
+use crate::decode::{Search, Sentence};
+use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
-use crate::tensor::DType;
-use crate::train::run::{Engine, RunDirectory};
+use crate::train::run::RunDirectory;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
@@ -68,12 +67,14 @@ struct Attention<'a> {
 pub fn caption(args: CaptionArgs) -> Result<()> {
     let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
-    let engine = Engine::open(&run, &args.device.open()?)?;
-    if (args.maps || args.attention_out.is_some()) && engine.config.model == SHOW_TELL {
+    let engine = run.engine(&args.device.open()?)?;
+    let grid = engine.captioner.decoder.attention_grid();
+    if (args.maps || args.attention_out.is_some()) && grid.is_none() {
         bail!(
-            "{}: a show-tell captioner has no attention to show: \
-             leave out --attention-out and --maps, or give a run of attend",
-            args.run.display()
+            "{}: a {} captioner has no attention to show: \
+             leave out --attention-out and --maps, or give a run of a captioner that has",
+            args.run.display(),
+            engine.captioner.config().decoder.name
         );
     }
     let pictures = match &args.attention_out {
@@ -88,22 +89,21 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
     for (chunk, images) in args.images.chunks(batch).enumerate() {
         let sentences = sentences(&engine, images, search)?;
         for (i, (image, sentence)) in images.iter().zip(&sentences).enumerate() {
+            let attention = grid.map(|grid| attention(&engine, sentence, grid));
             let picture = pictures.get(chunk * batch + i);
-            if let Some(picture) = picture {
-                draw(&engine, image, sentence, picture)?;
+            if let (Some(picture), Some(attention)) = (picture, &attention) {
+                draw(image, attention, picture)?;
             }
             let line = Line {
                 image,
                 caption: engine.vocabulary.decode(&sentence.tokens),
                 picture: picture.map(PathBuf::as_path),
-                attention: args
-                    .maps
-                    .then(|| attention(&engine, sentence))
-                    .transpose()?,
+                attention: attention.filter(|_| args.maps),
             };
-            match args.json {
-                true => writeln!(out, "{}", serde_json::to_string(&line)?)?,
-                false => writeln!(out, "{}\t{}", line.image.display(), line.caption)?,
+            if args.json {
+                writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            } else {
+                writeln!(out, "{}\t{}", line.image.display(), line.caption)?;
             }
         }
     }
@@ -111,42 +111,34 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
 }
 
 fn sentences(engine: &Engine, paths: &[PathBuf], search: Search) -> Result<Vec<Sentence>> {
-    let (ctx, params, captioner) = (&engine.ctx, &engine.params, &engine.captioner);
-    let side = engine.config.image_size;
+    let side = engine.captioner.config().image_size;
     let mut pixels = Vec::with_capacity(paths.len() * side * side * 3);
     for path in paths {
         pixels.extend(image::load(path, side)?.pixels);
     }
-    let sentences = {
-        let mut images = ctx.empty([paths.len(), side, side, 3], DType::U8)?;
-        images.copy_from_slice(&pixels)?;
-        let features = captioner.features(ctx, params, &images)?;
-        search.sentences(ctx, params, &captioner.decoder, &features, decode::LONGEST)?
-    };
-    ctx.reset()?;
-    Ok(sentences)
+    Ok(engine.with_images(&pixels, |images| {
+        search.sentences(engine, &engine.features(images)?)
+    })?)
 }
 
-fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence) -> Result<Attention<'a>> {
+fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence, grid: [usize; 2]) -> Attention<'a> {
     let words = sentence.tokens.iter().map(|&id| engine.vocabulary.word(id));
-    let decoder = attend::Settings::read(&engine.config.own)?;
-    Ok(Attention {
-        grid: [decoder.positions; 2],
+    Attention {
+        grid,
         words: words.collect(),
         maps: &sentence.attention,
-    })
+    }
 }
 
 /// The picture is drawn on the image as it is in the file, not as it was squeezed for the encoder.
-fn draw(engine: &Engine, image: &Path, sentence: &Sentence, picture: &Path) -> Result<()> {
-    let image = image::decode(image)?;
-    let Attention { grid, words, maps } = attention(engine, sentence)?;
-    let drawn = attention_grid(&image, &words, maps, grid)?;
+fn draw(image: &Path, attention: &Attention, picture: &Path) -> Result<()> {
+    let Attention { grid, words, maps } = attention;
+    let drawn = attention_grid(&image::decode(image)?, words, maps, *grid)?;
     Ok(report::save(&drawn, picture)?)
 }
 
-/// Where each image's attention is drawn. Images of one name in different folders are numbered, that none
-/// overwrites another, upper and lower case being the same to some file systems.
+/// Where each image's attention is drawn. Images of the same name in different folders are numbered, so that no
+/// picture overwrites another; upper and lower case are the same, as they are to some file systems.
 fn picture_paths(directory: &Path, images: &[PathBuf]) -> Vec<PathBuf> {
     let mut taken = HashSet::new();
     let mut path = |image: &PathBuf| {

@@ -3,6 +3,7 @@
 use super::tell;
 use crate::data::flickr8k::Flickr8k;
 use crate::data::statistics::{Lengths, Statistics};
+use crate::model::{MODELS, VocabularyOf};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -27,9 +28,10 @@ pub fn stats(args: StatsArgs) -> Result<()> {
         tell(format_args!("showtell: warning: {warning}"));
     }
     let statistics = Statistics::new(&dataset);
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&statistics)? + "\n",
-        false => table(&statistics)?,
+    let text = if args.json {
+        serde_json::to_string_pretty(&statistics)? + "\n"
+    } else {
+        table(&statistics)?
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
@@ -62,18 +64,33 @@ fn table(statistics: &Statistics) -> Result<String, std::fmt::Error> {
     }
     let vocabulary = &statistics.vocabulary;
     writeln!(text, "\nvocabulary, with 4 specials")?;
-    writeln!(
-        text,
-        "  all captions (attend)          {:>6}",
-        vocabulary.all_captions
-    )?;
-    writeln!(
-        text,
-        "  training captions (show-tell)  {:>6}",
-        vocabulary.train_captions
-    )?;
+    let counts = [
+        (
+            VocabularyOf::AllCaptions,
+            "all captions",
+            vocabulary.all_captions,
+        ),
+        (
+            VocabularyOf::TrainingCaptions,
+            "training captions",
+            vocabulary.train_captions,
+        ),
+    ];
+    for (captions, what, count) in counts {
+        let what = format!("{what} ({})", counted_by(captions));
+        writeln!(text, "  {what:29}  {count:>6}")?;
+    }
     histogram(&mut text, &statistics.lengths)?;
     Ok(text)
+}
+
+/// The decoders whose vocabulary is counted from these captions.
+fn counted_by(captions: VocabularyOf) -> String {
+    let models = MODELS.iter().filter(|model| model.vocabulary == captions);
+    models
+        .map(|model| model.name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn histogram(text: &mut String, lengths: &Lengths) -> std::fmt::Result {

@@ -8,16 +8,19 @@ use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::image;
 use crate::data::loader::LoaderOptions;
 use crate::data::scenes::SceneSet;
+use crate::decode::Search;
 use crate::metrics::bleu;
-use crate::model::{ATTEND, attend};
+use crate::model::Engine;
+use crate::model::attend::ATTEND;
 use crate::report::{self, attention, curves};
 use crate::train::config::{Config, EncoderBatchNorm, Schedule};
 use crate::train::evaluate::{Captioned, Evaluator};
-use crate::train::features::{Features, ImageSet};
-use crate::train::run::{Engine, RunDirectory};
-use crate::train::trainer::{self, Trainer};
-use crate::train::{Observer, Stage, log};
-use anyhow::Result;
+use crate::train::features::Encoding;
+use crate::train::initial::Initial;
+use crate::train::run::{RunDirectory, structure};
+use crate::train::trainer::{self, Setup, Trainer};
+use crate::train::{Stage, log};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use std::io::Write;
@@ -140,24 +143,24 @@ fn config(args: &DemoArgs) -> Result<Config> {
 fn train(args: &DemoArgs, device: &Device, dataset: &Flickr8k, run: &RunDirectory) -> Result<()> {
     let config = config(args)?;
     let vocabulary = trainer::vocabulary(config.model, dataset);
-    let engine = Engine::new(device, config, vocabulary)?;
+    let engine = Engine::new(device, &structure(&config, vocabulary.len()), vocabulary)?;
     engine.params.initialise(args.seed)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let threads = args.device.loader_threads();
-    let mut progress = Progress::new();
-    let random_encoder = true;
-    let mut trainer = Trainer::start(
-        engine,
+    let setup = Setup {
+        config,
         dataset,
-        run.clone(),
-        threads,
-        random_encoder,
-        &mut progress,
-    )?;
-    trainer.train(&mut progress)?;
+        run: run.clone(),
+        loader_threads: args.device.loader_threads(),
+    };
+    let initial = Initial {
+        random_encoder: true,
+        encoder: None,
+    };
+    let mut progress = Progress::new();
+    Trainer::start(setup, engine, initial, &mut progress)?.train(&mut progress)?;
     Ok(())
 }
 
@@ -175,37 +178,24 @@ fn evaluate(
     run: &RunDirectory,
     set: SceneSet,
 ) -> Result<Outcome> {
-    let engine = Engine::open(run, device)?;
-    let Engine {
-        ctx,
-        params,
-        captioner,
-        vocabulary,
-        config,
-        ..
-    } = &engine;
+    let engine = run.engine(device)?;
     let images = dataset.split(Split::Test);
-    let options = LoaderOptions {
-        size: config.image_size,
-        threads: args.device.loader_threads(),
-        ..LoaderOptions::default()
-    };
     let mut progress = Progress::new();
-    let test = ImageSet { dataset, images };
-    let stage = Stage::ValidationFeatures;
-    let features = Features::of(&engine, test, options, stage, &mut progress)?;
-    let evaluator = Evaluator {
-        ctx,
-        params,
-        captioner,
-        vocabulary,
+    let encoding = Encoding {
+        engine: &engine,
         dataset,
-        features: &features,
-        search: crate::decode::Search::GREEDY,
+        images,
+        options: LoaderOptions {
+            size: engine.captioner.config().image_size,
+            threads: args.device.loader_threads(),
+            ..LoaderOptions::default()
+        },
+        cache: None,
+        stage: Stage::ValidationFeatures,
     };
-    progress.begin(Stage::Captions, images.len());
-    let captions = evaluator.captions(images, |done| progress.progress(done))?;
-    progress.end();
+    let features = encoding.features(&mut progress)?;
+    let evaluator = Evaluator::new(&engine, dataset, &features, Search::GREEDY);
+    let captions = evaluator.captions(images, &mut progress)?;
     let share = |is: &dyn Fn(&Captioned) -> bool| {
         captions.iter().filter(|captioned| is(captioned)).count() as f64 / captions.len() as f64
     };
@@ -215,8 +205,9 @@ fn evaluate(
         bleu_shuffled: shuffled_bleu(dataset, &captions),
         names_what_is_there: share(&|c| set.scene(c.image).agrees_with(&c.caption)),
         word_for_word: share(&|c| dataset.images()[c.image].captions.contains(&c.caption)),
-        samples: show(
+        samples: samples(
             args,
+            &engine,
             &evaluator,
             set,
             &captions[..SHOWN.min(captions.len())],
@@ -239,8 +230,9 @@ fn shuffled_bleu(dataset: &Flickr8k, captions: &[Captioned]) -> [f64; 4] {
 }
 
 /// Draws the attention of these captions.
-fn show(
+fn samples(
     args: &DemoArgs,
+    engine: &Engine,
     evaluator: &Evaluator,
     set: SceneSet,
     captions: &[Captioned],
@@ -248,21 +240,15 @@ fn show(
     let folder = args.out.join("attention");
     std::fs::create_dir_all(&folder)?;
     let images: Vec<usize> = captions.iter().map(|captioned| captioned.image).collect();
-    let paths = evaluator.dataset.image_paths()?;
-    let positions = attend::Settings::read(&config(args)?.own)?.positions;
+    let paths = evaluator.dataset().image_paths()?;
+    let positions = engine.captioner.decoder.attention_grid();
+    let positions = positions.context("the demo's decoder has attention")?;
     let mut samples = Vec::with_capacity(captions.len());
     for (captioned, sentence) in captions.iter().zip(evaluator.sentences(&images)?) {
-        let words = sentence
-            .tokens
-            .iter()
-            .map(|&id| evaluator.vocabulary.word(id));
+        let words = sentence.tokens.iter().map(|&id| engine.vocabulary.word(id));
         let words: Vec<&str> = words.collect();
-        let grid = attention::attention_grid(
-            &image::decode(&paths[captioned.image])?,
-            &words,
-            &sentence.attention,
-            [positions; 2],
-        )?;
+        let image = image::decode(&paths[captioned.image])?;
+        let grid = attention::attention_grid(&image, &words, &sentence.attention, positions)?;
         let picture = folder.join(&captioned.file).with_extension("png");
         report::save(&grid, &picture)?;
         let scene = set.scene(captioned.image);

@@ -9,11 +9,12 @@ use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::error::Error;
 use crate::files;
+use crate::model::Engine;
 use crate::settings::{Setting, Table};
 use crate::train::config::Config;
-use crate::train::evaluate::{BATCH, Captioned, Evaluator};
-use crate::train::features::{Features, ImageSet};
-use crate::train::run::{Engine, RunDirectory};
+use crate::train::evaluate::{Captioned, Evaluator};
+use crate::train::features::{Cache, Encoding};
+use crate::train::run::RunDirectory;
 use crate::train::{Observer, Stage};
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -108,11 +109,10 @@ struct Evaluation {
 }
 
 pub fn eval(args: EvalArgs) -> Result<()> {
-    let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
-    let device = args.device.open()?;
-    let mut engine = Engine::open(&run, &device)?;
-    args.cache.put_into(&mut engine.config)?;
+    let mut config = run.read_config()?;
+    args.cache.put_into(&mut config)?;
+    let engine = run.engine(&args.device.open()?)?;
     let dataset = Flickr8k::open(&args.data)?;
     let mut progress = Progress::new();
     for warning in dataset.warnings() {
@@ -121,62 +121,44 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     if !args.skip_bad_images {
         dataset.require_images(args.split)?;
     }
-    let samples = Samples::new(&dataset, args.split, &engine.vocabulary, Limits::default());
-    let images = samples.images();
-    if images.is_empty() {
-        anyhow::bail!(
-            "the split {} of {} is empty",
-            args.split,
-            args.data.display()
-        );
+    let cache = Cache::of(&config);
+    let (evaluation, captions) = evaluate(&args, &engine, &dataset, cache, &mut progress)?;
+    write_captions(&evaluation, &captions, args.json)?;
+    print(&evaluation, args.json)
+}
+
+fn evaluate(
+    args: &EvalArgs,
+    engine: &Engine,
+    dataset: &Flickr8k,
+    cache: Option<Cache>,
+    progress: &mut Progress,
+) -> Result<(Evaluation, Vec<Captioned>)> {
+    let search = args.search.search()?;
+    let samples = Samples::new(dataset, args.split, &engine.vocabulary, Limits::default());
+    if samples.is_empty() {
+        let (split, data) = (args.split, args.data.display());
+        anyhow::bail!("the split {split} of {data} is empty");
     }
-    let options = LoaderOptions {
-        size: engine.config.image_size,
-        threads: args.device.loader_threads(),
-        skip_bad_images: args.skip_bad_images,
-        ..LoaderOptions::default()
-    };
-    let Engine {
-        ctx,
-        params,
-        captioner,
-        vocabulary,
-        ..
-    } = &engine;
-    let dataset = &dataset;
-    let set = ImageSet {
+    let encoding = Encoding {
+        engine,
         dataset,
-        images: &images,
+        images: &samples.images(),
+        options: LoaderOptions {
+            size: engine.captioner.config().image_size,
+            threads: args.device.loader_threads(),
+            skip_bad_images: args.skip_bad_images,
+            ..LoaderOptions::default()
+        },
+        cache,
+        stage: Stage::ValidationFeatures,
     };
-    let features = Features::of(
-        &engine,
-        set,
-        options,
-        Stage::ValidationFeatures,
-        &mut progress,
-    )?;
-    let missing = images
-        .iter()
-        .copied()
-        .filter(|&i| !features.contains(i))
-        .collect();
-    let samples = Arc::new(samples.without(&missing));
-    let evaluator = Evaluator {
-        ctx,
-        params,
-        captioner,
-        vocabulary,
-        dataset,
-        features: &features,
-        search,
-    };
-    progress.begin(Stage::Validation, samples.len().div_ceil(BATCH));
-    let losses = evaluator.losses(&samples, |done| progress.progress(done))?;
-    progress.end();
+    let features = encoding.features(progress)?;
+    let samples = Arc::new(features.covered(&samples));
+    let evaluator = Evaluator::new(engine, dataset, &features, search);
+    let losses = evaluator.losses(&samples, progress)?;
     let images = samples.images();
-    progress.begin(Stage::Captions, images.len());
-    let captions = evaluator.captions(&images, |done| progress.progress(done))?;
-    progress.end();
+    let captions = evaluator.captions(&images, progress)?;
     let ending = if args.json { "json" } else { "txt" };
     let default = args.run.join(format!("captions-{}.{ending}", args.split));
     let evaluation = Evaluation {
@@ -190,8 +172,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         distinct_captions: distinct(&captions),
         captions: args.out.clone().unwrap_or(default),
     };
-    write_captions(&evaluation, &captions, args.json)?;
-    print(&evaluation, args.json)
+    Ok((evaluation, captions))
 }
 
 fn distinct(captions: &[Captioned]) -> usize {
@@ -201,12 +182,13 @@ fn distinct(captions: &[Captioned]) -> usize {
 
 fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -> Result<()> {
     let path = &evaluation.captions;
-    let text = match json {
-        true => serde_json::to_string_pretty(captions)? + "\n",
-        false => captions
+    let text = if json {
+        serde_json::to_string_pretty(captions)? + "\n"
+    } else {
+        captions
             .iter()
             .map(|captioned| format!("{}\t{}\n", captioned.file, captioned.caption))
-            .collect(),
+            .collect()
     };
     files::write_atomically(path, |file| {
         file.write_all(text.as_bytes()).map_err(Error::io(path))

@@ -6,14 +6,15 @@ use super::{flags, tell};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::vocabulary::Vocabulary;
 use crate::files;
-use crate::model::MODELS;
+use crate::model::{Engine, MODELS};
 use crate::settings::{Setting, Table, Value, path};
 use crate::train::Observer;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::{Config, EncoderWeights, MODEL};
+use crate::train::initial::Initial;
 use crate::train::memory_plan::MemoryPlan;
-use crate::train::run::{Engine, RunDirectory};
-use crate::train::trainer::{self, Ended, Trainer};
+use crate::train::run::{RunDirectory, structure};
+use crate::train::trainer::{self, Ended, Setup, Trainer};
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -271,28 +272,28 @@ fn run(
     let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
     tell(format_args!("{plan}"));
     plan.check(&device)?;
-    let mut engine = Engine::new(&device, config, vocabulary)?;
+    let engine = Engine::new(&device, &structure(&config, vocabulary.len()), vocabulary)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let threads = given.device.loader_threads();
+    let setup = |run: RunDirectory| Setup {
+        config: config.clone(),
+        dataset: &dataset,
+        run,
+        loader_threads: given.device.loader_threads(),
+    };
     let mut trainer = match existing {
-        Some((directory, Some(checkpoint))) => Trainer::resume(
-            engine,
-            &dataset,
-            directory,
-            threads,
-            &checkpoint,
-            &mut progress,
-        )?,
+        Some((directory, Some(checkpoint))) => {
+            Trainer::resume(setup(directory), engine, &checkpoint, &mut progress)?
+        }
         unstarted => {
-            let random = engine.load_initial()?;
+            let initial = Initial::load(&engine, &config)?;
             let directory = match unstarted {
                 Some((directory, _)) => directory,
                 None => RunDirectory::create(&given.out)?,
             };
-            Trainer::start(engine, &dataset, directory, threads, random, &mut progress)?
+            Trainer::start(setup(directory), engine, initial, &mut progress)?
         }
     };
     progress.stop_on_interrupt()?;

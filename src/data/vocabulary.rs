@@ -6,7 +6,14 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-pub use crate::nn::captions::{EOS, PAD, SOS, UNK};
+/// Token id that pads captions to the longest of their batch; as a target it does not count.
+pub const PAD: u32 = 0;
+/// Token id that starts every caption.
+pub const SOS: u32 = 1;
+/// Token id of words outside the vocabulary.
+pub const UNK: u32 = 2;
+/// Token id that ends every caption.
+pub const EOS: u32 = 3;
 
 const SPECIALS: [&str; 4] = ["<pad>", "<sos>", "<unk>", "<eos>"];
 

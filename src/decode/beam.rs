@@ -11,9 +11,9 @@
 //! one only where none has finished.
 
 use super::{Awaited, AwaitedAttention, Search, Sentence};
+use crate::data::vocabulary::{EOS, PAD, SOS};
 use crate::error::Result;
-use crate::nn::captions::{EOS, PAD, SOS};
-use crate::nn::decoder::{Decoder, Generation};
+use crate::model::decoder::{Decoder, Generation};
 use crate::nn::params::Params;
 use crate::ops::top_k;
 use crate::tensor::{Context, DType, Tensor};
@@ -24,7 +24,7 @@ use crate::tensor::{Context, DType, Tensor};
 pub fn beam(
     ctx: &Context,
     params: &Params,
-    decoder: &Decoder,
+    decoder: &dyn Decoder,
     features: &Tensor,
     search: Search,
     longest: usize,
@@ -43,9 +43,9 @@ pub fn beam(
         let rows = if position == 0 { 1 } else { width };
         let mut ids = ids.narrow(0, batch * rows)?;
         let mut log_probabilities = log_probabilities.narrow(0, batch * rows)?;
-        let logits = &generation.logits;
+        let logits = generation.logits();
         top_k::forward(ctx, logits, &mut ids, &mut log_probabilities)?;
-        let offers = Offers::read(&ids, &log_probabilities, &generation)?;
+        let offers = Offers::read(&ids, &log_probabilities, &*generation)?;
         let starts = decoder.predicts_start() && position == 0;
         for (image, beam) in beams.iter_mut().enumerate() {
             beam.advance(&offers, image * rows, starts);
@@ -57,10 +57,10 @@ pub fn beam(
         parents.copy_from_slice(&from)?;
         words.copy_from_slice(&said)?;
         match position {
-            0 => generation = generation.branch(ctx, &parents)?,
-            _ => generation.reorder(ctx, &parents)?,
+            0 => generation.branch(&parents)?,
+            _ => generation.reorder(&parents)?,
         }
-        decoder.step(ctx, params, &words, &mut generation)?;
+        generation.step(&words)?;
     }
     Ok(beams.iter().map(Beam::best).collect())
 }
@@ -88,7 +88,7 @@ struct Offers {
 }
 
 impl Offers {
-    fn read(ids: &Tensor, log_probabilities: &Tensor, generation: &Generation) -> Result<Self> {
+    fn read(ids: &Tensor, log_probabilities: &Tensor, generation: &dyn Generation) -> Result<Self> {
         // All are on their way before the first is waited for.
         let tokens = ids.download_later::<u32>()?;
         let values = Awaited::new(log_probabilities)?;

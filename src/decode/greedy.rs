@@ -1,20 +1,23 @@
 //! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
 
 use super::{AwaitedAttention, Sentence};
+use crate::data::vocabulary::{EOS, SOS};
 use crate::error::Result;
-use crate::nn::captions::{EOS, SOS};
-use crate::nn::decoder::Decoder;
+use crate::model::decoder::Decoder;
 use crate::nn::params::Params;
 use crate::ops::top_k;
 use crate::tensor::{Context, DType, Tensor};
 
-/// The sentence for each of the images with these features, (B, D) or (B, C, D). Recurrent states and words stay
-/// on the device; the chosen ids are read back once a word to see who has finished. A sentence is cut after
+/// The sentence for each of the images with these features, (B, D) or (B, C, D). States and words stay on the
+/// device; the chosen ids are read back once per word to see which sentences have ended. A sentence is cut after
 /// `longest` tokens, `<sos>` counted ([`super::LONGEST`] in the published runs).
+///
+/// # Errors
+/// When the device fails.
 pub fn greedy(
     ctx: &Context,
     params: &Params,
-    decoder: &Decoder,
+    decoder: &dyn Decoder,
     features: &Tensor,
     longest: usize,
 ) -> Result<Vec<Sentence>> {
@@ -26,8 +29,8 @@ pub fn greedy(
     let mut finished = vec![false; batch];
     let limit = longest - usize::from(!decoder.predicts_start());
     for position in 0..limit {
-        top_k::forward(ctx, &generation.logits, &mut ids, &mut log_probabilities)?;
-        let (chosen, attention) = (ids.download_later()?, AwaitedAttention::new(&generation)?);
+        top_k::forward(ctx, generation.logits(), &mut ids, &mut log_probabilities)?;
+        let (chosen, attention) = (ids.download_later()?, AwaitedAttention::new(&*generation)?);
         let chosen: Vec<u32> = chosen.wait()?;
         let attention = attention.map(AwaitedAttention::wait).transpose()?;
         for (image, &id) in chosen.iter().enumerate() {
@@ -44,7 +47,7 @@ pub fn greedy(
         if finished.iter().all(|&done| done) || position + 1 == limit {
             break;
         }
-        decoder.step(ctx, params, &ids.reshape([batch])?, &mut generation)?;
+        generation.step(&ids.reshape([batch])?)?;
     }
     Ok(sentences)
 }

@@ -7,9 +7,8 @@ pub use beam::beam;
 pub use greedy::greedy;
 
 use crate::error::{Error, Result};
-use crate::nn::decoder::{Decoder, Generation};
-use crate::nn::params::Params;
-use crate::tensor::{Context, DType, Pending, Tensor};
+use crate::model::{Engine, Generation};
+use crate::tensor::{DType, Pending, Tensor};
 
 /// Tokens of a sentence, `<sos>` counted, after which generation stops.
 pub const LONGEST: usize = 51;
@@ -19,7 +18,7 @@ pub const LONGEST: usize = 51;
 pub struct Sentence {
     /// Token ids without `<sos>` and `<eos>`.
     pub tokens: Vec<u32>,
-    /// For attend, the attention (P) under which each token was chosen.
+    /// The attention (P) under which each token was chosen; empty when the decoder has none.
     pub attention: Vec<Vec<f32>>,
 }
 
@@ -61,19 +60,17 @@ impl Search {
         (4 * most / self.beam).clamp(1, most)
     }
 
-    /// The sentence for each of the images with these features, (B, D) or (B, C, D), cut after `longest` tokens,
-    /// `<sos>` counted.
-    pub fn sentences(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        decoder: &Decoder,
-        features: &Tensor,
-        longest: usize,
-    ) -> Result<Vec<Sentence>> {
+    /// The sentence for each of the images with these features, (B, D) or (B, C, D), as [`Engine::features`] gives
+    /// them, cut after [`LONGEST`] tokens.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sentences(&self, engine: &Engine, features: &Tensor) -> Result<Vec<Sentence>> {
+        let (ctx, params) = (&engine.ctx, &engine.params);
+        let decoder = &*engine.captioner.decoder;
         match self.beam {
-            1 => greedy(ctx, params, decoder, features, longest),
-            _ => beam(ctx, params, decoder, features, *self, longest),
+            1 => greedy(ctx, params, decoder, features, LONGEST),
+            _ => beam(ctx, params, decoder, features, *self, LONGEST),
         }
     }
 }
@@ -107,14 +104,14 @@ struct AwaitedAttention {
 }
 
 impl AwaitedAttention {
-    fn new(generation: &Generation) -> Result<Option<Self>> {
+    fn new(generation: &dyn Generation) -> Result<Option<Self>> {
         let of = |alpha: &Tensor| {
             Ok(AwaitedAttention {
                 values: Awaited::new(alpha)?,
                 positions: alpha.cols(),
             })
         };
-        generation.alpha.as_ref().map(of).transpose()
+        generation.attention().map(of).transpose()
     }
 
     /// Row by row.

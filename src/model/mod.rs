@@ -1,17 +1,20 @@
-//! The decoders: one folder each, and one line each in [`MODELS`].
+//! Captioners: an encoder, a decoder, and the engine that holds them with the words they speak.
+//!
+//! A decoder is a folder: equations, backward pass, generation, settings and recipe. The rest of the library knows it
+//! as an [`Architecture`], by the traits [`Decoder`] and [`Generation`], and by one line of the [`registry`].
 
+pub mod architecture;
 pub mod attend;
+pub mod captioner;
+pub mod captions;
+pub mod decoder;
+pub mod engine;
+pub mod registry;
 pub mod show_tell;
 
-use crate::settings::Recipe;
-
-/// A kind of captioner, named by the decoder that makes it.
-pub type Model = &'static Recipe;
-
-/// The decoders that showtell has.
-pub const MODELS: &[Model] = &[SHOW_TELL, ATTEND];
-
-/// CNN + LSTM.
-pub const SHOW_TELL: Model = &show_tell::RECIPE;
-/// CNN + LSTM with attention.
-pub const ATTEND: Model = &attend::RECIPE;
+pub use architecture::{Architecture, Sizes, VocabularyOf};
+pub use captioner::{Captioner, CaptionerConfig, Input};
+pub use captions::{Captions, Losses};
+pub use decoder::{Decoder, FeatureKind, Generation};
+pub use engine::Engine;
+pub use registry::{MODELS, Model};

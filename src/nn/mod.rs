@@ -1,10 +1,8 @@
-//! The models: residual encoders and the two caption decoders, put together from operations.
+//! What models are built of: residual encoders, layers, all parameters in one arena, the randomness of a
+//! training step, the state of sentences in progress.
 
-pub mod attend;
-pub mod captioner;
-pub mod captions;
-pub mod decoder;
-pub mod layer;
+pub mod linear;
+pub mod noise;
 pub mod params;
 pub mod resnet;
-pub mod show_tell;
+pub mod state;

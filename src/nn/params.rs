@@ -46,6 +46,13 @@ pub enum Init {
     Embedding,
 }
 
+impl Init {
+    /// Uniform in ±1/√n: PyTorch's default for a layer with n inputs, and for an LSTM of n units.
+    pub fn fan_in(n: usize) -> Init {
+        Init::Uniform(1.0 / (n as f64).sqrt())
+    }
+}
+
 struct Entry {
     name: String,
     /// As PyTorch has it: (K, C, R, S) for filters.
@@ -81,6 +88,21 @@ impl Entry {
 pub struct Declarations(Vec<Entry>);
 
 impl Declarations {
+    /// How many tensors have been declared.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no tensor has been declared.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The tensors that were declared after the first `start`.
+    pub fn since(&self, start: usize) -> Vec<Id> {
+        (start..self.0.len()).map(Id).collect()
+    }
+
     /// Declares a tensor. `shape` is PyTorch's.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], role: Role, init: Init) -> Id {
         let (name, shape) = (name.into(), shape.to_vec());
@@ -221,10 +243,21 @@ impl Params {
         trained.map(|id| self.value(id).len()).sum()
     }
 
-    /// Sets every tensor to its initial value. A number depends on the seed, the tensor's name and its
-    /// place in PyTorch's layout only.
+    /// Sets every tensor to its initial value.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn initialise(&self, seed: u64) -> Result<()> {
-        for id in self.ids() {
+        self.initialise_only(self.ids(), seed)
+    }
+
+    /// Sets some tensors to their initial values. A number depends only on the seed, the tensor's name and its
+    /// place in PyTorch's layout.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn initialise_only(&self, ids: impl IntoIterator<Item = Id>, seed: u64) -> Result<()> {
+        for id in ids {
             let entry = &self.entries[id.0];
             let len: usize = entry.shape.iter().product();
             let site = name_hash(&entry.name);
@@ -240,9 +273,12 @@ impl Params {
                     .map(|i| philox::normal(seed, site, i as u64) * deviation as f32)
                     .collect(),
                 Init::Embedding => (0..len)
-                    .map(|i| match i < entry.shape[1] {
-                        true => 0.0,
-                        false => philox::normal(seed, site, i as u64),
+                    .map(|i| {
+                        if i < entry.shape[1] {
+                            0.0
+                        } else {
+                            philox::normal(seed, site, i as u64)
+                        }
                     })
                     .collect(),
             };
@@ -259,11 +295,6 @@ impl Params {
     /// A tensor's values in PyTorch's layout.
     pub fn export(&self, id: Id) -> Result<Vec<f32>> {
         self.read(id, self.value(id))
-    }
-
-    /// A gradient in PyTorch's layout.
-    pub fn export_gradient(&self, id: Id) -> Result<Vec<f32>> {
-        self.read(id, &self.gradient(id))
     }
 
     /// The slice of another arena of the same layout (an optimiser's state) that belongs to a trained
@@ -294,9 +325,10 @@ impl Params {
             );
             return Err(Error::operation("parameters", message));
         }
-        let inside = match entry.is_filter() {
-            true => permute_filter(&entry.shape, values, true),
-            false => values.to_vec(),
+        let inside = if entry.is_filter() {
+            permute_filter(&entry.shape, values, true)
+        } else {
+            values.to_vec()
         };
         match self.dtype {
             DType::F64 => {
@@ -317,10 +349,11 @@ impl Params {
             }
             _ => tensor.to_vec()?,
         };
-        Ok(match entry.is_filter() {
-            true => permute_filter(&entry.shape, &inside, false),
-            false => inside,
-        })
+        if entry.is_filter() {
+            Ok(permute_filter(&entry.shape, &inside, false))
+        } else {
+            Ok(inside)
+        }
     }
 }
 
@@ -333,9 +366,10 @@ fn permute_filter(shape: &[usize], from: &[f32], inwards: bool) -> Vec<f32> {
             for p in 0..rs {
                 let outside = (k * c + c_) * rs + p;
                 let inside = (k * rs + p) * c + c_;
-                match inwards {
-                    true => to[inside] = from[outside],
-                    false => to[outside] = from[inside],
+                if inwards {
+                    to[inside] = from[outside];
+                } else {
+                    to[outside] = from[inside];
                 }
             }
         }

@@ -32,12 +32,10 @@
 //! Inside the library a setting that may be without a value is an `Option`. Text that stands for "none", such as `0` for
 //! no limit, exists only in files and flags: see [`Setting::or_none`].
 
-mod recipe;
 mod table;
 mod typed;
 mod value;
 
-pub use recipe::{Recipe, VocabularyOf};
 pub use table::{read_file, unknown};
 pub use toml::{Table, Value};
 pub use typed::{Choice, Field, Typed, dashed, read, write};

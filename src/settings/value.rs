@@ -68,7 +68,7 @@ impl Setting {
     }
 
     /// The value of a text that stands in a declaration.
-    pub(super) fn declared(&self, text: &str) -> Value {
+    pub(crate) fn declared(&self, text: &str) -> Value {
         match self.parse(text) {
             Ok(value) => value,
             Err(_) if self.none == Some(text) => text.into(),

@@ -7,12 +7,15 @@
 
 use super::config::Config;
 use super::optimiser::Optimiser;
-use super::schedule::Plateau;
+use super::schedule::ScheduleState;
 use crate::error::{Error, Result};
+use crate::files;
+use crate::model::Engine;
 use crate::nn::params::{Id, Params};
 use crate::weights::safetensors::{self, Spec};
 use crate::weights::{StoredType, WeightFile};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +39,7 @@ pub struct Position {
     pub epoch_step: usize,
     /// Steps taken in all.
     pub step: u64,
-    pub schedule: Plateau,
+    pub schedule: ScheduleState,
     /// Steps since the optimiser's state was last reset.
     pub optimiser_steps: u64,
     /// Sums of loss and cross-entropy over the steps of the epoch under way.
@@ -51,7 +54,7 @@ impl Position {
             epoch_batches: 0,
             epoch_step: 0,
             step: 0,
-            schedule: Plateau::new(config),
+            schedule: ScheduleState::new(config),
             optimiser_steps: 0,
             epoch_sums: [0.0; 2],
         }
@@ -77,7 +80,43 @@ pub struct EncoderSource {
     pub sha256: String,
 }
 
+impl EncoderSource {
+    /// For the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn new(path: &Path) -> Result<Self> {
+        let path = std::path::absolute(path).map_err(Error::io(path))?;
+        let sha256 = hash(&path)?;
+        Ok(EncoderSource { path, sha256 })
+    }
+
+    /// # Errors
+    /// When the file is another than it was, or is gone.
+    fn verify(&self) -> Result<()> {
+        let found = hash(&self.path)?;
+        if found == self.sha256 {
+            return Ok(());
+        }
+        let message = format!(
+            "is not the encoder this run was trained with: expected sha256 {}, found {found}",
+            self.sha256
+        );
+        Err(Error::file(&self.path, message))
+    }
+}
+
+/// SHA-256 of a file, in hexadecimal.
+fn hash(path: &Path) -> Result<String> {
+    let digest = Sha256::digest(&files::map(path)?);
+    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Writes a checkpoint. The tensors of an encoder that `source` stands for are left out.
+///
+/// # Errors
+/// [`Error::Diverged`] when a weight is not a finite number; then no file is written. When the file cannot be
+/// written.
 pub fn save(
     path: &Path,
     params: &Params,
@@ -108,20 +147,30 @@ pub fn save(
         shape: params.shape(id).to_vec(),
     };
     let mut specs: Vec<Spec> = stored.iter().map(|&id| spec("", id)).collect();
-    for name in optimiser.state_names() {
+    let state = optimiser.state();
+    for (name, _) in &state {
         let prefix = format!("{STATE_PREFIX}{name}.");
         specs.extend(trained.iter().map(|&id| spec(&prefix, id)));
     }
     safetensors::write(path, &metadata, &specs, |i| {
         let values = match i.checked_sub(stored.len()) {
-            None => params.export(stored[i])?,
+            None => finite(params, stored[i])?,
             Some(i) => {
-                let (arena, id) = (i / trained.len(), trained[i % trained.len()]);
-                params.read(id, &params.slice_of(id, &optimiser.state()[arena])?)?
+                let ((_, arena), id) = (state[i / trained.len()], trained[i % trained.len()]);
+                params.read(id, &params.slice_of(id, arena)?)?
             }
         };
         Ok(Cow::Owned(bytemuck::cast_slice(&values).to_vec()))
     })
+}
+
+/// The values of a tensor. Those of a trained one must be finite.
+fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
+    let values = params.export(id)?;
+    if params.is_trained(id) && !values.iter().all(|value| value.is_finite()) {
+        return Err(Error::Diverged("a weight is not a finite number".into()));
+    }
+    Ok(values)
 }
 
 /// An opened checkpoint.
@@ -163,8 +212,22 @@ impl Checkpoint {
         })
     }
 
+    /// Makes the engine that of the checkpoint: all weights come from it, those of a frozen encoder from the file that
+    /// it names.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape, or the encoder's file is another than it was.
+    pub fn restore(&self, engine: &mut Engine) -> Result<()> {
+        self.load_weights(&engine.params)?;
+        if let Some(source) = &self.encoder {
+            source.verify()?;
+            engine.load_encoder(&source.path)?;
+        }
+        engine.prepare()
+    }
+
     /// Reads every parameter and buffer; those of a frozen encoder only when they are in the file.
-    pub fn load_weights(&self, params: &Params) -> Result<()> {
+    fn load_weights(&self, params: &Params) -> Result<()> {
         for id in params.ids() {
             if params.is_trained(id) || self.encoder.is_none() {
                 let tensor = self.file.tensor(params.name(id), params.shape(id))?;
@@ -176,7 +239,7 @@ impl Checkpoint {
 
     /// Reads the optimiser's state.
     pub fn load_optimiser(&self, params: &Params, optimiser: &mut Optimiser) -> Result<()> {
-        for (arena, name) in optimiser.state().iter().zip(optimiser.state_names()) {
+        for (name, arena) in optimiser.state() {
             for id in params.ids().filter(|&id| params.is_trained(id)) {
                 let name = format!("{STATE_PREFIX}{name}.{}", params.name(id));
                 let tensor = self.file.tensor(&name, params.shape(id))?;

@@ -1,21 +1,19 @@
 //! Losses and captions of a split, from features.
 
 use super::features::Features;
+use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
-use crate::data::vocabulary::Vocabulary;
-use crate::decode::{self, Search, Sentence};
+use crate::decode::{Search, Sentence};
 use crate::error::Result;
 use crate::metrics::bleu;
-use crate::nn::captioner::Captioner;
-use crate::nn::captions::Captions;
-use crate::nn::params::Params;
-use crate::tensor::{Context, Pending};
+use crate::model::{Captions, Engine};
+use crate::tensor::Pending;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Samples a batch: part of the published losses, which are means of batches' means.
+/// Samples per batch: part of the published losses, which are means of the batches' means.
 pub const BATCH: usize = 32;
 
 /// Unweighted means over batches of [`BATCH`].
@@ -35,24 +33,43 @@ pub struct Captioned {
     pub caption: String,
 }
 
-/// A captioner with what its evaluation needs.
+/// An engine with what its evaluation needs.
 pub struct Evaluator<'a> {
-    pub ctx: &'a Context,
-    pub params: &'a Params,
-    pub captioner: &'a Captioner,
-    pub vocabulary: &'a Vocabulary,
-    pub dataset: &'a Flickr8k,
-    pub features: &'a Features,
-    /// How captions are looked for.
-    pub search: Search,
+    engine: &'a Engine,
+    dataset: &'a Flickr8k,
+    features: &'a Features,
+    search: Search,
 }
 
-impl Evaluator<'_> {
-    /// Losses over all samples whose image has features, unshuffled, without dropout.
+impl<'a> Evaluator<'a> {
+    /// For images of the data set that have features. `search` is how captions are looked for.
+    pub fn new(
+        engine: &'a Engine,
+        dataset: &'a Flickr8k,
+        features: &'a Features,
+        search: Search,
+    ) -> Self {
+        Evaluator {
+            engine,
+            dataset,
+            features,
+            search,
+        }
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &'a Flickr8k {
+        self.dataset
+    }
+
+    /// Losses over all samples, whose images must have features, unshuffled, without dropout.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn losses(
         &self,
         samples: &Arc<Samples>,
-        mut progress: impl FnMut(usize),
+        observer: &mut dyn Observer,
     ) -> Result<MeanLosses> {
         let batches = Batches::new(samples, BATCH, Order::Listed)?;
         let mut sums = [0.0f64; 2];
@@ -62,15 +79,16 @@ impl Evaluator<'_> {
             }
             Ok(())
         };
+        observer.begin(Stage::Validation, batches.len());
         // A GPU is given a batch before the losses of the one before it are waited for.
         let mut awaited: Option<[Pending<f32>; 2]> = None;
         for (done, batch) in batches.iter().enumerate() {
             let losses = self.batch_losses(&batch)?;
-            self.ctx.reset()?;
             awaited.replace(losses).map_or(Ok(()), &mut add)?;
-            progress(done + 1);
+            observer.progress(done + 1);
         }
         awaited.map_or(Ok(()), &mut add)?;
+        observer.end();
         let count = batches.len() as f64;
         Ok(MeanLosses {
             loss: sums[0] / count,
@@ -79,31 +97,34 @@ impl Evaluator<'_> {
     }
 
     fn batch_losses(&self, batch: &Batch) -> Result<[Pending<f32>; 2]> {
-        let (ctx, params) = (self.ctx, self.params);
-        let features = self.upload(&batch.images)?;
-        let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
-        let losses = self
-            .captioner
-            .decoder
-            .loss(ctx, params, &features, &captions)?;
-        Ok([
-            losses.loss.download_later()?,
-            losses.cross_entropy.download_later()?,
-        ])
-    }
-
-    fn upload(&self, images: &[usize]) -> Result<crate::Tensor> {
-        let mut shape = self.captioner.feature_shape();
-        shape[0] = images.len();
-        self.features.batch(self.ctx, images, &shape)
+        let Engine {
+            ctx,
+            params,
+            captioner,
+            ..
+        } = self.engine;
+        self.features
+            .with_batch(self.engine, &batch.images, |features| {
+                let (steps, tokens) = (batch.steps, batch.time_major());
+                let captions = Captions::upload(ctx, steps, batch.len(), &tokens)?;
+                let losses = captioner.decoder.loss(ctx, params, features, &captions)?;
+                Ok([
+                    losses.loss.download_later()?,
+                    losses.cross_entropy.download_later()?,
+                ])
+            })
     }
 
     /// Captions of images.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn captions(
         &self,
         images: &[usize],
-        mut progress: impl FnMut(usize),
+        observer: &mut dyn Observer,
     ) -> Result<Vec<Captioned>> {
+        observer.begin(Stage::Captions, images.len());
         let mut captioned = Vec::with_capacity(images.len());
         for chunk in images.chunks(self.search.batch(BATCH)) {
             let sentences = self.sentences(chunk)?;
@@ -111,23 +132,23 @@ impl Evaluator<'_> {
                 captioned.push(Captioned {
                     image,
                     file: self.dataset.images()[image].name.clone(),
-                    caption: self.vocabulary.decode(&sentence.tokens),
+                    caption: self.engine.vocabulary.decode(&sentence.tokens),
                 });
             }
-            progress(captioned.len());
+            observer.progress(captioned.len());
         }
+        observer.end();
         Ok(captioned)
     }
 
     /// Captions of a batch of images as tokens, with their attention.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn sentences(&self, images: &[usize]) -> Result<Vec<Sentence>> {
-        let features = self.upload(images)?;
-        let decoder = &self.captioner.decoder;
-        let (search, ctx) = (&self.search, self.ctx);
-        let sentences = search.sentences(ctx, self.params, decoder, &features, decode::LONGEST)?;
-        drop(features);
-        ctx.reset()?;
-        Ok(sentences)
+        self.features.with_batch(self.engine, images, |features| {
+            self.search.sentences(self.engine, features)
+        })
     }
 
     /// Captions paired with the references of their images, as BLEU wants them.

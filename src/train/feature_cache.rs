@@ -20,10 +20,10 @@
 //! which nobody reads and anybody may remove.
 
 use super::config::FeatureType;
-use super::run::Engine;
 use crate::data::flickr8k::Flickr8k;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::Engine;
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
@@ -48,28 +48,40 @@ const DIGEST: usize = 32;
 pub struct Header {
     magic: [u8; 8],
     version: u32,
-    /// Bytes an element.
+    /// Bytes per element.
     element: u32,
     images: u64,
-    /// Elements an image.
+    /// Elements per image.
     size: u64,
     key: [u8; DIGEST],
 }
 
 impl Header {
-    /// For the features of `images` of the data set.
-    pub fn new(engine: &Engine, dataset: &Flickr8k, images: &[usize]) -> Result<Self> {
-        let config = &engine.config;
-        let shape = engine.captioner.feature_shape();
-        let element = match config.feature_type {
+    /// For the features of `images` of the data set, stored as `element`.
+    ///
+    /// # Errors
+    /// When the device fails, or the files of the images cannot be looked at.
+    pub fn new(
+        engine: &Engine,
+        dataset: &Flickr8k,
+        images: &[usize],
+        element: FeatureType,
+    ) -> Result<Self> {
+        let config = engine.captioner.config();
+        let shape = engine.captioner.feature_shape(1);
+        let element = match element {
             FeatureType::F32 => size_of::<f32>(),
             FeatureType::Bf16 => size_of::<bf16>(),
         };
         let mut key = Sha256::new();
         key.update(format!(
-            "showtell features {VERSION}\nblocks {:?}\nwidth {}\nstem {}\nimage size {}\nshape {shape:?}\n\
+            "showtell features {VERSION}\nblocks {:?}\nwidth {}\nstem {}\nimage size {}\nshape {:?}\n\
              bytes an element {element}\n",
-            config.encoder_blocks, config.encoder_width, config.encoder_stem, config.image_size,
+            config.encoder.blocks,
+            config.encoder.width,
+            config.encoder.stem.kernel[0],
+            config.image_size,
+            shape.dims(),
         ));
         hash_encoder(engine, &mut key)?;
         hash_images(dataset, images, &mut key)?;
@@ -78,7 +90,7 @@ impl Header {
             version: VERSION,
             element: element as u32,
             images: images.len() as u64,
-            size: shape.iter().product::<usize>() as u64,
+            size: shape.len() as u64,
             key: key.finalize().into(),
         })
     }
@@ -103,10 +115,7 @@ impl Header {
 /// The encoder's tensors, running statistics among them, by ascending name.
 fn hash_encoder(engine: &Engine, key: &mut Sha256) -> Result<()> {
     let params = &engine.params;
-    let ids = params.ids();
-    let mut ids: Vec<_> = ids
-        .filter(|&id| engine.captioner.is_encoder(params, id))
-        .collect();
+    let mut ids = engine.captioner.encoder.ids().to_vec();
     ids.sort_by_key(|&id| params.name(id));
     for id in ids {
         key.update(format!("{} {:?}\n", params.name(id), params.shape(id)));
@@ -124,7 +133,7 @@ fn hash_images(dataset: &Flickr8k, images: &[usize], key: &mut Sha256) -> Result
                 let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
                 format!("{} bytes, {} ns", about.len(), since.as_nanos())
             }
-            // Whoever reads it will say so.
+            // Reading it will be the error.
             Err(_) => "absent".into(),
         };
         key.update(format!("{}\n{about}\n", dataset.images()[image].name));
@@ -184,9 +193,10 @@ impl FeatureFile {
     pub fn read(&self, row: usize, values: &mut [f32]) {
         let bytes = self.header.row_bytes();
         let stored = &self.rows()[row * bytes..][..bytes];
-        match self.header.element as usize == size_of::<f32>() {
-            true => values.copy_from_slice(bytemuck::cast_slice(stored)),
-            false => bytemuck::cast_slice::<_, bf16>(stored).convert_to_f32_slice(values),
+        if self.header.element as usize == size_of::<f32>() {
+            values.copy_from_slice(bytemuck::cast_slice(stored));
+        } else {
+            bytemuck::cast_slice::<_, bf16>(stored).convert_to_f32_slice(values);
         }
     }
 }
@@ -212,13 +222,12 @@ pub struct RowWriter<'a> {
 impl RowWriter<'_> {
     /// The features of the image at `position` in the set; positions must ascend.
     pub fn push(&mut self, position: usize, values: &[f32]) -> Result<()> {
-        let row: &[u8] = match self.header.element as usize == size_of::<f32>() {
-            true => bytemuck::cast_slice(values),
-            false => {
-                self.rounded.resize(values.len(), bf16::ZERO);
-                self.rounded.convert_from_f32_slice(values);
-                bytemuck::cast_slice(&self.rounded)
-            }
+        let row: &[u8] = if self.header.element as usize == size_of::<f32>() {
+            bytemuck::cast_slice(values)
+        } else {
+            self.rounded.resize(values.len(), bf16::ZERO);
+            self.rounded.convert_from_f32_slice(values);
+            bytemuck::cast_slice(&self.rounded)
         };
         self.flags[position] = 1;
         self.digests.push(Sha256::digest(row).into());

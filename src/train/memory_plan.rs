@@ -5,22 +5,21 @@
 
 use super::available_memory;
 use super::config::{Config, Optimizer};
+use super::data::{training_samples, validation_samples};
 use super::optimiser::Optimiser;
 use super::run::structure;
-use super::start::{training_samples, validation_samples};
 use super::step_memory::arena_bytes;
 use super::{evaluate, features};
 use crate::data::batches::{Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::Samples;
-use crate::data::vocabulary::Vocabulary;
+use crate::data::vocabulary::{SOS, Vocabulary};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::nn::captioner::Captioner;
-use crate::nn::captions::{Captions, SOS};
+use crate::model::{Captioner, Captions};
 use crate::nn::params::Params;
-use crate::tensor::{Context, DType, Shape};
+use crate::tensor::{Context, DType};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -204,7 +203,7 @@ fn estimate(
     validation: Option<&Samples>,
 ) -> Result<MemoryPlan> {
     let device = Device::plan();
-    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len())?)?;
+    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
     let params = declarations.build(&device, DType::F32)?;
     captioner.prepare(&Context::new(&device), &params)?;
     let gradients = params.gradients().len() * DType::F32.bytes();
@@ -214,7 +213,7 @@ fn estimate(
     drop(optimiser);
 
     let steps = Batches::new(training, config.batch_size, Order::Listed)?;
-    let an_image: usize = captioner.feature_shape()[1..].iter().product();
+    let an_image: usize = captioner.feature_shape(1).len();
     // Out of a cache they are mapped: the system keeps of them what there is room for.
     let cached = config.feature_cache.is_some();
     let mut kept = BTreeSet::new();
@@ -261,9 +260,7 @@ fn inference_bytes(
     ctx.reset()?;
     if let Some(longest) = longest {
         let batch = evaluate::BATCH;
-        let mut shape = captioner.feature_shape();
-        shape[0] = batch;
-        let features = ctx.empty(Shape::new(&shape), DType::F32)?;
+        let features = ctx.empty(captioner.feature_shape(batch), DType::F32)?;
         let captions = Captions::upload(&ctx, longest, batch, &vec![SOS; longest * batch])?;
         captioner.decoder.loss(&ctx, params, &features, &captions)?;
     }

@@ -4,19 +4,19 @@
 mod available_memory;
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 pub mod evaluate;
 pub mod feature_cache;
 pub mod features;
+pub mod initial;
 pub mod log;
 pub mod memory_plan;
 pub mod optimiser;
 pub mod run;
 pub mod schedule;
-pub mod start;
 pub mod step_graph;
 pub mod step_memory;
 pub mod trainer;
-mod validation;
 
 /// Something that takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

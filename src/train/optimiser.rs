@@ -8,16 +8,32 @@ use crate::ops::fill;
 use crate::ops::optimiser::{self, Adam, Moments, Sgd};
 use crate::tensor::{Context, Tensor};
 
+/// How parameters are updated, with the settings of each group and the state: arenas as long as the parameters'.
+enum Method {
+    Sgd {
+        settings: [Sgd; 2],
+        velocity: Tensor,
+    },
+    Adam {
+        settings: [Adam; 2],
+        first: Tensor,
+        second: Tensor,
+    },
+}
+
+/// Which gradients are too large.
+enum Limit {
+    None,
+    /// All of them, when their norm is larger than this.
+    Norm(f64),
+    /// Those with a larger absolute value.
+    Value(f64),
+}
+
 /// State and settings of SGD with momentum or Adam.
 pub struct Optimiser {
-    kind: Optimizer,
-    sgd: [Sgd; 2],
-    adam: [Adam; 2],
-    /// Largest norm and largest value, where there is a limit.
-    clip_norm: Option<f64>,
-    clip_value: Option<f64>,
-    /// Velocity, or Adam's first and second moments, each as long as the parameters' arena.
-    state: Vec<Tensor>,
+    method: Method,
+    limit: Limit,
     /// (lr, t) of each group, on the device.
     schedules: [Tensor; 2],
     factor: Tensor,
@@ -28,30 +44,42 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
+    /// A new optimiser: no momentum, no step taken.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
     pub fn new(config: &Config, params: &Params) -> Result<Self> {
         let device = params.values().device();
         let (len, dtype) = (params.values().len(), params.dtype());
         let zeros = |len: usize| Tensor::zeros(device, [len], dtype);
         let decays = [config.weight_decay, config.encoder_weight_decay];
-        let states = match config.optimizer {
-            Optimizer::Sgd => 1,
-            Optimizer::Adam => 2,
+        let method = match config.optimizer {
+            Optimizer::Sgd => Method::Sgd {
+                settings: decays.map(|weight_decay| Sgd {
+                    momentum: config.momentum,
+                    weight_decay,
+                }),
+                velocity: zeros(len)?,
+            },
+            Optimizer::Adam => Method::Adam {
+                settings: decays.map(|weight_decay| Adam {
+                    beta1: config.beta1,
+                    beta2: config.beta2,
+                    epsilon: config.epsilon,
+                    weight_decay,
+                }),
+                first: zeros(len)?,
+                second: zeros(len)?,
+            },
+        };
+        let limit = match (config.clip_norm, config.clip_value) {
+            (Some(norm), _) => Limit::Norm(norm),
+            (None, Some(value)) => Limit::Value(value),
+            (None, None) => Limit::None,
         };
         Ok(Optimiser {
-            kind: config.optimizer,
-            sgd: decays.map(|weight_decay| Sgd {
-                momentum: config.momentum,
-                weight_decay,
-            }),
-            adam: decays.map(|weight_decay| Adam {
-                beta1: config.beta1,
-                beta2: config.beta2,
-                epsilon: config.epsilon,
-                weight_decay,
-            }),
-            clip_norm: config.clip_norm,
-            clip_value: config.clip_value,
-            state: (0..states).map(|_| zeros(len)).collect::<Result<_>>()?,
+            method,
+            limit,
             schedules: [zeros(2)?, zeros(2)?],
             factor: zeros(1)?,
             norm: zeros(1)?,
@@ -61,6 +89,9 @@ impl Optimiser {
 
     /// Begins a step: its number and its rates, `lr` of the decoder and of the encoder, go to where
     /// [`Optimiser::step`] reads them on the device.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn begin_step(&mut self, lr: [f64; 2]) -> Result<()> {
         self.steps += 1;
         for (schedule, lr) in self.schedules.iter_mut().zip(lr) {
@@ -70,19 +101,20 @@ impl Optimiser {
     }
 
     /// Clips the gradients and updates every parameter. The same launches every step.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn step(&mut self, ctx: &Context, params: &Params) -> Result<()> {
-        let bound = self.clip_norm.unwrap_or(f64::INFINITY);
-        clip::norm(
-            ctx,
-            params.gradients(),
-            bound,
-            &mut self.norm,
-            &mut self.factor,
-        )?;
-        let clip = match (self.clip_norm, self.clip_value) {
-            (Some(_), _) => Clip::Factor(&self.factor),
-            (None, Some(value)) => Clip::Value(value),
-            (None, None) => Clip::None,
+        let bound = match self.limit {
+            Limit::Norm(norm) => norm,
+            Limit::None | Limit::Value(_) => f64::INFINITY,
+        };
+        let (norm, factor) = (&mut self.norm, &mut self.factor);
+        clip::norm(ctx, params.gradients(), bound, norm, factor)?;
+        let clip = match self.limit {
+            Limit::None => Clip::None,
+            Limit::Norm(_) => Clip::Factor(&self.factor),
+            Limit::Value(value) => Clip::Value(value),
         };
         for (group, range) in params.groups().into_iter().enumerate() {
             if range.is_empty() {
@@ -91,10 +123,9 @@ impl Optimiser {
             let part = |arena: &Tensor| arena.columns(range.start, range.len());
             let schedule = &self.schedules[group];
             let (gradients, mut values) = (part(params.gradients())?, part(params.values())?);
-            let mut state = self.state.iter().map(part).collect::<Result<Vec<_>>>()?;
-            match (self.kind, &mut state[..]) {
-                (Optimizer::Sgd, [velocity]) => {
-                    let settings = self.sgd[group];
+            match &self.method {
+                Method::Sgd { settings, velocity } => {
+                    let (settings, velocity) = (settings[group], &mut part(velocity)?);
                     optimiser::sgd(
                         ctx,
                         settings,
@@ -105,8 +136,16 @@ impl Optimiser {
                         &mut values,
                     )?;
                 }
-                (Optimizer::Adam, [first, second]) => {
-                    let (settings, moments) = (self.adam[group], Moments { first, second });
+                Method::Adam {
+                    settings,
+                    first,
+                    second,
+                } => {
+                    let settings = settings[group];
+                    let moments = Moments {
+                        first: &mut part(first)?,
+                        second: &mut part(second)?,
+                    };
                     optimiser::adam(
                         ctx,
                         settings,
@@ -117,31 +156,32 @@ impl Optimiser {
                         &mut values,
                     )?;
                 }
-                _ => unreachable!("one state for SGD, two for Adam"),
             }
         }
         Ok(())
     }
 
     /// Forgets all momentum, as a newly made optimiser.
+    ///
+    /// # Errors
+    /// When the device fails.
     pub fn reset(&mut self, ctx: &Context) -> Result<()> {
         self.steps = 0;
-        self.state
-            .iter_mut()
-            .try_for_each(|state| fill::zero(ctx, state))
-    }
-
-    /// Names of the state arenas, as checkpoints store them.
-    pub fn state_names(&self) -> &'static [&'static str] {
-        match self.kind {
-            Optimizer::Sgd => &["momentum_buffer"],
-            Optimizer::Adam => &["exp_avg", "exp_avg_sq"],
+        match &mut self.method {
+            Method::Sgd { velocity, .. } => fill::zero(ctx, velocity),
+            Method::Adam { first, second, .. } => {
+                fill::zero(ctx, first)?;
+                fill::zero(ctx, second)
+            }
         }
     }
 
-    /// The state arenas, in the order of [`Optimiser::state_names`].
-    pub fn state(&self) -> &[Tensor] {
-        &self.state
+    /// The arenas of the state under the names that checkpoints store them by.
+    pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
+        match &self.method {
+            Method::Sgd { velocity, .. } => vec![("momentum_buffer", velocity)],
+            Method::Adam { first, second, .. } => vec![("exp_avg", first), ("exp_avg_sq", second)],
+        }
     }
 
     /// Steps since the state was last reset.

@@ -8,7 +8,7 @@ const LINEAR_END: f64 = 0.1;
 
 /// Where the schedule stands; part of every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plateau {
+pub struct ScheduleState {
     /// Learning rates of the decoder and of the encoder; those of the first step for a linear schedule.
     pub lr: [f64; 2],
     /// The best score so far, lower being better; none before the first epoch.
@@ -24,9 +24,9 @@ pub struct Verdict {
     pub lowered: bool,
 }
 
-impl Plateau {
+impl ScheduleState {
     pub fn new(config: &Config) -> Self {
-        Plateau {
+        ScheduleState {
             lr: [config.lr, config.encoder_lr],
             best: None,
         }
@@ -69,19 +69,21 @@ impl Plateau {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ATTEND, SHOW_TELL};
+    use crate::model::attend::ATTEND;
+    use crate::model::show_tell::SHOW_TELL;
 
     #[test]
     fn show_tell_lowers_at_every_epoch_that_is_not_strictly_better() {
         let config = Config::recipe(SHOW_TELL);
-        let mut plateau = Plateau::new(&config);
-        let lowered = |p: &mut Plateau, epoch, score| p.end_epoch(&config, epoch, score).lowered;
-        assert!(!lowered(&mut plateau, 1, 3.0));
-        assert!(lowered(&mut plateau, 2, 3.0), "equal is not better");
-        assert!(!lowered(&mut plateau, 3, 2.9));
-        assert!(lowered(&mut plateau, 4, f64::NAN));
-        assert!((plateau.lr[0] - 0.9 * 0.2 * 0.2).abs() < 1e-15);
-        assert_eq!(plateau.best, Some(2.9));
+        let mut state = ScheduleState::new(&config);
+        let lowered =
+            |s: &mut ScheduleState, epoch, score| s.end_epoch(&config, epoch, score).lowered;
+        assert!(!lowered(&mut state, 1, 3.0));
+        assert!(lowered(&mut state, 2, 3.0), "equal is not better");
+        assert!(!lowered(&mut state, 3, 2.9));
+        assert!(lowered(&mut state, 4, f64::NAN));
+        assert!((state.lr[0] - 0.9 * 0.2 * 0.2).abs() < 1e-15);
+        assert_eq!(state.best, Some(2.9));
     }
 
     #[test]
@@ -91,27 +93,27 @@ mod tests {
             max_steps: Some(90),
             ..Config::recipe(ATTEND)
         };
-        let mut plateau = Plateau::new(&config);
-        let decoder = |p: &Plateau, taken| p.rates(&config, taken)[0] / 4e-4;
-        assert!((decoder(&plateau, 0) - 1.0).abs() < 1e-15);
-        assert!((decoder(&plateau, 1) - 0.99).abs() < 1e-15);
-        assert!((decoder(&plateau, 45) - 0.55).abs() < 1e-15);
-        assert!((decoder(&plateau, 90) - 0.1).abs() < 1e-15);
-        assert!((plateau.rates(&config, 45)[1] - 0.55e-4).abs() < 1e-18);
-        plateau.end_epoch(&config, 11, 3.0);
-        assert!(!plateau.end_epoch(&config, 12, 3.0).lowered);
+        let mut state = ScheduleState::new(&config);
+        let decoder = |s: &ScheduleState, taken| s.rates(&config, taken)[0] / 4e-4;
+        assert!((decoder(&state, 0) - 1.0).abs() < 1e-15);
+        assert!((decoder(&state, 1) - 0.99).abs() < 1e-15);
+        assert!((decoder(&state, 45) - 0.55).abs() < 1e-15);
+        assert!((decoder(&state, 90) - 0.1).abs() < 1e-15);
+        assert!((state.rates(&config, 45)[1] - 0.55e-4).abs() < 1e-18);
+        state.end_epoch(&config, 11, 3.0);
+        assert!(!state.end_epoch(&config, 12, 3.0).lowered);
     }
 
     #[test]
     fn attend_lowers_from_the_eleventh_epoch_on() {
         let config = Config::recipe(ATTEND);
-        let mut plateau = Plateau::new(&config);
+        let mut state = ScheduleState::new(&config);
         for epoch in 1..=10 {
-            assert!(!plateau.end_epoch(&config, epoch, 3.0).lowered);
+            assert!(!state.end_epoch(&config, epoch, 3.0).lowered);
         }
-        let verdict = plateau.end_epoch(&config, 11, 3.0);
+        let verdict = state.end_epoch(&config, 11, 3.0);
         assert!(verdict.lowered && !verdict.improved);
-        assert!((plateau.lr[0] - 4e-4 * 0.8).abs() < 1e-18);
-        assert!((plateau.lr[1] - 1e-4 * 0.8).abs() < 1e-18);
+        assert!((state.lr[0] - 4e-4 * 0.8).abs() < 1e-18);
+        assert!((state.lr[1] - 1e-4 * 0.8).abs() < 1e-18);
     }
 }

@@ -3,11 +3,11 @@
 use super::config::Config;
 use super::run::structure;
 use crate::data::batches::Batches;
-use crate::data::vocabulary::Vocabulary;
+use crate::data::vocabulary::{SOS, Vocabulary};
 use crate::device::Device;
 use crate::error::Result;
-use crate::nn::captioner::{Captioner, Input};
-use crate::nn::captions::{Captions, Noise, SOS};
+use crate::model::{Captioner, Captions, Input};
+use crate::nn::noise::Noise;
 use crate::tensor::{Context, DType};
 
 /// Bytes that the step arena of `device` needs for the largest batch of an epoch.
@@ -23,17 +23,15 @@ pub fn arena_bytes(
         return Ok(0);
     };
     let device = device.planning();
-    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len())?)?;
+    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
     let params = declarations.build(&device, DType::F32)?;
     let ctx = Context::new(&device);
     captioner.prepare(&ctx, &params)?;
     let tokens = vec![SOS; steps * batch];
     let captions = Captions::upload(&ctx, steps, batch, &tokens)?;
-    let mut shape = captioner.feature_shape();
-    shape[0] = batch;
     let side = config.image_size;
     let input = match config.features_are_fixed() {
-        true => ctx.empty(crate::Shape::new(&shape), DType::F32)?,
+        true => ctx.empty(captioner.feature_shape(batch), DType::F32)?,
         false => ctx.empty([batch, side, side, 3], DType::U8)?,
     };
     let input = match config.features_are_fixed() {

@@ -16,7 +16,7 @@ pub mod typed;
 pub use cuda::{alone, contexts, counters, cuda, cuda_with, driver_folder, emulator};
 pub use golden::Golden;
 
-use showtell::nn::captions::Noise;
+use showtell::nn::noise::Noise;
 use showtell::ops::dropout::Site;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Device, Shape};

@@ -2,11 +2,12 @@
 
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
-use showtell::model::{ATTEND, Model};
-use showtell::train::config::Config;
+use showtell::model::Engine;
+use showtell::train::config::{Config, Model};
+use showtell::train::initial::Initial;
 use showtell::train::log::{EpochRecord, StepRecord};
-use showtell::train::run::{Engine, RunDirectory};
-use showtell::train::trainer::{self, Trainer};
+use showtell::train::run::{RunDirectory, structure};
+use showtell::train::trainer::{self, Setup, Trainer};
 use showtell::train::{Observer, Stage};
 use std::path::Path;
 
@@ -62,12 +63,21 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> usize {
     let dataset = Flickr8k::open(data).unwrap();
-    let vocabulary = trainer::vocabulary(config.model, &dataset);
-    let engine = Engine::new(device, config, vocabulary).unwrap();
-    engine.params.initialise(engine.config.seed).unwrap();
-    let run = RunDirectory::create(out).unwrap();
-    let mut trainer =
-        Trainer::start(engine, &dataset, run, loader_threads, calibrate, observer).unwrap();
+    let vocabulary = trainer::vocabulary(&config, &dataset);
+    let structure = structure(&config, vocabulary.len());
+    let engine = Engine::new(device, &structure, vocabulary).unwrap();
+    engine.params.initialise(config.seed).unwrap();
+    let setup = Setup {
+        config,
+        dataset: &dataset,
+        run: RunDirectory::create(out).unwrap(),
+        loader_threads,
+    };
+    let initial = Initial {
+        random_encoder: calibrate,
+        encoder: None,
+    };
+    let mut trainer = Trainer::start(setup, engine, initial, observer).unwrap();
     trainer.train(observer).unwrap();
     trainer.engine().ctx.peak_bytes()
 }

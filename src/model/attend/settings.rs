@@ -1,6 +1,9 @@
 //! The settings that only attend has, and its published recipe.
 
-use crate::settings::{Recipe, VocabularyOf, integer, number};
+use super::Attend;
+use crate::model::architecture::{Architecture, VocabularyOf};
+use crate::model::registry::Model;
+use crate::settings::{integer, number};
 
 crate::settings! {
     /// The settings that only attend has.
@@ -22,7 +25,7 @@ crate::settings! {
 }
 
 /// Attend as published.
-pub static RECIPE: Recipe = Recipe {
+pub const ATTEND: Model = &Architecture {
     name: "attend",
     help: "An LSTM that looks at a part of the image for every word",
     settings: Settings::SETTINGS,
@@ -40,4 +43,8 @@ pub static RECIPE: Recipe = Recipe {
         ("epochs", "15"),
     ],
     vocabulary: VocabularyOf::AllCaptions,
+    declare: |own, sizes, declare| {
+        let settings = Settings::read(own)?;
+        Ok(Box::new(Attend::declare(settings, sizes, declare)?))
+    },
 };

@@ -1,6 +1,9 @@
 //! The settings that only show-tell has, and its published recipe.
 
-use crate::settings::{Recipe, VocabularyOf, integer, number};
+use super::ShowTell;
+use crate::model::architecture::{Architecture, VocabularyOf};
+use crate::model::registry::Model;
+use crate::settings::{integer, number};
 
 crate::settings! {
     /// The settings that only show-tell has.
@@ -16,7 +19,7 @@ crate::settings! {
 }
 
 /// Show-tell as published.
-pub static RECIPE: Recipe = Recipe {
+pub const SHOW_TELL: Model = &Architecture {
     name: "show-tell",
     help: "An LSTM that reads the image as its first word",
     settings: Settings::SETTINGS,
@@ -34,4 +37,8 @@ pub static RECIPE: Recipe = Recipe {
         ("epochs", "20"),
     ],
     vocabulary: VocabularyOf::TrainingCaptions,
+    declare: |own, sizes, declare| {
+        let settings = Settings::read(own)?;
+        Ok(Box::new(ShowTell::declare(settings, sizes, declare)))
+    },
 };

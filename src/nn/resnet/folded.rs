@@ -9,25 +9,25 @@ use crate::ops::window::Window;
 use crate::ops::{batch_norm, pool};
 use crate::tensor::{Context, Shape, Tensor};
 
-struct Layer {
+struct FoldedConv {
     window: Window,
     filter: Tensor,
     bias: Tensor,
 }
 
-impl Layer {
-    fn new(params: &Params, layer: &super::Layer) -> Result<Self> {
+impl FoldedConv {
+    fn new(params: &Params, layer: &super::ConvNorm) -> Result<Self> {
         let filter = params.value(layer.filter);
         let (device, beta) = (filter.device(), params.value(layer.beta));
         let activations = filter.dtype().of_activations(device.precision());
-        Ok(Layer {
+        Ok(FoldedConv {
             window: layer.window,
             filter: Tensor::zeros(device, filter.shape(), activations)?,
             bias: Tensor::zeros(device, beta.shape(), beta.dtype())?,
         })
     }
 
-    fn fold(&mut self, ctx: &Context, params: &Params, layer: &super::Layer) -> Result<()> {
+    fn fold(&mut self, ctx: &Context, params: &Params, layer: &super::ConvNorm) -> Result<()> {
         let filter = params.value(layer.filter);
         let running = [layer.mean, layer.var].map(|id| params.value(id));
         let (folded, bias) = (&mut self.filter, &mut self.bias);
@@ -66,8 +66,8 @@ impl Layer {
 /// The leading parts of a [`ResNet`], folded.
 pub struct Folded {
     parts: usize,
-    stem: Layer,
-    stages: Vec<Vec<Bottleneck<Layer>>>,
+    stem: FoldedConv,
+    stages: Vec<Vec<Bottleneck<FoldedConv>>>,
 }
 
 impl Folded {
@@ -83,12 +83,12 @@ impl Folded {
         let stages = encoder.stages[..parts - 1].iter().map(|stage| {
             let blocks = stage.iter();
             blocks
-                .map(|block| block.map(|layer| Layer::new(params, layer)))
+                .map(|block| block.map(|layer| FoldedConv::new(params, layer)))
                 .collect()
         });
         let mut folded = Folded {
             parts,
-            stem: Layer::new(params, &encoder.stem)?,
+            stem: FoldedConv::new(params, &encoder.stem)?,
             stages: stages.collect::<Result<_>>()?,
         };
         folded.update(ctx, encoder, params)?;
@@ -190,7 +190,7 @@ fn by_images(
 
 fn forward_stage(
     ctx: &Context,
-    blocks: &[Bottleneck<Layer>],
+    blocks: &[Bottleneck<FoldedConv>],
     x: &Tensor,
     y: &mut Tensor,
 ) -> Result<()> {
@@ -207,7 +207,7 @@ fn forward_stage(
     Ok(())
 }
 
-impl Bottleneck<Layer> {
+impl Bottleneck<FoldedConv> {
     fn forward(&self, ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
         ctx.scope(|| {
             let reduced = self.reduce.activate(ctx, x, true)?;

@@ -36,7 +36,7 @@ const POOL: Window = Window::square(3, 2, 1);
 
 /// What distinguishes one encoder from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct ResNetConfig {
     pub stem: Window,
     /// Channels after the stem, and inner channels of the first stage.
     pub width: usize,
@@ -44,9 +44,9 @@ pub struct Config {
     pub blocks: Vec<usize>,
 }
 
-impl Config {
+impl ResNetConfig {
     fn imagenet(blocks: [usize; 4]) -> Self {
-        Config {
+        ResNetConfig {
             stem: Window::square(7, 2, 3),
             width: 64,
             blocks: blocks.to_vec(),
@@ -54,19 +54,28 @@ impl Config {
     }
 
     pub fn resnet50() -> Self {
-        Config::imagenet([3, 4, 6, 3])
+        ResNetConfig::imagenet([3, 4, 6, 3])
     }
 
     pub fn resnet101() -> Self {
-        Config::imagenet([3, 4, 23, 3])
+        ResNetConfig::imagenet([3, 4, 23, 3])
     }
 
     /// A small encoder for tests and demonstrations, with a 3x3 stem.
     pub fn small(width: usize, blocks: &[usize]) -> Self {
-        Config {
+        ResNetConfig {
             stem: Window::square(3, 2, 1),
             width,
             blocks: blocks.to_vec(),
+        }
+    }
+
+    /// What the encoder is called: torchvision's name if it has one.
+    pub fn name(&self) -> String {
+        match (self.width, self.stem.kernel[0], &self.blocks[..]) {
+            (64, 7, [3, 4, 6, 3]) => "resnet50".into(),
+            (64, 7, [3, 4, 23, 3]) => "resnet101".into(),
+            (width, _, blocks) => format!("ResNet {blocks:?} of width {width}"),
         }
     }
 
@@ -107,7 +116,7 @@ impl Config {
 }
 
 /// A convolution and the batch-norm after it, as declared.
-struct Layer {
+struct ConvNorm {
     window: Window,
     filter: Id,
     gamma: Id,
@@ -116,7 +125,7 @@ struct Layer {
     var: Id,
 }
 
-impl Layer {
+impl ConvNorm {
     fn declare(
         declarations: &mut Declarations,
         [convolution, norm]: [String; 2],
@@ -132,7 +141,7 @@ impl Layer {
         let mut vector = |name: &str, role, value| {
             declarations.add(format!("{norm}.{name}"), &[k], role, Init::Constant(value))
         };
-        Layer {
+        ConvNorm {
             window,
             filter,
             gamma: vector("weight", role, 1.0),
@@ -190,11 +199,12 @@ impl<L> Bottleneck<L> {
 
 /// An encoder: its structure and where its parameters are.
 pub struct ResNet {
-    config: Config,
-    stem: Layer,
-    stages: Vec<Vec<Bottleneck<Layer>>>,
+    config: ResNetConfig,
+    stem: ConvNorm,
+    stages: Vec<Vec<Bottleneck<ConvNorm>>>,
     /// Parts before this one are frozen.
     trained_from: usize,
+    ids: Vec<Id>,
 }
 
 impl ResNet {
@@ -203,18 +213,21 @@ impl ResNet {
     pub fn declare(
         declarations: &mut Declarations,
         prefix: &str,
-        config: &Config,
+        config: &ResNetConfig,
         fine_tune_from: Option<usize>,
     ) -> Self {
-        let parts = config.blocks.len() + 1;
+        let (parts, start) = (config.blocks.len() + 1, declarations.len());
         let trained_from = fine_tune_from.map_or(parts, |part| part.min(parts));
-        let role = |part: usize| match part < trained_from {
-            true => Role::Frozen,
-            false => Role::Encoder,
+        let role = |part: usize| {
+            if part < trained_from {
+                Role::Frozen
+            } else {
+                Role::Encoder
+            }
         };
         let names = ["conv1", "bn1"].map(|name| format!("{prefix}{name}"));
         let channels = [config.width, 3];
-        let stem = Layer::declare(declarations, names, config.stem, channels, role(0));
+        let stem = ConvNorm::declare(declarations, names, config.stem, channels, role(0));
         let mut declare_block = |stage: usize, block: usize| {
             let path = format!("{prefix}layer{}.{block}", stage + 1);
             let mut layers = config.bottleneck(stage, block).into_iter();
@@ -225,7 +238,13 @@ impl ResNet {
                     _ => ["conv", "bn"].map(|kind| format!("{path}.{kind}{name}")),
                 };
                 let role = role(stage + 1);
-                Some(Layer::declare(declarations, names, window, channels, role))
+                Some(ConvNorm::declare(
+                    declarations,
+                    names,
+                    window,
+                    channels,
+                    role,
+                ))
             };
             Some(Bottleneck {
                 reduce: next()?,
@@ -238,16 +257,23 @@ impl ResNet {
             let blocks = (0..blocks).filter_map(|block| declare_block(stage, block));
             blocks.collect()
         });
+        let stages = stages.collect();
         ResNet {
             config: config.clone(),
             stem,
-            stages: stages.collect(),
+            stages,
             trained_from,
+            ids: declarations.since(start),
         }
     }
 
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &ResNetConfig {
         &self.config
+    }
+
+    /// All its tensors, trained and frozen, running statistics among them, in the order of their declaration.
+    pub fn ids(&self) -> &[Id] {
+        &self.ids
     }
 
     /// The stem and the stages.
@@ -263,7 +289,7 @@ impl ResNet {
     /// The shape of what the first `parts` parts make of `images`.
     fn output_of(&self, parts: usize, images: &Tensor) -> Shape {
         let blocks = self.config.blocks[..parts - 1].to_vec();
-        let leading = Config {
+        let leading = ResNetConfig {
             blocks,
             ..self.config.clone()
         };

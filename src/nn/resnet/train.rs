@@ -3,7 +3,7 @@
 //! images; parameters, their gradients and statistics of that of the parameters.
 
 use super::filters::Filters;
-use super::{Bottleneck, Folded, Layer, POOL, PingPong, ResNet, output, wrong_features};
+use super::{Bottleneck, ConvNorm, Folded, POOL, PingPong, ResNet, output, wrong_features};
 use crate::error::{Error, Result};
 use crate::nn::params::Params;
 use crate::ops::batch_norm::{self, BatchNorm, Epilogue, Momentum, Running, Statistics};
@@ -70,7 +70,7 @@ impl Pass<'_> {
     /// Convolution, batch-norm, residual and ReLU. All but `y` in room of its own.
     fn layer(
         self,
-        layer: &Layer,
+        layer: &ConvNorm,
         x: &Tensor,
         epilogue: Epilogue,
         y: &mut Tensor,
@@ -114,14 +114,14 @@ impl Pass<'_> {
     }
 
     /// A layer with a ReLU or nothing after it, its output in room of its own.
-    fn activate(self, layer: &Layer, x: &Tensor, relu: bool) -> Result<(SavedLayer, Tensor)> {
+    fn activate(self, layer: &ConvNorm, x: &Tensor, relu: bool) -> Result<(SavedLayer, Tensor)> {
         let mut y = self.ctx.empty(layer.output(self.params, x), x.dtype())?;
         let residual = None;
         let saved = self.layer(layer, x, Epilogue { residual, relu }, &mut y)?;
         Ok((saved, y))
     }
 
-    fn block(self, block: &Bottleneck<Layer>, x: &Tensor, y: &mut Tensor) -> Result<SavedBlock> {
+    fn block(self, block: &Bottleneck<ConvNorm>, x: &Tensor, y: &mut Tensor) -> Result<SavedBlock> {
         let (reduce, reduced) = self.activate(&block.reduce, x, true)?;
         let (spatial, inner) = self.activate(&block.spatial, &reduced, true)?;
         let projected = block.downsample.as_ref();
@@ -149,13 +149,13 @@ impl Pass<'_> {
         Ok(SavedBlock { layers, y })
     }
 
-    fn stem(self, stem: &Layer, images: &Tensor, y: &mut Tensor) -> Result<SavedStem> {
+    fn stem(self, stem: &ConvNorm, images: &Tensor, y: &mut Tensor) -> Result<SavedStem> {
         let (layer, activation) = self.activate(stem, images, true)?;
         pool::max_forward(self.ctx, &activation, POOL, y)?;
         Ok(SavedStem { layer, activation })
     }
 
-    fn output(self, block: &Bottleneck<Layer>, x: &Tensor) -> Shape {
+    fn output(self, block: &Bottleneck<ConvNorm>, x: &Tensor) -> Shape {
         let filter = self.params.value(block.expand.filter);
         output(block.spatial.window, filter, x)
     }
@@ -211,7 +211,7 @@ impl ResNet {
         Ok(saved)
     }
 
-    fn trained_blocks(&self) -> Vec<&Bottleneck<Layer>> {
+    fn trained_blocks(&self) -> Vec<&Bottleneck<ConvNorm>> {
         let stages = &self.stages[self.trained_from.saturating_sub(1)..];
         stages.iter().flatten().collect()
     }
@@ -312,7 +312,7 @@ impl BackwardPass<'_> {
     /// input.
     fn layer(
         self,
-        layer: &Layer,
+        layer: &ConvNorm,
         saved: &SavedLayer,
         dy: &Tensor,
         dx: Option<(&mut Tensor, Accumulate)>,
@@ -352,7 +352,7 @@ impl BackwardPass<'_> {
     }
 
     /// As [`BackwardPass::layer`], back through the ReLU before the layer too: the gradient in room of its own.
-    fn activated(self, layer: &Layer, saved: &SavedLayer, dy: &Tensor) -> Result<Tensor> {
+    fn activated(self, layer: &ConvNorm, saved: &SavedLayer, dy: &Tensor) -> Result<Tensor> {
         let mut dx = self.ctx.empty(saved.x.shape(), dy.dtype())?;
         self.layer(layer, saved, dy, Some((&mut dx, Accumulate::No)))?;
         conv::relu_backward(self.ctx, &saved.x, &mut dx)?;
@@ -362,7 +362,7 @@ impl BackwardPass<'_> {
     /// Back through a bottleneck; `dy` is used up.
     fn block(
         self,
-        block: &Bottleneck<Layer>,
+        block: &Bottleneck<ConvNorm>,
         saved: &SavedBlock,
         dy: &mut Tensor,
         mut dx: Option<&mut Tensor>,
@@ -382,7 +382,7 @@ impl BackwardPass<'_> {
         }
     }
 
-    fn stem(self, stem: &Layer, saved: &SavedStem, dy: &Tensor) -> Result<()> {
+    fn stem(self, stem: &ConvNorm, saved: &SavedStem, dy: &Tensor) -> Result<()> {
         let activation = &saved.activation;
         let mut d_activation = self.ctx.empty(activation.shape(), dy.dtype())?;
         pool::max_backward(self.ctx, activation, POOL, dy, &mut d_activation)?;

@@ -39,7 +39,7 @@ impl CellMix {
     }
 
     /// Cells, then positions: height and width of each.
-    pub(super) fn grids(&self) -> [[usize; 2]; 2] {
+    pub fn grids(&self) -> [[usize; 2]; 2] {
         [self.cells, self.positions]
     }
 

@@ -183,16 +183,6 @@ impl Config {
     pub fn features_are_fixed(&self) -> bool {
         !self.fine_tune && !self.augment && self.encoder_batch_norm == EncoderBatchNorm::Running
     }
-
-    /// A name for the encoder's architecture.
-    pub fn encoder_name(&self) -> String {
-        let blocks = &self.encoder_blocks[..];
-        match (self.encoder_width, self.encoder_stem, blocks) {
-            (64, 7, [3, 4, 6, 3]) => "resnet50".into(),
-            (64, 7, [3, 4, 23, 3]) => "resnet101".into(),
-            (width, _, blocks) => format!("ResNet {blocks:?} of width {width}"),
-        }
-    }
 }
 
 /// The model that a value names.

@@ -4,64 +4,68 @@
 //! (`start`). Wherever a run is killed, it therefore goes on to the same numbers, and leaves the same files, as one
 //! that was not: what happened after the last checkpoint happens again.
 
-use super::checkpoint::{self, Position};
-use super::config::{Config, EncoderBatchNorm, Monitor};
+mod saving;
+mod start;
+mod stepper;
+mod validation;
+
+use super::checkpoint::{EncoderSource, Position};
+use super::config::{Config, Monitor};
 use super::features::{Features, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord};
-use super::optimiser::Optimiser;
-use super::run::{Engine, RunDirectory};
-use super::step_graph::StepGraphs;
+use super::run::RunDirectory;
 use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
-use crate::data::flickr8k::{Flickr8k, Split};
+use crate::data::flickr8k::Flickr8k;
 use crate::data::loader::{Loader, LoaderOptions};
 use crate::data::random::Epoch;
 use crate::data::samples::Samples;
-use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::nn::captioner::Input;
-use crate::nn::captions::{Captions, Noise};
-use crate::ops::copy;
-use crate::settings::VocabularyOf;
-use crate::tensor::{DType, Pending, Tensor};
-use std::cell::Cell;
-use std::path::Path;
+use crate::model::Engine;
+use crate::tensor::Pending;
 use std::sync::Arc;
 use std::time::Instant;
+use stepper::{Source, StepPlace, Stepper};
 
-pub struct Trainer<'a> {
-    pub(super) engine: Engine,
-    pub(super) dataset: &'a Flickr8k,
-    pub(super) run: RunDirectory,
+pub use super::data::vocabulary;
+
+/// What a run is: its settings, its data, its folder.
+pub struct Setup<'a> {
+    /// All settings.
+    pub config: Config,
+    /// The data set.
+    pub dataset: &'a Flickr8k,
+    /// Where the run's files are.
+    pub run: RunDirectory,
     /// Threads that decode images.
-    pub(super) loader_threads: usize,
-    pub(super) optimiser: Optimiser,
-    pub(super) noise: Noise,
-    /// What a step gives to the host: loss, cross-entropy, the gradients' norm.
-    pub(super) numbers: Tensor,
-    pub(super) graphs: StepGraphs,
-    /// Whether a step that failed may have changed part of what a checkpoint holds.
-    pub(super) torn: Cell<bool>,
+    pub loader_threads: usize,
+}
+
+/// A run under way.
+pub struct Trainer<'a> {
+    setup: Setup<'a>,
+    stepper: Stepper,
+    /// The file of a frozen encoder, which checkpoints name instead of storing it.
+    encoder: Option<EncoderSource>,
     /// The last step, as long as its numbers are on their way.
-    pub(super) issued: Option<Issued>,
+    issued: Option<Issued>,
     /// When the numbers of the step before it had arrived.
-    pub(super) recorded: Instant,
-    pub(super) position: Position,
-    pub(super) training: Arc<Samples>,
+    recorded: Instant,
+    position: Position,
+    training: Arc<Samples>,
     /// The validation split, or nothing.
-    pub(super) validation: Option<Arc<Samples>>,
+    validation: Option<Arc<Samples>>,
     /// Encoder outputs that never change: of all training images, of the validation images.
-    pub(super) training_features: Option<Features>,
-    pub(super) validation_features: Option<Features>,
+    training_features: Option<Features>,
+    validation_features: Option<Features>,
     /// Steps taken when the last checkpoint was written.
-    pub(super) saved_step: u64,
-    pub(super) steps: Log,
-    pub(super) epochs: Log,
+    saved_step: u64,
+    steps: Log,
+    epochs: Log,
 }
 
 /// A step that the device was asked for. A GPU is given the next one before this one's numbers are waited for.
-pub(super) struct Issued {
+struct Issued {
     step: u64,
     samples: usize,
     lr: f64,
@@ -78,29 +82,23 @@ pub enum Ended {
     Interrupted,
 }
 
-/// The vocabulary of a model, from the captions that its recipe names.
-pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
-    match model.vocabulary {
-        VocabularyOf::AllCaptions => Vocabulary::build(dataset.all_captions()),
-        VocabularyOf::TrainingCaptions => Vocabulary::build(dataset.captions(Split::Train)),
-    }
-}
-
 impl Trainer<'_> {
+    /// The captioner as it is now.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        &self.stepper.engine
     }
 
-    pub(super) fn config(&self) -> &Config {
-        &self.engine.config
+    fn config(&self) -> &Config {
+        &self.setup.config
     }
 
-    pub(super) fn loader_options(&self, augment: Option<Epoch>) -> LoaderOptions {
+    fn loader_options(&self, augment: Option<Epoch>) -> LoaderOptions {
+        let config = self.config();
         LoaderOptions {
-            size: self.config().image_size,
-            threads: self.loader_threads,
+            size: config.image_size,
+            threads: self.setup.loader_threads,
             augment,
-            skip_bad_images: self.config().skip_bad_images,
+            skip_bad_images: config.skip_bad_images,
             ..LoaderOptions::default()
         }
     }
@@ -108,8 +106,8 @@ impl Trainer<'_> {
     /// Trains to the end of the run.
     ///
     /// # Errors
-    /// When the run diverges: a loss, a gradient or a weight is no finite number any more. The last checkpoint is
-    /// then from before.
+    /// When the run diverges: a loss, a gradient or a weight is no longer a finite number. The last checkpoint is then
+    /// from before. When a file cannot be read or written, or the device fails.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ended> {
         let ended = self.remaining_epochs(observer);
         ended.map_err(|error| self.rescue(error, observer))
@@ -138,9 +136,10 @@ impl Trainer<'_> {
             seed: self.config().seed,
             epoch: self.position.epoch as u32,
         };
-        let order = match self.config().shuffle {
-            true => Order::Shuffled(draw),
-            false => Order::Listed,
+        let order = if self.config().shuffle {
+            Order::Shuffled(draw)
+        } else {
+            Order::Listed
         };
         let batches = Batches::new(&self.training, self.config().batch_size, order)?;
         let count = batches.len();
@@ -175,12 +174,7 @@ impl Trainer<'_> {
             }
             let started = Instant::now();
             let batch = batches.get(index);
-            let mut shape = self.engine.captioner.feature_shape();
-            shape[0] = batch.len();
-            let input = features.batch(&self.engine.ctx, &batch.images, &shape)?;
-            self.step(&batch, Input::Features(&input), started, observer)?;
-            drop(input);
-            self.engine.ctx.reset()?;
+            self.step(&batch, Source::Features(features), started, observer)?;
             if self.after_step(index + 1, observer)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
@@ -200,20 +194,15 @@ impl Trainer<'_> {
             ..self.loader_options(augment)
         };
         let mut started = Instant::now();
-        let mut loader = Loader::new(batches, self.dataset.image_paths()?, options)?;
+        let mut loader = Loader::new(batches, self.setup.dataset.image_paths()?, options)?;
         while !self.reached_step_limit() {
             let Some(loaded) = loader.next().transpose()? else {
                 // The last batches may have had no image that can be read.
                 self.position.epoch_batches = loader.taken();
                 break;
             };
-            let side = self.config().image_size;
-            let shape = [loaded.batch.len(), side, side, 3];
-            let mut pixels = self.engine.ctx.empty(shape, DType::U8)?;
-            pixels.copy_from_slice(&loaded.pixels)?;
-            self.step(&loaded.batch, Input::Images(&pixels), started, observer)?;
-            drop(pixels);
-            self.engine.ctx.reset()?;
+            let source = Source::Pixels(&loaded.pixels);
+            self.step(&loaded.batch, source, started, observer)?;
             if self.after_step(loader.taken(), observer)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
@@ -226,60 +215,38 @@ impl Trainer<'_> {
         }
     }
 
-    /// Forward, backward, update. Records the step, or the one before it where the device works on this one still.
+    /// Takes a step, and records it, or the one before it where the device still works on this one.
     fn step(
         &mut self,
         batch: &Batch,
-        input: Input,
+        source: Source,
         started: Instant,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            config,
-            ..
-        } = &self.engine;
-        let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
-        let lr = self.position.schedule.rates(config, self.position.step);
-        self.noise.set_step(self.position.step as u32)?;
-        self.optimiser.begin_step(lr)?;
-        let shape = [batch.len(), batch.steps];
-        let (noise, optimiser, numbers) = (&self.noise, &mut self.optimiser, &self.numbers);
-        // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
-        self.torn
-            .set(config.encoder_batch_norm == EncoderBatchNorm::Batch);
-        self.graphs.run(ctx, shape, || {
-            let losses = captioner.train(ctx, params, input, &captions, Some(noise.clone()))?;
-            self.torn.set(true);
-            optimiser.step(ctx, params)?;
-            let all = [&losses.loss, &losses.cross_entropy, &optimiser.norm];
-            let mut each = all.into_iter().enumerate();
-            each.try_for_each(|(i, number)| copy::forward(ctx, number, &mut numbers.columns(i, 1)?))
-        })?;
-        self.torn.set(false);
+        let taken = self.position.step;
+        let rates = self.position.schedule.rates(self.config(), taken);
+        let numbers = (self.stepper).step(batch, source, StepPlace { taken, rates })?;
         self.position.step += 1;
         self.position.epoch_step += 1;
-        self.position.optimiser_steps = self.optimiser.steps();
+        self.position.optimiser_steps = self.stepper.optimiser().steps();
         let issued = Issued {
             step: self.position.step,
             samples: batch.len(),
-            lr: lr[0],
+            lr: rates[0],
             started,
-            numbers: self.numbers.download_later()?,
+            numbers,
         };
-        let waits = ctx.device().is_asynchronous();
         self.record_issued(observer)?;
         self.issued = Some(issued);
-        match waits {
-            true => Ok(()),
-            false => self.record_issued(observer),
+        if self.engine().ctx.device().is_asynchronous() {
+            Ok(())
+        } else {
+            self.record_issued(observer)
         }
     }
 
     /// Records the step whose numbers are on their way, if there is one.
-    pub(super) fn record_issued(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    fn record_issued(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Some(issued) = self.issued.take() else {
             return Ok(());
         };
@@ -354,9 +321,10 @@ impl Trainer<'_> {
             (None, _) => sums[0] / count,
         };
         let epoch = self.position.epoch + 1;
-        let improved = match whole {
-            true => self.close_epoch(score)?,
-            false => self.position.schedule.is_best(score),
+        let improved = if whole {
+            self.close_epoch(score)?
+        } else {
+            self.position.schedule.is_best(score)
         };
         let record = EpochRecord {
             epoch,
@@ -368,7 +336,7 @@ impl Trainer<'_> {
             seconds: started.elapsed().as_secs_f64(),
         };
         if improved && record.validation.is_some() {
-            self.save(&self.run.best())?;
+            self.save(&self.setup.run.best())?;
         }
         self.epochs.write(&record)?;
         // Epochs of a few steps and no validation would spend their time writing checkpoints.
@@ -382,9 +350,10 @@ impl Trainer<'_> {
             self.save_last()?;
         }
         observer.epoch(&record);
-        match observer.wants_to_stop() {
-            true => Ok(Ended::Interrupted),
-            false => Ok(Ended::Finished),
+        if observer.wants_to_stop() {
+            Ok(Ended::Interrupted)
+        } else {
+            Ok(Ended::Finished)
         }
     }
 
@@ -393,79 +362,13 @@ impl Trainer<'_> {
         self.position.epoch += 1;
         (self.position.epoch_step, self.position.epoch_batches) = (0, 0);
         self.position.epoch_sums = [0.0; 2];
-        let config = &self.engine.config;
+        let config = &self.setup.config;
         let schedule = &mut self.position.schedule;
         let verdict = schedule.end_epoch(config, self.position.epoch, score);
         if verdict.lowered {
-            self.optimiser.reset(&self.engine.ctx)?;
+            self.stepper.reset_optimiser()?;
             self.position.optimiser_steps = 0;
         }
         Ok(verdict.improved)
-    }
-
-    /// Saves where the run stands, once its records up to here are safe.
-    pub(super) fn save_last(&mut self) -> Result<()> {
-        self.steps.sync()?;
-        self.epochs.sync()?;
-        self.save(&self.run.last())?;
-        self.saved_step = self.position.step;
-        Ok(())
-    }
-
-    /// A device that fails loses a step, not the run: what was trained before is saved if the device still gives it.
-    fn rescue(&mut self, error: Error, observer: &mut dyn Observer) -> Error {
-        let Error::Device(message) = error else {
-            return error;
-        };
-        let unsaved = self.position.step != self.saved_step;
-        let whole = !self.torn.get() && self.record_issued(observer).is_ok();
-        let saved = unsaved && whole && self.save_last().is_ok();
-        let last = self.run.last();
-        let help = match (saved || !unsaved, last.is_file()) {
-            (true, true) => format!(
-                "step {} is saved, and the run can be resumed from it",
-                self.saved_step
-            ),
-            (false, true) => format!(
-                "{} is of step {}, and the run can be resumed from it",
-                last.display(),
-                self.saved_step
-            ),
-            (_, false) => "nothing was saved before".into(),
-        };
-        Error::Device(format!("{message}; {help}"))
-    }
-
-    fn save(&self, path: &Path) -> Result<()> {
-        let Engine {
-            params, encoder, ..
-        } = &self.engine;
-        let weights = params.values().to_vec::<f32>()?;
-        if !weights.iter().all(|weight| weight.is_finite()) {
-            return Err(self.diverged(self.position.step, "a weight is no finite number"));
-        }
-        checkpoint::save(
-            path,
-            params,
-            &self.optimiser,
-            &self.position,
-            encoder.as_ref(),
-        )
-    }
-
-    /// The error of a run whose numbers became infinite or not a number.
-    pub(super) fn diverged(&self, step: u64, what: &str) -> Error {
-        let config = self.config();
-        let clip = match (config.clip_norm, config.clip_value) {
-            (Some(norm), _) => format!("a `clip-norm` below {norm}"),
-            (_, Some(value)) => format!("a `clip-value` below {value}"),
-            _ => "`clip-norm = 1`".into(),
-        };
-        Error::Diverged(format!(
-            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with `lr` below {} \
-             or with {clip}",
-            self.run.last().display(),
-            config.lr,
-        ))
     }
 }

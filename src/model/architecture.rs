@@ -1,12 +1,34 @@
-//! What a decoder says about its settings.
+//! What a decoder says about itself: its name, its settings and recipe, and how one is made.
 
-use super::Setting;
+use super::decoder::Decoder;
 use crate::error::Result;
-use toml::Table;
+use crate::nn::params::Declarations;
+use crate::settings::{Setting, Table};
 
-/// A decoder's name, the settings that only it has, and its published recipe.
+/// The sizes that a decoder does not choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// D, channels of the encoder's map.
+    pub features: usize,
+    /// Height and width of the encoder's map.
+    pub map: [usize; 2],
+    /// E
+    pub embed: usize,
+    /// H
+    pub hidden: usize,
+    /// V, words.
+    pub vocabulary: usize,
+}
+
+/// Makes a decoder from the settings that only it has, and declares its parameters.
+///
+/// # Errors
+/// When a setting cannot work.
+pub type Declare = fn(&Table, Sizes, &mut Declarations) -> Result<Box<dyn Decoder>>;
+
+/// A kind of decoder: its name, the settings that only it has, its published recipe, and how one is made.
 #[derive(Debug)]
-pub struct Recipe {
+pub struct Architecture {
     /// The value of the setting `model`.
     pub name: &'static str,
     /// What kind of captioner it is, in one line.
@@ -18,6 +40,8 @@ pub struct Recipe {
     pub defaults: &'static [(&'static str, &'static str)],
     /// The captions whose words make the vocabulary.
     pub vocabulary: VocabularyOf,
+    /// Makes one.
+    pub declare: Declare,
 }
 
 /// The captions whose words make a vocabulary.
@@ -30,13 +54,13 @@ pub enum VocabularyOf {
 }
 
 /// Decoders are told apart by their names.
-impl PartialEq for Recipe {
+impl PartialEq for Architecture {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Recipe {
+impl Architecture {
     /// The default of a setting as a flag would give it, if it has one.
     pub fn default_of(&self, setting: &Setting) -> Option<&'static str> {
         let own = self.defaults.iter().find(|(key, _)| *key == setting.key);

@@ -1,0 +1,48 @@
+//! What a run trains and validates on.
+
+use super::config::Config;
+use crate::data::flickr8k::{Flickr8k, Split};
+use crate::data::samples::{Limits, Samples};
+use crate::data::vocabulary::Vocabulary;
+use crate::error::{Error, Result};
+use crate::model::{Model, VocabularyOf};
+
+/// The vocabulary of a model, from the captions that it is counted from.
+pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
+    match model.vocabulary {
+        VocabularyOf::AllCaptions => Vocabulary::build(dataset.all_captions()),
+        VocabularyOf::TrainingCaptions => Vocabulary::build(dataset.captions(Split::Train)),
+    }
+}
+
+/// The samples that a run trains on.
+///
+/// # Errors
+/// When there are none.
+pub fn training_samples(
+    config: &Config,
+    dataset: &Flickr8k,
+    vocabulary: &Vocabulary,
+) -> Result<Samples> {
+    let limits = Limits {
+        images: config.limit_images,
+        captions_per_image: config.captions_per_image,
+    };
+    let samples = Samples::new(dataset, Split::Train, vocabulary, limits);
+    if samples.is_empty() {
+        let message = "the training list names no image that has a caption";
+        return Err(Error::Config(message.into()));
+    }
+    Ok(samples)
+}
+
+/// The samples that a run validates on, if it does.
+pub fn validation_samples(
+    config: &Config,
+    dataset: &Flickr8k,
+    vocabulary: &Vocabulary,
+) -> Option<Samples> {
+    let samples = || Samples::new(dataset, Split::Dev, vocabulary, Limits::default());
+    let samples = config.validate.then(samples);
+    samples.filter(|samples| !samples.is_empty())
+}

@@ -1,0 +1,81 @@
+//! The weights that a run begins with.
+
+use super::checkpoint::{self, EncoderSource};
+use super::config::{Config, EncoderBatchNorm, EncoderWeights};
+use crate::error::{Error, Result};
+use crate::model::Engine;
+use std::path::Path;
+
+/// Where the weights that a run begins with came from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Initial {
+    /// The encoder is random: its batch-norm has to be calibrated.
+    pub random_encoder: bool,
+    /// The file of a frozen encoder; `None` when the encoder's weights belong to the checkpoints.
+    pub encoder: Option<EncoderSource>,
+}
+
+impl Initial {
+    /// Initialises the decoder, then reads what the settings name: an encoder, initial weights.
+    ///
+    /// # Errors
+    /// When the settings name no encoder, a file cannot be read, or does not have the tensors that are wanted.
+    pub fn load(engine: &Engine, config: &Config) -> Result<Self> {
+        let (params, encoder) = (&engine.params, engine.captioner.encoder.ids());
+        let decoder = params.ids().filter(|id| !encoder.contains(id));
+        params.initialise_only(decoder, config.seed)?;
+        let mut initial = Initial::default();
+        match &config.encoder_weights {
+            Some(EncoderWeights::Random) => {
+                params.initialise_only(encoder.iter().copied(), config.seed)?;
+                initial.random_encoder = true;
+            }
+            Some(EncoderWeights::File(path)) => {
+                engine.load_encoder(path)?;
+                initial.encoder = source(config, path)?;
+            }
+            None if config.init.is_none() => {
+                let message = "is not given; expected a file, or the word random to try things out";
+                return Err(Error::setting("encoder-weights", message));
+            }
+            None => {}
+        }
+        if let Some(init) = &config.init {
+            initial.overwrite(engine, init, config.encoder_weights.is_some())?;
+        }
+        Ok(initial)
+    }
+
+    /// Reads the tensors of a file with initial weights.
+    fn overwrite(&mut self, engine: &Engine, init: &Path, has_encoder: bool) -> Result<()> {
+        let left = checkpoint::load_subset(init, &engine.params)?;
+        let encoder = engine.captioner.encoder.ids();
+        let name = |id| engine.params.name(id);
+        let given = encoder
+            .iter()
+            .filter(|&&id| !left.iter().any(|left| left == name(id)))
+            .count();
+        if given > 0 {
+            *self = Initial::default();
+        }
+        if !has_encoder && given < encoder.len() {
+            let message = format!(
+                "has {given} of the encoder's {} tensors: give the others by `encoder-weights`",
+                encoder.len()
+            );
+            return Err(Error::file(init, message));
+        }
+        Ok(())
+    }
+}
+
+/// The file to name in checkpoints instead of storing the encoder in them: when the encoder stays as it is, and the
+/// checkpoints need not stand alone.
+fn source(config: &Config, path: &Path) -> Result<Option<EncoderSource>> {
+    let fixed = !config.fine_tune && config.encoder_batch_norm == EncoderBatchNorm::Running;
+    if fixed && !config.standalone {
+        EncoderSource::new(path).map(Some)
+    } else {
+        Ok(None)
+    }
+}

@@ -1,0 +1,126 @@
+//! How a run begins: anew, or from its last checkpoint.
+
+use super::stepper::Stepper;
+use super::{Setup, Trainer};
+use crate::data::batches::{Batches, Order};
+use crate::data::loader::Loader;
+use crate::data::samples::Samples;
+use crate::error::Result;
+use crate::model::Engine;
+use crate::train::checkpoint::{Checkpoint, Position};
+use crate::train::data::{training_samples, validation_samples};
+use crate::train::initial::Initial;
+use crate::train::log::Log;
+use crate::train::{Observer, Stage, evaluate, step_memory};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Images whose statistics a random encoder's batch-norm is calibrated on.
+const CALIBRATION_IMAGES: usize = 64;
+
+impl<'a> Trainer<'a> {
+    /// Starts a run from the beginning, with the weights that the engine has; `initial` says where they came
+    /// from.
+    ///
+    /// # Errors
+    /// When there is no sample to train on, an image cannot be read, a file cannot be written, or the device fails.
+    pub fn start(
+        setup: Setup<'a>,
+        engine: Engine,
+        initial: Initial,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        setup.run.write_config(&setup.config)?;
+        engine.vocabulary.save(setup.run.vocabulary())?;
+        let position = Position::start(&setup.config);
+        let mut trainer = Trainer::at(position, setup, engine)?;
+        trainer.encoder = initial.encoder;
+        if initial.random_encoder {
+            trainer.calibrate()?;
+        }
+        trainer.prepare(observer)?;
+        trainer.save_last()?;
+        Ok(trainer)
+    }
+
+    /// Goes on from a checkpoint of this run; later records are cut off. The engine needs no weights.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit the engine, records are missing, or the device fails.
+    pub fn resume(
+        setup: Setup<'a>,
+        mut engine: Engine,
+        checkpoint: &Checkpoint,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        checkpoint.restore(&mut engine)?;
+        let mut trainer = Trainer::at(checkpoint.position.clone(), setup, engine)?;
+        trainer.encoder.clone_from(&checkpoint.encoder);
+        trainer.stepper.load_optimiser(checkpoint)?;
+        trainer.prepare(observer)?;
+        Ok(trainer)
+    }
+
+    /// A trainer at this position, with records up to it and a new optimiser.
+    fn at(position: Position, setup: Setup<'a>, engine: Engine) -> Result<Self> {
+        let (config, vocabulary) = (&setup.config, &engine.vocabulary);
+        let training = training_samples(config, setup.dataset, vocabulary)?;
+        let validation = validation_samples(config, setup.dataset, vocabulary);
+        Ok(Trainer {
+            steps: Log::cut(setup.run.steps(), position.step)?,
+            epochs: Log::cut(setup.run.epochs(), position.epoch as u64)?,
+            stepper: Stepper::new(engine, config)?,
+            issued: None,
+            recorded: Instant::now(),
+            training: Arc::new(training),
+            validation: validation.map(Arc::new),
+            training_features: None,
+            validation_features: None,
+            encoder: None,
+            setup,
+            saved_step: position.step,
+            position,
+        })
+    }
+
+    /// Everything between weights and steps: folded filters, features, room for the steps.
+    fn prepare(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        self.stepper.engine.prepare()?;
+        if self.config().features_are_fixed() {
+            let images = self.training.images();
+            let features = self.encode(&images, Stage::Features, observer)?;
+            self.training = Arc::new(features.covered(&self.training));
+            self.training_features = Some(features);
+        }
+        let config = self.config();
+        let steps = Batches::new(&self.training, config.batch_size, Order::Listed)?;
+        let Engine {
+            ctx, vocabulary, ..
+        } = &self.stepper.engine;
+        let bytes = step_memory::arena_bytes(ctx.device(), config, vocabulary, &steps)?;
+        ctx.reserve(bytes)
+    }
+
+    /// Sets a random encoder's running statistics to those of the first training images, as one batch after the
+    /// other; without them activations grow from layer to layer.
+    fn calibrate(&mut self) -> Result<()> {
+        let images = self.training.images().into_iter().take(CALIBRATION_IMAGES);
+        let samples = Arc::new(Samples::of_images(images));
+        let batches = Batches::new(&samples, evaluate::BATCH, Order::Listed)?;
+        let paths = self.setup.dataset.image_paths()?;
+        let loader = Loader::new(batches, paths, self.loader_options(None))?;
+        let engine = &self.stepper.engine;
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = engine;
+        for (count, loaded) in loader.enumerate() {
+            engine.with_images(&loaded?.pixels, |images| {
+                captioner.calibrate(ctx, params, images, count as u64)
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! One training step on the device: a batch goes up, losses and the gradients' norm come down.
+
+use crate::data::batches::Batch;
+use crate::error::Result;
+use crate::model::{Captions, Engine, Input};
+use crate::nn::noise::Noise;
+use crate::ops::copy;
+use crate::tensor::{DType, Pending, Tensor};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::config::Config;
+use crate::train::features::Features;
+use crate::train::optimiser::Optimiser;
+use crate::train::step_graph::StepGraphs;
+use std::cell::Cell;
+
+/// An engine that is trained, with all that its steps need.
+pub(super) struct Stepper {
+    pub engine: Engine,
+    work: Work,
+}
+
+/// What a step needs beside the engine.
+struct Work {
+    optimiser: Optimiser,
+    noise: Noise,
+    /// What a step gives to the host: loss, cross-entropy, the gradients' norm.
+    numbers: Tensor,
+    graphs: StepGraphs,
+    /// Whether a step that failed may have changed part of what a checkpoint holds.
+    torn: Cell<bool>,
+}
+
+/// Where a batch's images are on the host.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Pixels (B, S, S, 3).
+    Pixels(&'a [u8]),
+    /// Among features that were computed before.
+    Features(&'a Features),
+}
+
+/// Number and rates of a step.
+#[derive(Clone, Copy)]
+pub(super) struct StepPlace {
+    /// Steps taken before this one.
+    pub taken: u64,
+    /// Learning rates of the decoder and of the encoder.
+    pub rates: [f64; 2],
+}
+
+impl Stepper {
+    /// Before the first step, with a new optimiser.
+    pub fn new(engine: Engine, config: &Config) -> Result<Self> {
+        let device = engine.ctx.device();
+        let work = Work {
+            optimiser: Optimiser::new(config, &engine.params)?,
+            noise: Noise::new(device, config.seed)?,
+            numbers: Tensor::zeros(device, [3], DType::F32)?,
+            graphs: StepGraphs::default(),
+            torn: Cell::new(false),
+        };
+        Ok(Stepper { engine, work })
+    }
+
+    pub fn optimiser(&self) -> &Optimiser {
+        &self.work.optimiser
+    }
+
+    /// Forgets all momentum.
+    pub fn reset_optimiser(&mut self) -> Result<()> {
+        self.work.optimiser.reset(&self.engine.ctx)
+    }
+
+    /// Reads the optimiser's state from a checkpoint.
+    pub fn load_optimiser(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        checkpoint.load_optimiser(&self.engine.params, &mut self.work.optimiser)
+    }
+
+    /// Whether all that a checkpoint holds is of the same step.
+    pub fn is_whole(&self) -> bool {
+        !self.work.torn.get()
+    }
+
+    /// Forward, backward, update. Loss, cross-entropy and the gradients' norm are on their way to the host.
+    pub fn step(
+        &mut self,
+        batch: &Batch,
+        source: Source,
+        place: StepPlace,
+    ) -> Result<Pending<f32>> {
+        let engine = &self.engine;
+        match source {
+            Source::Pixels(pixels) => engine.with_images(pixels, |images| {
+                let input = Input::Images(images);
+                self.work.step(engine, batch, input, place)
+            }),
+            Source::Features(features) => features.with_batch(engine, &batch.images, |features| {
+                let input = Input::Features(features);
+                self.work.step(engine, batch, input, place)
+            }),
+        }
+    }
+}
+
+impl Work {
+    fn step(
+        &mut self,
+        engine: &Engine,
+        batch: &Batch,
+        input: Input,
+        place: StepPlace,
+    ) -> Result<Pending<f32>> {
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = engine;
+        let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
+        self.noise.set_step(place.taken as u32)?;
+        self.optimiser.begin_step(place.rates)?;
+        // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
+        self.torn.set(captioner.config().batch_statistics);
+        let shape = [batch.len(), batch.steps];
+        let (optimiser, numbers) = (&mut self.optimiser, &self.numbers);
+        let (noise, torn) = (&self.noise, &self.torn);
+        self.graphs.run(ctx, shape, || {
+            let losses = captioner.train(ctx, params, input, &captions, Some(noise.clone()))?;
+            torn.set(true);
+            optimiser.step(ctx, params)?;
+            let all = [&losses.loss, &losses.cross_entropy, &optimiser.norm];
+            let mut each = all.into_iter().enumerate();
+            each.try_for_each(|(i, number)| copy::forward(ctx, number, &mut numbers.columns(i, 1)?))
+        })?;
+        self.torn.set(false);
+        self.numbers.download_later()
+    }
+}
