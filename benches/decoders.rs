@@ -5,12 +5,11 @@ mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use showtell::data::vocabulary::SOS;
-use showtell::model::attend::{Attend, AttendConfig};
-use showtell::model::show_tell::{ShowTell, ShowTellConfig};
-use showtell::model::{Captions, Decoder};
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
+use showtell::model::{Captions, Decoder, Model, Sizes};
 use showtell::nn::noise::Noise;
 use showtell::nn::params::{Declarations, Params};
-use showtell::ops::attention::CellMix;
 use showtell::train::config::Config;
 use showtell::train::optimiser::Optimiser;
 use showtell::train::step_graph::StepGraphs;
@@ -88,41 +87,29 @@ impl Step {
     }
 }
 
-/// B=128, 24 steps, the image first; V=7,702.
-fn show_tell() -> Step {
-    let config = Config::recipe(SHOW_TELL);
-    let own = showtell::model::show_tell::Settings::read(&config.own).unwrap();
+/// A decoder by its recipe, for 8x8 cells of 2048 channels.
+fn recipe(model: Model, features: &[usize], steps: usize, vocabulary: u32) -> Step {
+    let config = Config::recipe(model);
     let mut declare = Declarations::default();
-    let model = ShowTellConfig {
+    let sizes = Sizes {
         features: 2048,
+        map: [8, 8],
         embed: config.embed,
         hidden: config.hidden,
-        layers: own.layers,
-        vocabulary: 7702,
-        embed_dropout: own.embed_dropout,
-        lstm_dropout: own.lstm_dropout,
+        vocabulary: vocabulary as usize,
     };
-    let decoder = Box::new(ShowTell::declare(model, &mut declare));
-    Step::new(config, decoder, declare, &[128, 2048], 24, 7702)
+    let decoder = (model.declare)(&config.own, sizes, &mut declare).unwrap();
+    Step::new(config, decoder, declare, features, steps, vocabulary)
+}
+
+/// B=128, 24 steps, the image first; V=7,702.
+fn show_tell() -> Step {
+    recipe(SHOW_TELL, &[128, 2048], 24, 7702)
 }
 
 /// B=32, 24 steps, 8x8 cells seen as 196 positions; V=8,915.
 fn attend() -> Step {
-    let config = Config::recipe(ATTEND);
-    let own = showtell::model::attend::Settings::read(&config.own).unwrap();
-    let mut declare = Declarations::default();
-    let model = AttendConfig {
-        features: 2048,
-        attention: own.attention,
-        embed: config.embed,
-        hidden: config.hidden,
-        vocabulary: 8915,
-        dropout: own.dropout,
-        regulariser: own.regulariser,
-        mix: CellMix::new([8, 8], [14, 14]).unwrap(),
-    };
-    let decoder = Box::new(Attend::declare(model, &mut declare));
-    Step::new(config, decoder, declare, &[32, 64, 2048], 25, 8915)
+    recipe(ATTEND, &[32, 64, 2048], 25, 8915)
 }
 
 fn benches(c: &mut Criterion) {
@@ -130,8 +117,8 @@ fn benches(c: &mut Criterion) {
     group
         .sample_size(10)
         .measurement_time(Duration::from_secs(8));
-    type Model = (&'static str, u64, fn() -> Step);
-    let models: [Model; 2] = [
+    type Case = (&'static str, u64, fn() -> Step);
+    let models: [Case; 2] = [
         ("show-tell B=128 T=24 V=7702", 128, show_tell),
         ("attend B=32 T=24 P=196 V=8915", 32, attend),
     ];

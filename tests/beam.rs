@@ -4,11 +4,10 @@ mod support;
 
 use showtell::data::vocabulary::{EOS, SOS};
 use showtell::decode::{self, Search, Sentence};
-use showtell::model::attend::{Attend, AttendConfig};
-use showtell::model::show_tell::{ShowTell, ShowTellConfig};
-use showtell::model::{Captions, Decoder};
+use showtell::model::attend::{self, Attend};
+use showtell::model::show_tell::{self, ShowTell};
+use showtell::model::{Captions, Decoder, Sizes};
 use showtell::nn::params::{Declarations, Params};
-use showtell::ops::attention::CellMix;
 use showtell::{Context, DType, Tensor};
 use std::collections::HashMap;
 use support::{Numbers, cpu};
@@ -56,35 +55,33 @@ impl Toy {
     /// Weights in ±`spread`: the larger, the more certain of its words the model is.
     fn new(model: Model, batch: usize, spread: f64, seed: u64) -> Self {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
-        let (mut declare, vocabulary) = (Declarations::default(), VOCABULARY);
-        let (features, embed, hidden) = (FEATURES, 3, 7);
+        let mut declare = Declarations::default();
+        let sizes = Sizes {
+            features: FEATURES,
+            map: [2, 3],
+            embed: 3,
+            hidden: 7,
+            vocabulary: VOCABULARY,
+        };
         let (model, shape) = match model {
             Model::ShowTell => {
-                let config = ShowTellConfig {
-                    features,
-                    embed,
-                    hidden,
+                let settings = show_tell::Settings {
                     layers: 2,
-                    vocabulary,
                     embed_dropout: 0.3,
                     lstm_dropout: 0.3,
                 };
-                let model = ShowTell::declare(config, &mut declare);
-                (Either::ShowTell(model), vec![batch, features])
+                let model = ShowTell::declare(settings, sizes, &mut declare);
+                (Either::ShowTell(model), vec![batch, FEATURES])
             }
             Model::Attend => {
-                let config = AttendConfig {
-                    features,
+                let settings = attend::Settings {
                     attention: 4,
-                    embed,
-                    hidden,
-                    vocabulary,
+                    positions: 4,
                     dropout: 0.5,
                     regulariser: 1.0,
-                    mix: CellMix::new([2, 3], [4, 4]).unwrap(),
                 };
-                let model = Attend::declare(config, &mut declare);
-                (Either::Attend(model), vec![batch, CELLS, features])
+                let model = Attend::declare(settings, sizes, &mut declare).unwrap();
+                (Either::Attend(model), vec![batch, CELLS, FEATURES])
             }
         };
         let params = declare.build(ctx.device(), DType::F64).unwrap();

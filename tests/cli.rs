@@ -3,7 +3,9 @@
 mod support;
 
 use serde_json::Value;
-use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::model::Model;
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
 use showtell::train::config::Config;
 use showtell::train::log::{self, EpochRecord, StepRecord};
 use std::fs;

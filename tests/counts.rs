@@ -1,7 +1,9 @@
 //! The published numbers of trainable parameters, counted on the planning device: nothing is allocated.
 
 use showtell::model::Captioner;
-use showtell::train::config::{Config, Model};
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
+use showtell::train::config::Config;
 use showtell::train::run::structure;
 use showtell::{DType, Device};
 
@@ -10,7 +12,7 @@ const SHOW_TELL_WORDS: usize = 7_702;
 const ATTEND_WORDS: usize = 8_915;
 
 fn trained(config: &Config, vocabulary: usize) -> usize {
-    let (_, declarations) = Captioner::declare(&structure(config, vocabulary).unwrap()).unwrap();
+    let (_, declarations) = Captioner::declare(&structure(config, vocabulary)).unwrap();
     let params = declarations.build(&Device::plan(), DType::F32).unwrap();
     params.trained_count()
 }

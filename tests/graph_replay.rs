@@ -6,9 +6,11 @@ mod support;
 use showtell::DType;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::cuda::Graph;
-use showtell::model::{Captions, Engine, Input};
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
+use showtell::model::{Captions, Engine, Input, Model};
 use showtell::nn::noise::Noise;
-use showtell::train::config::{Config, EncoderBatchNorm, Model};
+use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::optimiser::Optimiser;
 use showtell::train::run::structure;
 use showtell::train::trainer;
@@ -24,7 +26,7 @@ fn train(config: &Config, replayed: bool) -> Option<(Vec<f32>, f32)> {
     let device = cuda()?.device().clone();
     let data = pictures::temporary();
     let dataset = Flickr8k::open(data.path()).unwrap();
-    let vocabulary = trainer::vocabulary(config, &dataset);
+    let vocabulary = trainer::vocabulary(config.model, &dataset);
     let words = vocabulary.len();
     let mut engine = Engine::new(&device, &structure(config, words), vocabulary).unwrap();
     let Engine {

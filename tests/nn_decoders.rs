@@ -5,12 +5,11 @@ mod support;
 use proptest::prelude::*;
 use showtell::data::vocabulary::{EOS, PAD, SOS};
 use showtell::device::Precision;
-use showtell::model::attend::{Attend, AttendConfig};
-use showtell::model::show_tell::{ShowTell, ShowTellConfig};
-use showtell::model::{Captions, Decoder};
+use showtell::model::attend::{self, Attend};
+use showtell::model::show_tell::{self, ShowTell};
+use showtell::model::{Captions, Decoder, Sizes};
 use showtell::nn::noise::Noise;
 use showtell::nn::params::{Declarations, Params};
-use showtell::ops::attention::CellMix;
 use showtell::{Context, DType, Shape, Tensor};
 use support::{Numbers, check_gradient, cpu, cuda_with, noise, zeros};
 
@@ -136,10 +135,9 @@ proptest! {
     ) {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
         let mut declare = Declarations::default();
-        let config = ShowTellConfig {
-            features: d, embed, hidden, layers, vocabulary: 9, embed_dropout: 0.3, lstm_dropout: 0.4,
-        };
-        let model = ShowTell::declare(config, &mut declare);
+        let settings = show_tell::Settings { layers, embed_dropout: 0.3, lstm_dropout: 0.4 };
+        let sizes = Sizes { features: d, map: [1, 1], embed, hidden, vocabulary: 9 };
+        let model = ShowTell::declare(settings, sizes, &mut declare);
         let params = declare.build(ctx.device(), DType::F64).unwrap();
         randomise(&params, &mut numbers);
         let features = numbers.f64(&ctx, [batch, d]);
@@ -156,11 +154,9 @@ proptest! {
     ) {
         let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
         let mut declare = Declarations::default();
-        let config = AttendConfig {
-            features: d, attention, embed, hidden, vocabulary: 9, dropout: 0.4, regulariser: 0.7,
-            mix: CellMix::new([h, w], [4, 4]).unwrap(),
-        };
-        let model = Attend::declare(config, &mut declare);
+        let settings = attend::Settings { attention, positions: 4, dropout: 0.4, regulariser: 0.7 };
+        let sizes = Sizes { features: d, map: [h, w], embed, hidden, vocabulary: 9 };
+        let model = Attend::declare(settings, sizes, &mut declare).unwrap();
         let params = declare.build(ctx.device(), DType::F64).unwrap();
         randomise(&params, &mut numbers);
         away_from_the_kink(&params);
@@ -175,29 +171,35 @@ proptest! {
 /// Sizes of no multiple of anything, one of each model.
 fn decoder(attend: bool, declare: &mut Declarations) -> (Box<dyn Decoder>, Vec<usize>) {
     if attend {
-        let config = AttendConfig {
-            features: 36,
+        let settings = attend::Settings {
             attention: 20,
+            positions: 4,
+            dropout: 0.4,
+            regulariser: 0.7,
+        };
+        let sizes = Sizes {
+            features: 36,
+            map: [3, 2],
             embed: 12,
             hidden: 28,
             vocabulary: 44,
-            dropout: 0.4,
-            regulariser: 0.7,
-            mix: CellMix::new([3, 2], [4, 4]).unwrap(),
         };
-        let model = Attend::declare(config, declare);
+        let model = Attend::declare(settings, sizes, declare).unwrap();
         (Box::new(model), vec![5, 6, 36])
     } else {
-        let config = ShowTellConfig {
-            features: 37,
-            embed: 21,
-            hidden: 19,
+        let settings = show_tell::Settings {
             layers: 2,
-            vocabulary: 43,
             embed_dropout: 0.3,
             lstm_dropout: 0.4,
         };
-        let model = ShowTell::declare(config, declare);
+        let sizes = Sizes {
+            features: 37,
+            map: [1, 1],
+            embed: 21,
+            hidden: 19,
+            vocabulary: 43,
+        };
+        let model = ShowTell::declare(settings, sizes, declare);
         (Box::new(model), vec![5, 37])
     }
 }

@@ -1,337 +1,273 @@
-//! A decoder of a program's own, written against the public interface: it trains, resumes to the same bits, captions and
-//! searches with a beam, as those of the library do. It has no recurrent state, but a cache of the last words.
-//!
-//! ```text
-//! x_t = embedding(w_t), zero before the sentence
-//! u_t = W_f f + b_f + Σ_{k<K} W_k x_{t-k}
-//! g_t = σ(W_g x_t + b_g)
-//! h_t = dropout(g_t ∘ u_t), logits_t = W_o h_t + b_o predicts w_{t+1}
-//! ```
-//!
-//! f (B, D) are pooled features of the image; K is the setting `window`.
+//! A decoder of a program's own, written against the public interface (`own_decoder/window.rs`): it trains, resumes to the
+//! same bits, captions and searches with a beam, as those of the library do.
 
 mod support;
+#[path = "own_decoder/window.rs"]
+mod window;
 
 use showtell::data::flickr8k::{Flickr8k, Split};
-use showtell::data::vocabulary::{PAD, SOS, Vocabulary};
-use showtell::decode::{self, LONGEST, Search, Sentence};
-use showtell::model::{
-    Architecture, Captions, Decoder, Engine, FeatureKind, Generation, Losses, Sizes,
-};
-use showtell::nn::linear::Linear;
-use showtell::nn::noise::Noise;
-use showtell::nn::params::{Declarations, Id, Init, Params, Role};
-use showtell::nn::state::{select_rows, selected_rows};
-use showtell::ops::gemm::{self, Factor};
-use showtell::ops::{Accumulate, add, copy, cross_entropy, dropout, embedding, fill, gate};
-use showtell::{Context, DType, Device, Result, Tensor};
-use support::{Numbers, check_gradient, cpu, zeros};
+use showtell::data::image;
+use showtell::data::vocabulary::{EOS, PAD, SOS, Vocabulary};
+use showtell::decode::{self, Search, Sentence};
+use showtell::model::{Captions, Decoder, Engine, MODELS, Sizes};
+use showtell::nn::params::{Declarations, Params};
+use showtell::train::config::{Config, EncoderWeights};
+use showtell::train::initial::Initial;
+use showtell::train::log::{self, EpochRecord, StepRecord};
+use showtell::train::run::{RunDirectory, structure};
+use showtell::train::trainer::{self, Ended, Setup, Trainer};
+use showtell::train::{Observer, Stage};
+use showtell::{Context, DType, Device, Tensor};
+use std::path::Path;
+use support::left::{assert_same, left};
+use support::{Numbers, check_gradient, cpu, noise, pictures, zeros};
+use window::{Settings, WINDOW, Window};
 
-/// Where dropout draws its masks.
-const SITE: u32 = 0;
-
-struct Window {
-    sizes: Sizes,
-    dropout: f64,
-    embedding: Id,
-    /// W_f, b_f
-    image: Linear,
-    /// W_0 … W_{K-1} (H, E)
-    lags: Vec<Id>,
-    /// W_g, b_g
-    gate: Linear,
-    /// W_o, b_o
-    output: Linear,
+/// A decoder in f64 with random parameters and features (B, D) of images for it.
+struct Toy {
+    ctx: Context,
+    params: Params,
+    decoder: Window,
+    features: Tensor,
 }
 
-/// What the forward pass keeps for the backward pass; S = T-1 steps.
-struct Activations {
-    /// (S, B, E)
-    x: Tensor,
-    /// (S, B, H)
-    u: Tensor,
-    g: Tensor,
-    h: Tensor,
-    /// (S, B, V); rows padded.
-    logits: Tensor,
-    noise: Option<Noise>,
-}
-
-impl Window {
-    fn new(settings: &Settings, sizes: Sizes, declare: &mut Declarations) -> Self {
-        let Sizes {
-            features,
-            embed,
-            hidden,
-            vocabulary,
-            ..
-        } = sizes;
-        let words = [vocabulary, embed];
-        let lag = |k: usize, declare: &mut Declarations| {
-            let init = Init::fan_in(settings.window * embed);
-            declare.add(format!("window.{k}"), &[hidden, embed], Role::Decoder, init)
+impl Toy {
+    fn new(window: usize, batch: usize, seed: u64) -> Self {
+        let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
+        let settings = Settings {
+            window,
+            window_dropout: 0.3,
         };
-        Window {
-            sizes,
-            dropout: settings.window_dropout,
-            embedding: declare.add("embedding.weight", &words, Role::Decoder, Init::Embedding),
-            image: Linear::declare(declare, "image", [hidden, features]),
-            lags: (0..settings.window).map(|k| lag(k, declare)).collect(),
-            gate: Linear::declare(declare, "gate", [hidden, embed]),
-            output: Linear::declare(declare, "output", [vocabulary, hidden]),
-        }
-    }
-
-    /// u += W_k x, the words being `k` steps back.
-    fn add_lag(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        k: usize,
-        x: &Tensor,
-        u: &mut Tensor,
-    ) -> Result<()> {
-        let weight = Factor::Transposed(params.value(self.lags[k]));
-        gemm::forward(ctx, Factor::Plain(x), weight, Accumulate::Yes, u)
-    }
-
-    fn forward(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        features: &Tensor,
-        captions: &Captions,
-        noise: Option<Noise>,
-    ) -> Result<Activations> {
-        let (steps, batch, dtype) = (captions.steps() - 1, captions.batch(), params.dtype());
-        let Sizes {
-            embed,
-            hidden,
-            vocabulary,
-            ..
-        } = self.sizes;
-        let room = |cols| ctx.empty([steps, batch, cols], dtype);
-        let (mut x, u, mut g, mut h) = (room(embed)?, room(hidden)?, room(hidden)?, room(hidden)?);
-        let words = captions.tokens.narrow(0, steps)?;
-        embedding::forward(ctx, params.value(self.embedding), &words, &mut x)?;
-        for t in 0..steps {
-            self.image
-                .forward(ctx, params, features, &mut u.index(t)?)?;
-        }
-        for k in 0..self.lags.len().min(steps) {
-            let (from, mut to) = (x.narrow(0, steps - k)?, u.narrow(k, steps - k)?);
-            self.add_lag(ctx, params, k, &from, &mut to)?;
-        }
-        self.gate.forward(ctx, params, &x, &mut g)?;
-        gate::forward(ctx, &mut g, &u, &mut h)?;
-        if let Some(noise) = &noise {
-            dropout::in_place(ctx, self.dropout, &noise.at(SITE), 0, &mut h)?;
-        }
-        let mut logits = ctx.empty_padded([steps, batch, vocabulary], dtype)?;
-        self.output.forward(ctx, params, &h, &mut logits)?;
-        Ok(Activations {
-            x,
-            u,
-            g,
-            h,
-            logits,
-            noise,
-        })
-    }
-
-    fn backward(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        features: &Tensor,
-        captions: &Captions,
-        mut a: Activations,
-        d_features: Option<&mut Tensor>,
-    ) -> Result<Losses> {
-        let steps = captions.steps() - 1;
-        let like = |tensor: &Tensor| ctx.empty(tensor.shape(), tensor.dtype());
-        let mut losses = ctx.empty([a.logits.rows()], params.dtype())?;
-        let mut loss = ctx.empty([1], params.dtype())?;
-        let targets = captions.tokens.narrow(1, steps)?;
-        cross_entropy::forward_backward(ctx, &mut a.logits, &targets, PAD, &mut losses, &mut loss)?;
-        let (mut d_h, mut d_g, mut d_u, mut d_x) =
-            (like(&a.h)?, like(&a.g)?, like(&a.u)?, like(&a.x)?);
-        self.output
-            .backward(ctx, params, &a.h, &a.logits, Some(&mut d_h))?;
-        if let Some(noise) = &a.noise {
-            dropout::in_place(ctx, self.dropout, &noise.at(SITE), 0, &mut d_h)?;
-        }
-        gate::backward(ctx, &a.g, &a.u, &d_h, &mut d_g, &mut d_u)?;
-        self.gate
-            .backward(ctx, params, &a.x, &d_g, Some(&mut d_x))?;
-        for (k, &lag) in self.lags.iter().enumerate() {
-            let mut d_weight = params.gradient(lag);
-            if k >= steps {
-                fill::zero(ctx, &mut d_weight)?;
-                continue;
-            }
-            let (x, d_y) = (a.x.narrow(0, steps - k)?, d_u.narrow(k, steps - k)?);
-            let mut d_x = d_x.narrow(0, steps - k)?;
-            let weight = Factor::Plain(params.value(lag));
-            gemm::forward(ctx, Factor::Plain(&d_y), weight, Accumulate::Yes, &mut d_x)?;
-            let (d_y, x) = (Factor::Transposed(&d_y), Factor::Plain(&x));
-            gemm::forward(ctx, d_y, x, Accumulate::No, &mut d_weight)?;
-        }
-        let mut d_image = d_u.index(0)?;
-        for t in 1..steps {
-            add::forward(ctx, &d_u.index(t)?, &mut d_image)?;
-        }
-        self.image
-            .backward(ctx, params, features, &d_image, d_features)?;
-        let (words, no) = (captions.tokens.narrow(0, steps)?, Accumulate::No);
-        let mut d_embedding = params.gradient(self.embedding);
-        embedding::backward(ctx, &words, &d_x, Some(PAD), no, &mut d_embedding)?;
-        Ok(Losses {
-            cross_entropy: loss.clone(),
-            loss,
-        })
-    }
-}
-
-impl Decoder for Window {
-    fn features(&self) -> FeatureKind {
-        FeatureKind::Average
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.sizes.vocabulary
-    }
-
-    fn loss(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        features: &Tensor,
-        captions: &Captions,
-    ) -> Result<Losses> {
-        let a = self.forward(ctx, params, features, captions, None)?;
-        let mut losses = ctx.empty([a.logits.rows()], params.dtype())?;
-        let mut loss = ctx.empty([1], params.dtype())?;
-        let targets = captions.tokens.narrow(1, captions.steps() - 1)?;
-        cross_entropy::forward(ctx, &a.logits, &targets, PAD, &mut losses, &mut loss)?;
-        Ok(Losses {
-            cross_entropy: loss.clone(),
-            loss,
-        })
-    }
-
-    fn train(
-        &self,
-        ctx: &Context,
-        params: &Params,
-        features: &Tensor,
-        captions: &Captions,
-        noise: Option<Noise>,
-        d_features: Option<&mut Tensor>,
-    ) -> Result<Losses> {
-        let a = self.forward(ctx, params, features, captions, noise)?;
-        self.backward(ctx, params, features, captions, a, d_features)
-    }
-
-    fn start<'a>(
-        &'a self,
-        ctx: &'a Context,
-        params: &'a Params,
-        features: &Tensor,
-    ) -> Result<Box<dyn Generation + 'a>> {
-        let (rows, dtype) = (features.rows(), params.dtype());
-        let room = |cols| ctx.empty([rows, cols], dtype);
-        let Sizes {
-            embed,
-            hidden,
-            vocabulary,
-            ..
-        } = self.sizes;
-        let cache = || {
-            (0..self.lags.len())
-                .map(|_| room(embed))
-                .collect::<Result<Vec<_>>>()
+        let sizes = Sizes {
+            features: 5,
+            map: [1, 1],
+            embed: 4,
+            hidden: 3,
+            vocabulary: 6,
         };
-        let mut sentences = Sentences {
-            model: self,
+        let mut declare = Declarations::default();
+        let decoder = Window::new(&settings, sizes, &mut declare);
+        let params = declare.build(ctx.device(), DType::F64).unwrap();
+        for id in params.ids() {
+            let values = numbers.vec(params.value(id).len());
+            params.value(id).clone().copy_from_slice(&values).unwrap();
+        }
+        let features = numbers.f64(&ctx, [batch, 5]);
+        Toy {
             ctx,
             params,
-            image: room(hidden)?,
-            cache: cache()?,
-            spare: cache()?,
-            logits: ctx.empty_padded([rows, vocabulary], dtype)?,
+            decoder,
+            features,
+        }
+    }
+
+    /// Loss and gradient of the features of a training step on captions (T, B).
+    fn train(&self, tokens: &[u32]) -> (f64, Tensor) {
+        let (ctx, features) = (&self.ctx, &self.features);
+        let mut d_features = zeros(ctx, features.shape(), DType::F64);
+        let batch = features.rows();
+        let loss = {
+            let captions = Captions::upload(ctx, tokens.len() / batch, batch, tokens).unwrap();
+            let (noise, wanted) = (Some(noise(ctx, 7, 3)), Some(&mut d_features));
+            let (decoder, params) = (&self.decoder, &self.params);
+            let losses = decoder.train(ctx, params, features, &captions, noise, wanted);
+            losses.unwrap().loss.to_vec::<f64>().unwrap()[0]
         };
-        self.image
-            .forward(ctx, params, features, &mut sentences.image)?;
-        for words in &mut sentences.cache {
-            fill::zero(ctx, words)?;
-        }
-        let mut words = ctx.empty([rows], DType::U32)?;
-        words.copy_from_slice(&vec![SOS; rows])?;
-        sentences.step(&words)?;
-        Ok(Box::new(sentences))
+        ctx.reset().unwrap();
+        (loss, d_features)
+    }
+
+    /// log p of a sentence with `<sos>` and `<eos>` about one image, by the pass that training takes.
+    fn log_probability(&self, image: usize, sentence: &[u32]) -> f64 {
+        let ctx = &self.ctx;
+        let row = self.features.narrow(image, 1).unwrap();
+        let loss = {
+            let captions = Captions::upload(ctx, sentence.len(), 1, sentence).unwrap();
+            let losses = self.decoder.loss(ctx, &self.params, &row, &captions);
+            losses.unwrap().loss.to_vec::<f64>().unwrap()[0]
+        };
+        ctx.reset().unwrap();
+        -loss * (sentence.len() - 1) as f64
     }
 }
 
-/// R sentences in progress: what was seen of the image, and the embeddings of the last K words.
-struct Sentences<'a> {
-    model: &'a Window,
-    ctx: &'a Context,
-    params: &'a Params,
-    /// W_f f + b_f (R, H)
-    image: Tensor,
-    /// The last word first, (R, E) each.
-    cache: Vec<Tensor>,
-    /// Room for the cache when its rows change places.
-    spare: Vec<Tensor>,
-    logits: Tensor,
+#[test]
+fn its_gradients_are_those_of_finite_differences() {
+    for (window, steps) in [(1, 4), (3, 6), (4, 3)] {
+        let toy = Toy::new(window, 2, window as u64);
+        let mut tokens: Vec<u32> = (0..2 * steps).map(|i| 4 + (i as u32 * 7) % 2).collect();
+        tokens[..2].fill(SOS);
+        // The second caption is shorter.
+        tokens[2 * steps - 1] = PAD;
+        let (_, d_features) = toy.train(&tokens);
+        let gradients: Vec<Tensor> = toy
+            .params
+            .ids()
+            .map(|id| {
+                let gradient = toy.params.gradient(id);
+                let values = gradient.to_vec::<f64>().unwrap();
+                Tensor::from_slice(toy.ctx.device(), gradient.shape(), &values).unwrap()
+            })
+            .collect();
+        let loss = || toy.train(&tokens).0;
+        check_gradient("features", &toy.features, &d_features, loss);
+        for (id, gradient) in toy.params.ids().zip(&gradients) {
+            let name = toy.params.name(id);
+            check_gradient(name, toy.params.value(id), gradient, loss);
+        }
+    }
 }
 
-impl Generation for Sentences<'_> {
-    fn step(&mut self, words: &Tensor) -> Result<()> {
-        let (ctx, params, model) = (self.ctx, self.params, self.model);
-        self.cache.rotate_right(1);
-        embedding::forward(
-            ctx,
-            params.value(model.embedding),
-            words,
-            &mut self.cache[0],
-        )?;
-        ctx.scope(|| {
-            let like = |tensor: &Tensor| ctx.empty(tensor.shape(), tensor.dtype());
-            let (mut u, mut g, mut h) =
-                (like(&self.image)?, like(&self.image)?, like(&self.image)?);
-            copy::forward(ctx, &self.image, &mut u)?;
-            for (k, x) in self.cache.iter().enumerate() {
-                model.add_lag(ctx, params, k, x, &mut u)?;
-            }
-            model.gate.forward(ctx, params, &self.cache[0], &mut g)?;
-            gate::forward(ctx, &mut g, &u, &mut h)?;
-            model.output.forward(ctx, params, &h, &mut self.logits)
+/// A beam that leaves nothing out finds the most probable of all sentences.
+#[test]
+fn a_beam_of_everything_finds_the_best_sentence() {
+    const LIMIT: usize = 3;
+    const IMAGES: usize = 2;
+    let toy = Toy::new(2, IMAGES, 11);
+    let words: Vec<u32> = (0..6).filter(|&word| word != EOS).collect();
+    let mut sentences: Vec<Vec<u32>> = vec![Vec::new()];
+    let mut beginnings = sentences.clone();
+    for _ in 1..LIMIT {
+        let longer = beginnings.iter().flat_map(|beginning| {
+            let next = words.iter();
+            next.map(move |&word| [&beginning[..], &[word]].concat())
+        });
+        beginnings = longer.collect();
+        sentences.extend(beginnings.clone());
+    }
+    let search = Search::new(200, 0.0).unwrap();
+    let (ctx, params) = (&toy.ctx, &toy.params);
+    let found = decode::beam(ctx, params, &toy.decoder, &toy.features, search, LIMIT + 1).unwrap();
+    toy.ctx.reset().unwrap();
+    for (image, found) in found.iter().enumerate() {
+        let log_p = |sentence: &Vec<u32>| {
+            toy.log_probability(image, &[&[SOS], &sentence[..], &[EOS]].concat())
+        };
+        let best = sentences
+            .iter()
+            .max_by(|a, b| log_p(a).total_cmp(&log_p(b)))
+            .unwrap();
+        assert_eq!(&found.tokens, best, "image {image}");
+    }
+}
+
+/// Wants to stop after so many steps.
+struct StopAfter(Option<u64>, bool);
+
+impl Observer for StopAfter {
+    fn begin(&mut self, _: Stage, _: usize) {}
+    fn progress(&mut self, _: usize) {}
+    fn end(&mut self) {}
+    fn step(&mut self, record: &StepRecord, _: usize) {
+        self.1 = self.0 == Some(record.step);
+    }
+    fn epoch(&mut self, _: &EpochRecord) {}
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+    fn wants_to_stop(&self) -> bool {
+        self.1
+    }
+}
+
+fn config() -> Config {
+    let config = Config {
+        encoder_weights: Some(EncoderWeights::Random),
+        encoder_width: 8,
+        encoder_stem: 3,
+        image_size: 40,
+        augment: false,
+        standalone: true,
+        ..Config::recipe(WINDOW)
+    };
+    config.with("window", 4).unwrap()
+}
+
+/// Starts a run, or goes on with the one that is there, as the program does.
+fn go_on(dataset: &Flickr8k, out: &Path, stop: Option<u64>) -> Ended {
+    let models = [MODELS, &[WINDOW]].concat();
+    let existing = RunDirectory::open(out).map(|run| run.with_models(&models));
+    let (config, vocabulary) = match &existing {
+        Ok(run) => (
+            run.read_config().unwrap(),
+            Vocabulary::load(run.vocabulary()).unwrap(),
+        ),
+        Err(_) => (config(), trainer::vocabulary(WINDOW, dataset)),
+    };
+    let structure = structure(&config, vocabulary.len());
+    let engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();
+    let setup = |run| Setup {
+        config: config.clone(),
+        dataset,
+        run,
+        loader_threads: 2,
+    };
+    let mut observer = StopAfter(stop, false);
+    let trainer = match existing {
+        Ok(run) => {
+            let checkpoint = run.open_last().unwrap().unwrap();
+            Trainer::resume(setup(run), engine, &checkpoint, &mut observer)
+        }
+        Err(_) => {
+            let initial = Initial::load(&engine, &config).unwrap();
+            let run = RunDirectory::create(out).unwrap();
+            Trainer::start(setup(run), engine, initial, &mut observer)
+        }
+    };
+    trainer.unwrap().train(&mut observer).unwrap()
+}
+
+/// The captions of the training images by a run's best checkpoint.
+fn captions(dataset: &Flickr8k, run: &RunDirectory, search: Search) -> Vec<String> {
+    let engine = run.engine(&Device::cpu()).unwrap();
+    let paths = dataset.image_paths().unwrap();
+    let images = dataset.split(Split::Train).iter();
+    let pixels: Vec<u8> = images
+        .flat_map(|&i| image::load(&paths[i], 40).unwrap().pixels)
+        .collect();
+    let sentences: Vec<Sentence> = engine
+        .with_images(&pixels, |images| {
+            search.sentences(&engine, &engine.features(images)?)
         })
-    }
+        .unwrap();
+    assert!(sentences.iter().all(|s| s.attention.is_empty()));
+    let said = sentences.iter();
+    said.map(|s| engine.vocabulary.decode(&s.tokens)).collect()
+}
 
-    fn branch(&mut self, rows: &Tensor) -> Result<()> {
-        let select = |x: &Tensor| selected_rows(self.ctx, x, rows);
-        self.image = select(&self.image)?;
-        self.spare = self.cache.iter().map(select).collect::<Result<_>>()?;
-        self.cache = self.cache.iter().map(select).collect::<Result<_>>()?;
-        let vocabulary = self.logits.cols();
-        self.logits = self
-            .ctx
-            .empty_padded([rows.len(), vocabulary], self.logits.dtype())?;
-        Ok(())
+#[test]
+fn it_trains_resumes_and_captions() {
+    let data = pictures::temporary();
+    let dataset = Flickr8k::open(data.path()).unwrap();
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert_eq!(go_on(&dataset, whole.path(), None), Ended::Finished);
+    for stop in [3, 50] {
+        assert_eq!(
+            go_on(&dataset, parts.path(), Some(stop)),
+            Ended::Interrupted
+        );
     }
+    assert_eq!(go_on(&dataset, parts.path(), None), Ended::Finished);
+    assert_same(&left(parts.path()), &left(whole.path()), "resumed twice");
 
-    fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        for (from, to) in self.cache.iter().zip(&self.spare) {
-            select_rows(self.ctx, from, rows, to)?;
-        }
-        std::mem::swap(&mut self.cache, &mut self.spare);
-        Ok(())
-    }
+    let unknown = RunDirectory::open(whole.path()).unwrap().read_config();
+    let message = unknown.unwrap_err().to_string();
+    assert!(message.contains("window"), "{message}");
+    let run = RunDirectory::open(whole.path()).unwrap();
+    let run = run.with_models(&[WINDOW]);
+    let stored = run.read_config().unwrap();
+    assert_eq!(Settings::read(&stored.own).unwrap().window, 4);
+    assert_eq!(stored, config());
 
-    fn logits(&self) -> &Tensor {
-        &self.logits
-    }
+    let epochs: Vec<EpochRecord> = log::read(run.epochs()).unwrap();
+    let uniform = (Vocabulary::load(run.vocabulary()).unwrap().len() as f64).ln();
+    let loss = epochs.last().unwrap().train_loss;
+    assert!(loss < uniform / 3.0, "{loss}, ln V is {uniform}");
+
+    let greedy = captions(&dataset, &run, Search::GREEDY);
+    assert!(greedy.iter().all(|caption| !caption.is_empty()));
+    let one = captions(&dataset, &run, Search::new(1, 0.0).unwrap());
+    assert_eq!(greedy, one);
+    let beam = captions(&dataset, &run, Search::new(3, 0.0).unwrap());
+    assert!(beam.iter().all(|caption| !caption.is_empty()));
 }

@@ -10,12 +10,11 @@ mod support;
 
 use serde::Deserialize;
 use showtell::decode;
-use showtell::model::attend::{Attend, AttendConfig};
-use showtell::model::show_tell::{ShowTell, ShowTellConfig};
-use showtell::model::{Captioner, Captions, FeatureKind, Input};
+use showtell::model::attend::{self, ATTEND, Attend};
+use showtell::model::show_tell::{self, SHOW_TELL, ShowTell};
+use showtell::model::{Captioner, Captions, FeatureKind, Input, Model, Sizes};
 use showtell::nn::params::{Declarations, Params};
 use showtell::nn::resnet::Mode;
-use showtell::ops::attention::CellMix;
 use showtell::ops::batch_norm::Momentum;
 use showtell::ops::{pool, preprocess};
 use showtell::train::config::{Config, EncoderBatchNorm};
@@ -110,8 +109,7 @@ impl Parity {
         });
         let init = open(&format!("{prefix}.init.safetensors"));
         let vocabulary = init.find("embedding.weight").unwrap().shape()[0];
-        let (mut captioner, declare) =
-            Captioner::declare(&structure(&config, vocabulary).unwrap()).unwrap();
+        let (mut captioner, declare) = Captioner::declare(&structure(&config, vocabulary)).unwrap();
         let params = declare.build(ctx.device(), DType::F32).unwrap();
         for id in params.ids() {
             let tensor = init.tensor(params.name(id), params.shape(id)).unwrap();
@@ -207,38 +205,28 @@ impl Parity {
     /// finds its parameters at the same places.
     fn logits(&self, features: &Tensor, captions: &Captions) -> Tensor {
         let (ctx, params, config) = (&self.ctx, &self.params, &self.config);
-        let (d, vocabulary) = (features.cols(), self.captioner.decoder.vocabulary());
+        let mut map = [1; 2];
+        if let FeatureKind::Cells { rows, columns } = self.captioner.decoder.features() {
+            map = [rows, columns];
+        }
+        let sizes = Sizes {
+            features: features.cols(),
+            map,
+            embed: config.embed,
+            hidden: config.hidden,
+            vocabulary: self.captioner.decoder.vocabulary(),
+        };
         let mut alone = Declarations::default();
-        match self.captioner.decoder.features() {
-            FeatureKind::Average => {
-                let config = ShowTellConfig {
-                    features: d,
-                    embed: config.embed,
-                    hidden: config.hidden,
-                    layers: config.layers,
-                    vocabulary,
-                    embed_dropout: 0.0,
-                    lstm_dropout: 0.0,
-                };
-                let model = ShowTell::declare(config, &mut alone);
-                let forward = model.forward(ctx, params, features, captions, None);
-                forward.unwrap().logits
-            }
-            FeatureKind::Cells { rows, columns } => {
-                let config = AttendConfig {
-                    features: d,
-                    attention: config.attention,
-                    embed: config.embed,
-                    hidden: config.hidden,
-                    vocabulary,
-                    dropout: 0.0,
-                    regulariser: config.regulariser,
-                    mix: CellMix::new([rows, columns], [config.positions; 2]).unwrap(),
-                };
-                let model = Attend::declare(config, &mut alone);
-                let forward = model.forward(ctx, params, features, captions, None);
-                forward.unwrap().logits
-            }
+        if config.model == SHOW_TELL {
+            let settings = show_tell::Settings::read(&config.own).unwrap();
+            let model = ShowTell::declare(settings, sizes, &mut alone);
+            let forward = model.forward(ctx, params, features, captions, None);
+            forward.unwrap().logits
+        } else {
+            let settings = attend::Settings::read(&config.own).unwrap();
+            let model = Attend::declare(settings, sizes, &mut alone).unwrap();
+            let forward = model.forward(ctx, params, features, captions, None);
+            forward.unwrap().logits
         }
     }
 

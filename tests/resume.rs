@@ -7,11 +7,13 @@ use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::data::vocabulary::Vocabulary;
 use showtell::files;
-use showtell::model::Engine;
-use showtell::train::config::{Config, EncoderBatchNorm, Model, Monitor};
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
+use showtell::model::{Engine, Model};
+use showtell::train::config::{Config, EncoderBatchNorm, EncoderWeights, Monitor};
 use showtell::train::initial::Initial;
 use showtell::train::log::{EpochRecord, StepRecord};
-use showtell::train::run::{RANDOM, RunDirectory, structure};
+use showtell::train::run::{RunDirectory, structure};
 use showtell::train::trainer::{self, Ended, Setup, Trainer};
 use showtell::train::{Observer, Stage};
 use std::fs;
@@ -109,7 +111,7 @@ fn go_on(config: Config, data: &Path, out: &Path, observer: &mut dyn Observer) -
     let checkpoint = run.open_last().unwrap();
     let vocabulary = match &checkpoint {
         Some(_) => Vocabulary::load(run.vocabulary()).unwrap(),
-        None => trainer::vocabulary(&config, &dataset),
+        None => trainer::vocabulary(config.model, &dataset),
     };
     let structure = structure(&config, vocabulary.len());
     let engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();

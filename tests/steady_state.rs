@@ -7,7 +7,9 @@ use showtell::Device;
 use showtell::data::batches::{Batches, Order};
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::samples::{Limits, Samples};
-use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::model::Model;
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
 use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::{step_memory, trainer};
 use std::path::Path;
@@ -33,7 +35,7 @@ fn observe(config: &Config, data: &Path) -> Observed {
 /// What is reserved before the first step.
 fn plan(config: &Config, data: &Path) -> usize {
     let dataset = Flickr8k::open(data).unwrap();
-    let vocabulary = trainer::vocabulary(config, &dataset);
+    let vocabulary = trainer::vocabulary(config.model, &dataset);
     let samples = Samples::new(&dataset, Split::Train, &vocabulary, Limits::default());
     let batches = Batches::new(&Arc::new(samples), config.batch_size, Order::Listed).unwrap();
     step_memory::arena_bytes(&Device::cpu(), config, &vocabulary, &batches).unwrap()

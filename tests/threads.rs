@@ -4,7 +4,9 @@
 mod support;
 
 use showtell::Device;
-use showtell::model::{ATTEND, Model, SHOW_TELL};
+use showtell::model::Model;
+use showtell::model::attend::ATTEND;
+use showtell::model::show_tell::SHOW_TELL;
 use showtell::train::config::{Config, EncoderBatchNorm};
 use showtell::train::log::{self, EpochRecord, StepRecord};
 use std::path::Path;

@@ -8,7 +8,7 @@ use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{CaptionerConfig, Engine};
+use crate::model::{CaptionerConfig, Engine, MODELS, Model};
 use crate::nn::resnet::ResNetConfig;
 use crate::ops::window::Window;
 use std::io::Write;
@@ -16,43 +16,67 @@ use std::path::{Path, PathBuf};
 
 /// The files of a run.
 #[derive(Clone, Debug)]
-pub struct RunDirectory(PathBuf);
+pub struct RunDirectory {
+    path: PathBuf,
+    /// The kinds of decoder that the run's settings may name.
+    models: Vec<Model>,
+}
 
 impl RunDirectory {
+    fn at(path: &Path) -> Self {
+        RunDirectory {
+            path: path.to_path_buf(),
+            models: MODELS.to_vec(),
+        }
+    }
+
+    /// The same run, whose settings may name any of these kinds of decoder instead of those of the library.
+    pub fn with_models(mut self, models: &[Model]) -> Self {
+        self.models = models.to_vec();
+        self
+    }
+
     /// Makes the directory, if it is not there.
     ///
     /// # Errors
     /// When it holds a run already, one that has a checkpoint or took a step: it would be lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let run = RunDirectory(path.as_ref().to_path_buf());
-        std::fs::create_dir_all(&run.0).map_err(Error::io(&run.0))?;
+        let run = RunDirectory::at(path.as_ref());
+        std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
         let has_steps = std::fs::metadata(run.steps()).is_ok_and(|about| about.len() > 0);
         if has_steps || run.last().exists() {
             let message = "holds a run already: resume that run, choose another folder, or remove this one first";
-            return Err(Error::file(&run.0, message));
+            return Err(Error::file(&run.path, message));
         }
-        files::remove_leftovers(&run.0)?;
+        files::remove_leftovers(&run.path)?;
         Ok(run)
     }
 
     /// A run that is there.
+    ///
+    /// # Errors
+    /// When the directory has no `config.toml`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let run = RunDirectory(path.as_ref().to_path_buf());
+        let run = RunDirectory::at(path.as_ref());
         if !run.config().is_file() {
             let message = "is not the directory of a run: it has no config.toml";
-            return Err(Error::file(&run.0, message));
+            return Err(Error::file(&run.path, message));
         }
         Ok(run)
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The settings of the run.
+    ///
+    /// # Errors
+    /// When `config.toml` cannot be read, or its settings cannot work.
     pub fn read_config(&self) -> Result<Config> {
-        let settings = Config::read_settings(&self.config())?;
-        Config::from_settings(settings).map_err(|e| Error::file(self.config(), e.to_string()))
+        let settings = Config::read_settings_of(&self.models, &self.config(), &[])?;
+        let config = Config::from_settings_of(&self.models, settings);
+        config.map_err(|e| Error::file(self.config(), e.to_string()))
     }
 
     pub fn write_config(&self, config: &Config) -> Result<()> {
@@ -97,27 +121,27 @@ impl RunDirectory {
     }
 
     pub fn config(&self) -> PathBuf {
-        self.0.join("config.toml")
+        self.path.join("config.toml")
     }
 
     pub fn vocabulary(&self) -> PathBuf {
-        self.0.join("vocab.txt")
+        self.path.join("vocab.txt")
     }
 
     pub fn steps(&self) -> PathBuf {
-        self.0.join("steps.jsonl")
+        self.path.join("steps.jsonl")
     }
 
     pub fn epochs(&self) -> PathBuf {
-        self.0.join("epochs.jsonl")
+        self.path.join("epochs.jsonl")
     }
 
     pub fn best(&self) -> PathBuf {
-        self.0.join("best.safetensors")
+        self.path.join("best.safetensors")
     }
 
     pub fn last(&self) -> PathBuf {
-        self.0.join("last.safetensors")
+        self.path.join("last.safetensors")
     }
 }
 

@@ -2,8 +2,9 @@
 
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
-use showtell::model::Engine;
-use showtell::train::config::{Config, Model};
+use showtell::model::attend::ATTEND;
+use showtell::model::{Engine, Model};
+use showtell::train::config::Config;
 use showtell::train::initial::Initial;
 use showtell::train::log::{EpochRecord, StepRecord};
 use showtell::train::run::{RunDirectory, structure};
@@ -63,7 +64,7 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> usize {
     let dataset = Flickr8k::open(data).unwrap();
-    let vocabulary = trainer::vocabulary(&config, &dataset);
+    let vocabulary = trainer::vocabulary(config.model, &dataset);
     let structure = structure(&config, vocabulary.len());
     let engine = Engine::new(device, &structure, vocabulary).unwrap();
     engine.params.initialise(config.seed).unwrap();
