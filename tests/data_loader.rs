@@ -112,7 +112,6 @@ fn captions_are_padded_to_the_longest_of_the_batch() {
             .iter()
             .map(|&s| samples.tokens(s).len())
             .collect();
-        assert_eq!(batch.lengths(), lengths);
         assert_eq!(batch.steps, *lengths.iter().max().unwrap());
         let time_major = batch.time_major();
         for (b, &sample) in batch.samples.iter().enumerate() {

@@ -1,8 +1,10 @@
 //! Settings: what is declared once comes out alike as values, as TOML, as resume rules and in the README.
 
 use proptest::prelude::*;
-use showtell::model::{ATTEND, MODELS, Model, SHOW_TELL, attend, show_tell};
-use showtell::settings::{Kind, Recipe, Setting, Table, Value, VocabularyOf, integer};
+use showtell::model::attend::{self, ATTEND};
+use showtell::model::show_tell::{self, SHOW_TELL};
+use showtell::model::{Architecture, MODELS, Model, VocabularyOf};
+use showtell::settings::{Kind, Setting, Table, Value, integer};
 use showtell::train::config::{
     Config, EncoderBatchNorm, EncoderWeights, FeatureType, Monitor, Optimizer, Schedule,
 };
@@ -355,7 +357,7 @@ showtell::settings! {
     }
 }
 
-static OWN: Recipe = Recipe {
+static OWN: Architecture = Architecture {
     name: "own",
     help: "A decoder of this test",
     settings: Own::SETTINGS,
@@ -372,6 +374,7 @@ static OWN: Recipe = Recipe {
         ("epochs", "1"),
     ],
     vocabulary: VocabularyOf::TrainingCaptions,
+    declare: |_, _, _| unreachable!("only its settings are used"),
 };
 
 #[test]

@@ -7,6 +7,7 @@ use super::search::SearchArgs;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
+use crate::decode::Search;
 use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
@@ -109,6 +110,7 @@ struct Evaluation {
 }
 
 pub fn eval(args: EvalArgs) -> Result<()> {
+    let search = args.search.search()?;
     let run = RunDirectory::open(&args.run)?;
     let mut config = run.read_config()?;
     args.cache.put_into(&mut config)?;
@@ -122,19 +124,19 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         dataset.require_images(args.split)?;
     }
     let cache = Cache::of(&config);
-    let (evaluation, captions) = evaluate(&args, &engine, &dataset, cache, &mut progress)?;
+    let (evaluation, captions) = evaluate(&args, search, &engine, &dataset, cache, &mut progress)?;
     write_captions(&evaluation, &captions, args.json)?;
     print(&evaluation, args.json)
 }
 
 fn evaluate(
     args: &EvalArgs,
+    search: Search,
     engine: &Engine,
     dataset: &Flickr8k,
     cache: Option<Cache>,
     progress: &mut Progress,
 ) -> Result<(Evaluation, Vec<Captioned>)> {
-    let search = args.search.search()?;
     let samples = Samples::new(dataset, args.split, &engine.vocabulary, Limits::default());
     if samples.is_empty() {
         let (split, data) = (args.split, args.data.display());

@@ -140,13 +140,6 @@ impl Batch {
             .map(|(t, b)| self.tokens[b * self.steps + t])
             .collect()
     }
-
-    /// Tokens of each caption, specials included, padding not.
-    pub fn lengths(&self) -> Vec<usize> {
-        let rows = (0..self.len()).map(|b| &self.tokens[b * self.steps..][..self.steps]);
-        let length = |row: &[u32]| row.iter().take_while(|&&token| token != PAD).count();
-        rows.map(length).collect()
-    }
 }
 
 fn longest(all: &Samples, samples: &[usize]) -> usize {

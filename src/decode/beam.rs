@@ -1,14 +1,14 @@
 //! Beam search: the K most probable beginnings of a sentence are followed side by side, for a whole batch of
 //! images at once.
 //!
-//! A sentence of n generated tokens, `<eos>` counted (and the `<sos>` that show-tell generates), scores
-//! Σ log p / n^α with α the length penalty; 0 is none. That is length normalisation by n itself, where Wu et al.
-//! 2016 (equation 14) have (5 + n) / 6. Beginnings are of one length at any time and are compared by Σ log p.
+//! A sentence of n generated tokens scores Σ log p / n^α, where α is the length penalty, and 0 is no penalty. `<eos>` is
+//! counted, and `<sos>` where the decoder generates it. This is length normalisation by n itself, where Wu et al. 2016
+//! (equation 14) have (5 + n) / 6. At any time all beginnings have the same length and are compared by Σ log p.
 //!
-//! As in the published code of Xu et al. 2015, a finished sentence leaves the beam and takes its place along:
-//! K - F beginnings are followed once F have finished. The search ends for an image when K have, when no beginning
-//! can beat the best of them any more, or at the limit. Then the best finished sentence is the result, the best unfinished
-//! one only where none has finished.
+//! As in the published code of Xu et al. 2015, a finished sentence leaves the beam and its place is lost: once F
+//! sentences have finished, K - F beginnings are followed. The search for an image ends when K sentences have finished,
+//! when no beginning can become better than the best of them, or at the limit. The result is then the best finished
+//! sentence, or the best unfinished one if none has finished.
 
 use super::{Awaited, AwaitedAttention, Search, Sentence};
 use crate::data::vocabulary::{EOS, PAD, SOS};
@@ -19,8 +19,11 @@ use crate::ops::top_k;
 use crate::tensor::{Context, DType, Tensor};
 
 /// The sentence for each of the images with these features, (B, D) or (B, C, D), cut after `longest` tokens, `<sos>`
-/// counted. Recurrent states stay on the device, a row for every image and beginning; the K best tokens of
-/// each row are read back once a word.
+/// counted. States stay on the device, a row for every image and beginning; the K best tokens of each row are read
+/// back once per word.
+///
+/// # Errors
+/// When the device fails.
 pub fn beam(
     ctx: &Context,
     params: &Params,
@@ -65,8 +68,9 @@ pub fn beam(
     Ok(beams.iter().map(Beam::best).collect())
 }
 
-/// For each of the `width` rows that an image has in the next step: the row, of `rows` an image, that it goes
-/// on from, and the word it reads. Rows without a beginning repeat the first and are not looked at.
+/// For each of the `width` rows that an image has in the next step: the row that it goes on from, of the `rows` rows per
+/// image that there are now, and the word that it reads. Rows without a beginning repeat the first row, and their
+/// results are ignored.
 fn layout(beams: &[Beam], rows: usize, width: usize) -> [Vec<u32>; 2] {
     let mut from = Vec::with_capacity(beams.len() * width);
     let mut said = Vec::with_capacity(beams.len() * width);
@@ -80,8 +84,8 @@ fn layout(beams: &[Beam], rows: usize, width: usize) -> [Vec<u32>; 2] {
     [from, said]
 }
 
-/// What a step offers on the host, row by row: the best next tokens, best first, and the attention they were
-/// found under.
+/// What a step offers on the host, row by row: the best next tokens, best first, and the attention under which they
+/// were found.
 struct Offers {
     tokens: Vec<Vec<(u32, f64)>>,
     attention: Option<Vec<Vec<f32>>>,
@@ -112,7 +116,7 @@ struct Word {
 /// The beginning of a sentence.
 #[derive(Clone)]
 struct Hypothesis {
-    /// None: nothing was said yet, or `<sos>` alone.
+    /// `None` before the first word.
     last: Option<usize>,
     /// Σ log p
     log_probability: f64,
@@ -160,8 +164,8 @@ impl Beam {
         log_probability / (length as f64).powf(self.search.length_penalty)
     }
 
-    /// One token more for every beginning; theirs are the rows of `offers` from `first` on. `starts` when a
-    /// `<sos>` is no word.
+    /// Adds one token to every beginning. Their rows of `offers` begin at `first`. With `starts`, a `<sos>` is not
+    /// counted as a word.
     fn advance(&mut self, offers: &Offers, first: usize, starts: bool) {
         self.length += 1;
         let mut candidates = Vec::new();
@@ -174,7 +178,7 @@ impl Beam {
                 word,
             }));
         }
-        // The sort is stable: of equals the one that leads so far stays ahead.
+        // The sort is stable: of two equal candidates, the one that is ahead so far stays ahead.
         candidates.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
         candidates.truncate(self.search.beam - self.finished);
         self.live.clear();
@@ -208,8 +212,8 @@ impl Beam {
         }
     }
 
-    /// Whether a beginning may yet beat the best finished sentence. Its sum of log p can only fall, and no
-    /// length excuses that more than the limit.
+    /// Whether a beginning can still become better than the best finished sentence. Its Σ log p can only fall, and the
+    /// division by n^α helps most at the limit.
     fn can_improve(&self) -> bool {
         let (Some((best, _)), Some(leader)) = (self.best, self.live.first()) else {
             return true;

@@ -3,7 +3,7 @@
 //!
 //! A model declares its tensors in [`Declarations`] and keeps the [`Id`]s; `build` then lays out
 //! the arenas: every tensor starts at a multiple of 64 bytes, rows at multiples of 8 elements. Padding holds
-//! zeros in values and gradients alike, so clipping and optimisers run over a whole arena at once. The
+//! zeros in values and gradients, so that clipping and optimisers run over a whole arena at once. The
 //! decoder's trainables come first, then the encoder's: each group is one range.
 //!
 //! Names, shapes and layouts seen from outside are PyTorch's; inside, convolution filters are KRSC.

@@ -3,9 +3,9 @@
 //! A file is named by its key, a hash of all that the features depend on: the encoder's weights and running
 //! statistics as they stand in memory, its structure, the preprocessing, the shape of the features, how they
 //! are stored, and the images, each by name, length and time of modification (reading 8,000 photos to
-//! hash them would take longer than it saves). Whatever changes, the key changes, and another file is looked for.
+//! hash them would take longer than it saves). When any of it changes, the key changes, and so does the file's name.
 //!
-//! Layout, little-endian, the length known in advance but for images that cannot be read:
+//! The layout is little-endian. Its length is known in advance if all images can be read:
 //!
 //! ```text
 //! 64 bytes   the header
@@ -14,10 +14,10 @@
 //! 32 bytes   SHA-256 of header, flags and the SHA-256 of every row
 //! ```
 //!
-//! It is written aside and renamed: a file under its own name was complete once. That it still is, is
-//! checked when it is opened. Two processes that start at once both compute; the last rename wins, and
-//! the other's map stays valid. A process that is killed while it writes leaves its temporary file behind,
-//! which nobody reads and anybody may remove.
+//! It is written under a temporary name and renamed when it is complete; opening it checks that it still is. Two
+//! processes that start at the same time both compute the features; the last rename wins, and the map of the other
+//! stays valid. A process that is killed while it writes leaves its temporary file behind, which nobody reads and which
+//! can be removed.
 
 use super::config::FeatureType;
 use crate::data::flickr8k::Flickr8k;

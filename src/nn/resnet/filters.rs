@@ -18,14 +18,13 @@ impl Filters {
     /// For activations of type `dtype`.
     pub(super) fn new(ctx: &Context, params: &Params, dtype: DType) -> Result<Self> {
         let [_, encoder] = params.groups();
-        let trained = match dtype == params.dtype() {
-            true => None,
-            false => {
-                let values = params.values().columns(encoder.start, encoder.len())?;
-                let mut copied = ctx.empty([encoder.len()], dtype)?;
-                copy::forward(ctx, &values, &mut copied)?;
-                Some(copied)
-            }
+        let trained = if dtype == params.dtype() {
+            None
+        } else {
+            let values = params.values().columns(encoder.start, encoder.len())?;
+            let mut copied = ctx.empty([encoder.len()], dtype)?;
+            copy::forward(ctx, &values, &mut copied)?;
+            Some(copied)
         };
         Ok(Filters { trained, dtype })
     }

@@ -145,9 +145,10 @@ impl Folded {
         let mut room = PingPong::new(ctx, room, images.dtype())?;
         let mut x = images.clone();
         for (part, &output) in outputs.iter().enumerate() {
-            let mut to = match part + 1 == self.parts {
-                true => y.clone(),
-                false => room.next(output)?,
+            let mut to = if part + 1 == self.parts {
+                y.clone()
+            } else {
+                room.next(output)?
             };
             let largest = match part {
                 0 => self.stem.output(&x),
@@ -197,9 +198,10 @@ fn forward_stage(
     let mut room = PingPong::new(ctx, y.len(), y.dtype())?;
     let mut x = x.clone();
     for (i, block) in blocks.iter().enumerate() {
-        let mut to = match i + 1 == blocks.len() {
-            true => y.clone(),
-            false => room.next(y.shape())?,
+        let mut to = if i + 1 == blocks.len() {
+            y.clone()
+        } else {
+            room.next(y.shape())?
         };
         block.forward(ctx, &x, &mut to)?;
         x = to;

@@ -193,9 +193,12 @@ impl ResNet {
         };
         let blocks = self.trained_blocks();
         // A layer writes to room of its own, or, if it is the last, to the features.
-        let room = |is_last: bool, shape: Shape| match is_last {
-            true => Ok(features.clone()),
-            false => ctx.empty(shape, images.dtype()),
+        let room = |is_last: bool, shape: Shape| {
+            if is_last {
+                Ok(features.clone())
+            } else {
+                ctx.empty(shape, images.dtype())
+            }
         };
         let start = self.output_of(self.trained_from.max(1), images);
         let mut x = room(blocks.is_empty(), start)?;
@@ -280,9 +283,10 @@ impl ResNet {
             let blocks = self.trained_blocks();
             for (i, (block, saved_block)) in blocks.iter().zip(&saved.blocks).enumerate().rev() {
                 let is_first = i == 0 && saved.stem.is_none();
-                let mut dx = match is_first {
-                    true => None,
-                    false => Some(room.next(saved_block.layers.reduce.x.shape())?),
+                let mut dx = if is_first {
+                    None
+                } else {
+                    Some(room.next(saved_block.layers.reduce.x.shape())?)
                 };
                 ctx.scope(|| pass.block(block, saved_block, &mut dy, dx.as_mut()))?;
                 match dx {

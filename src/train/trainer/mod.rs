@@ -1,8 +1,8 @@
 //! A training run: epochs of steps, a validation after each, records and checkpoints.
 //!
-//! A checkpoint holds all that decides what comes next, and the records are cut back to it when a run is resumed
-//! (`start`). Wherever a run is killed, it therefore goes on to the same numbers, and leaves the same files, as one
-//! that was not: what happened after the last checkpoint happens again.
+//! A checkpoint holds everything that decides what comes next, and when a run is resumed, its records are cut back to the
+//! last checkpoint (`start`): what happened after it happens again. A run that is killed at any moment and resumed
+//! therefore reaches the same numbers, and leaves the same files, as one that was not killed.
 
 mod saving;
 mod start;
@@ -339,14 +339,8 @@ impl Trainer<'_> {
             self.save(&self.setup.run.best())?;
         }
         self.epochs.write(&record)?;
-        // Epochs of a few steps and no validation would spend their time writing checkpoints.
-        let unsaved = self.position.step - self.saved_step;
-        let every = self.config().checkpoint_every;
-        let due = record.validation.is_some()
-            || every.is_none_or(|every| unsaved >= every as u64)
-            || self.position.is_end_of(self.config())
-            || observer.wants_to_stop();
-        if whole && due {
+        let validated = record.validation.is_some();
+        if whole && (validated || observer.wants_to_stop() || self.checkpoint_is_due()) {
             self.save_last()?;
         }
         observer.epoch(&record);
@@ -357,7 +351,15 @@ impl Trainer<'_> {
         }
     }
 
-    /// Moves the position to the start of the next epoch and the schedule with it. Whether this one was the best.
+    /// Whether the end of an epoch without validation is saved. If every one were, short epochs would spend their time
+    /// writing checkpoints.
+    fn checkpoint_is_due(&self) -> bool {
+        let unsaved = self.position.step - self.saved_step;
+        let every = self.config().checkpoint_every;
+        every.is_none_or(|every| unsaved >= every as u64) || self.position.is_end_of(self.config())
+    }
+
+    /// Moves the position and the schedule to the start of the next epoch. Returns whether this epoch was the best.
     fn close_epoch(&mut self, score: f64) -> Result<bool> {
         self.position.epoch += 1;
         (self.position.epoch_step, self.position.epoch_batches) = (0, 0);
