@@ -14,6 +14,7 @@ pub mod files;
 pub mod metrics;
 pub mod nn;
 pub mod ops;
+pub mod philox;
 pub mod report;
 pub mod tensor;
 pub mod train;

@@ -53,7 +53,12 @@ fn features(ctx: &Context, encoder: &ResNet, images: &Tensor) -> Tensor {
 #[test]
 fn parameters_are_as_many_as_torchvisions() {
     let count = |config: &Config, fine_tune_from| {
-        let (_, params) = declare(&Device::plan(), config, fine_tune_from, DType::F32);
+        let (_, params) = declare(
+            &Device::cpu().planning(),
+            config,
+            fine_tune_from,
+            DType::F32,
+        );
         let is_statistic = |name: &str| name.contains("running_");
         let all = params.ids().filter(|&id| !is_statistic(params.name(id)));
         let all: usize = all.map(|id| params.value(id).len()).sum();
@@ -72,7 +77,12 @@ fn parameters_are_as_many_as_torchvisions() {
 
 #[test]
 fn names_and_shapes_are_torchvisions() {
-    let (_, params) = declare(&Device::plan(), &Config::resnet50(), Some(4), DType::F32);
+    let (_, params) = declare(
+        &Device::cpu().planning(),
+        &Config::resnet50(),
+        Some(4),
+        DType::F32,
+    );
     for (name, shape, role) in [
         ("encoder.conv1.weight", vec![64, 3, 7, 7], Role::Frozen),
         ("encoder.bn1.running_var", vec![64], Role::Frozen),
@@ -123,7 +133,7 @@ fn names_and_shapes_are_torchvisions() {
 
 #[test]
 fn a_plan_tells_what_a_batch_takes() {
-    let ctx = Context::new(&Device::plan());
+    let ctx = Context::new(&Device::cpu().planning());
     let (encoder, params) = declare(ctx.device(), &Config::resnet50(), None, DType::F32);
     let folded = Folded::new(&ctx, &encoder, &params, encoder.parts()).unwrap();
     let images = ctx.empty([32, 256, 256, 3], DType::F32).unwrap();

@@ -9,7 +9,7 @@ use crate::files;
 use crate::train::Observer;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::{Config, NO_CACHE, Schedule};
-use crate::train::memory_plan::MemoryPlan;
+use crate::train::memory_plan::Planner;
 use crate::train::run::{Engine, RANDOM, RunDirectory};
 use crate::train::trainer::{self, Ended, Trainer};
 use anyhow::{Result, bail};
@@ -342,6 +342,15 @@ fn resume(args: &TrainArgs) -> Result<()> {
     run(args, config, Some((directory, checkpoint)))
 }
 
+/// A setting and its value, as the command line spells them.
+fn flag(key: &str, value: &str) -> String {
+    match value {
+        "true" => format!("--{key}"),
+        "false" => format!("--no-{key}"),
+        _ => format!("--{key} {value}"),
+    }
+}
+
 /// Trains to the end. A run that is there already goes on from its checkpoint, if it came to one.
 fn run(
     args: &TrainArgs,
@@ -364,9 +373,16 @@ fn run(
         Some((directory, Some(_))) => Vocabulary::load(directory.vocabulary())?,
         _ => trainer::vocabulary(config.model, &dataset),
     };
-    let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
+    let planner = Planner {
+        device: &device,
+        dataset: &dataset,
+        vocabulary: &vocabulary,
+    };
+    let plan = planner.plan(&config)?;
     tell(format_args!("{plan}"));
-    plan.check(&device)?;
+    if let Some(shortage) = planner.shortage(&config, &plan)? {
+        bail!(shortage.told(flag));
+    }
     let mut engine = Engine::new(&device, config, vocabulary)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(

@@ -186,12 +186,12 @@ impl Captioner {
     pub fn features(&self, ctx: &Context, params: &Params, pixels: &Tensor) -> Result<Tensor> {
         let folded = self.folded.as_ref().expect("the captioner is prepared");
         let batch = pixels.shape().dims()[0];
-        let features = self.empty_features(ctx, params, batch)?;
+        let mut features = self.empty_features(ctx, params, batch)?;
         ctx.scope(|| {
             let images = normalise(ctx, params, pixels)?;
             let mut map = self.empty_map(ctx, params, batch)?;
             folded.forward(ctx, &self.encoder, &images, &mut map)?;
-            self.pool(ctx, &map, &mut features.clone())
+            self.pool(ctx, &map, &mut features)
         })?;
         Ok(features)
     }

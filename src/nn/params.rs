@@ -10,7 +10,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::philox;
+use crate::philox;
 use crate::tensor::{DType, ROW_ALIGNMENT, Shape, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;

@@ -4,7 +4,7 @@
 //! it remembers what it handed out and refuses a tensor that overlaps one it handed out for writing.
 
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Context, Element, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
@@ -49,9 +49,13 @@ pub struct RowsMut<'a, T> {
 }
 
 impl Host {
-    pub fn new(op: &'static str) -> Self {
+    /// `None` on a dry run: its tensors have no memory, and the operation is done.
+    pub fn new(op: &'static str, ctx: &Context) -> Option<Self> {
+        if ctx.device().is_planning() {
+            return None;
+        }
         let given = RefCell::new(Vec::with_capacity(16));
-        Host { op, given }
+        Some(Host { op, given })
     }
 
     pub fn read<'a, T: Element>(&'a self, tensor: &'a Tensor) -> Result<Rows<'a, T>> {

@@ -7,7 +7,7 @@ use super::evaluate;
 use super::log::Log;
 use super::optimiser::Optimiser;
 use super::run::{Engine, RunDirectory};
-use super::step_memory;
+use super::step_memory::{DeviceMemory, Work, step_numbers};
 use super::trainer::Trainer;
 use crate::data::batches::{Batches, Order};
 use crate::data::flickr8k::{Flickr8k, Split};
@@ -16,7 +16,7 @@ use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::nn::captions::Noise;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 use crate::train::config::Config;
 use crate::train::step_graph::StepGraphs;
 use std::cell::Cell;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Images whose statistics a random encoder's batch-norm is calibrated on.
-const CALIBRATION_IMAGES: usize = 64;
+pub(super) const CALIBRATION_IMAGES: usize = 64;
 
 impl<'a> Trainer<'a> {
     /// Starts a run from the beginning. The engine's decoder is initialised, its encoder loaded or initialised
@@ -75,20 +75,22 @@ impl<'a> Trainer<'a> {
         run: RunDirectory,
         loader_threads: usize,
     ) -> Result<Self> {
-        let training = training_samples(&engine.config, dataset, &engine.vocabulary)?;
-        let validation = validation_samples(&engine.config, dataset, &engine.vocabulary);
+        let work = Work::new(&engine.config, dataset, &engine.vocabulary)?;
+        let (device, config) = (engine.ctx.device(), &engine.config);
+        let memory = DeviceMemory::new(device, config, &engine.vocabulary, &work)?;
+        engine.ctx.reserve(memory.arena)?;
         Ok(Trainer {
             optimiser: Optimiser::new(&engine.config, &engine.params)?,
             noise: Noise::new(engine.ctx.device(), engine.config.seed)?,
-            numbers: Tensor::zeros(engine.ctx.device(), [3], DType::F32)?,
+            numbers: step_numbers(engine.ctx.device())?,
             graphs: StepGraphs::default(),
             torn: Cell::new(false),
             issued: None,
             recorded: Instant::now(),
             steps: Log::cut(run.steps(), position.step)?,
             epochs: Log::cut(run.epochs(), position.epoch as u64)?,
-            training: Arc::new(training),
-            validation: validation.map(Arc::new),
+            training: work.training,
+            validation: work.validation,
             training_features: None,
             validation_features: None,
             engine,
@@ -100,7 +102,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Everything between weights and steps: folded filters, features, room for the steps.
+    /// Everything between weights and steps: folded filters, features.
     fn prepare(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let Engine {
             ctx,
@@ -152,10 +154,7 @@ impl<'a> Trainer<'a> {
             self.training = Arc::new(self.training.without(&missing));
             self.training_features = Some(features);
         }
-        let steps = Batches::new(&self.training, self.config().batch_size, Order::Listed)?;
-        let (ctx, vocabulary) = (&self.engine.ctx, &self.engine.vocabulary);
-        let bytes = step_memory::arena_bytes(ctx.device(), self.config(), vocabulary, &steps)?;
-        ctx.reserve(bytes)
+        Ok(())
     }
 }
 

@@ -61,6 +61,13 @@ pub struct Statistics<'a> {
     pub invstd: &'a mut Tensor,
 }
 
+/// Running statistics to normalise by, (C) each.
+#[derive(Clone, Copy)]
+pub struct RunningStatistics<'a> {
+    pub mean: &'a Tensor,
+    pub var: &'a Tensor,
+}
+
 /// How running statistics follow those of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Momentum {
@@ -91,27 +98,20 @@ pub fn running_forward(
     ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    [running_mean, running_var]: [&Tensor; 2],
+    running: RunningStatistics,
     epilogue: Epilogue,
     mut statistics: Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
-    check_channels(x, "running mean", running_mean)?;
-    check_channels(x, "running variance", running_var)?;
+    check_channels(x, "running mean", running.mean)?;
+    check_channels(x, "running variance", running.var)?;
     check_forward(x, affine, &statistics, epilogue, y)?;
     let dtype = x.dtype();
     dispatch!(
         ctx,
         OP,
         dtype,
-        running_forward(
-            x,
-            affine,
-            [running_mean, running_var],
-            epilogue,
-            &mut statistics,
-            y
-        )
+        running_forward(x, affine, running, epilogue, &mut statistics, y)
     )
 }
 
@@ -217,7 +217,7 @@ pub fn fold(
     ctx: &Context,
     filter: &Tensor,
     affine: Affine,
-    [running_mean, running_var]: [&Tensor; 2],
+    running: RunningStatistics,
     folded: &mut Tensor,
     bias: &mut Tensor,
 ) -> Result<()> {
@@ -231,8 +231,8 @@ pub fn fold(
     for (name, tensor) in [
         ("gamma", affine.gamma),
         ("beta", affine.beta),
-        ("running mean", running_mean),
-        ("running variance", running_var),
+        ("running mean", running.mean),
+        ("running variance", running.var),
     ] {
         check::shape(OP, name, tensor, &[k])?;
     }
@@ -241,13 +241,7 @@ pub fn fold(
         ctx,
         OP,
         dtype,
-        fold(
-            &filter,
-            affine,
-            [running_mean, running_var],
-            &mut folded,
-            bias
-        )
+        fold(&filter, affine, running, &mut folded, bias)
     )
 }
 

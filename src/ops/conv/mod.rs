@@ -20,7 +20,6 @@ mod kernel;
 use super::gemm::Accumulate;
 use super::window::Window;
 use super::{check, dispatch};
-use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -90,12 +89,12 @@ pub fn backward(
         filter: d_filter.as_mut(),
         ..gradients
     };
-    match ctx.device() {
-        Device::Cuda(_) => cuda::backward(ctx, x, &filter, window, dy, accumulate, gradients),
-        Device::Cpu(_) | Device::Plan(_) => {
-            columns::backward(ctx, x, &filter, window, dy, accumulate, gradients)
-        }
-    }
+    dispatch!(
+        ctx,
+        OP,
+        dy.dtype(),
+        backward(x, &filter, window, dy, accumulate, gradients)
+    )
 }
 
 /// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.

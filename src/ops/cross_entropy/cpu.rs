@@ -5,17 +5,20 @@ use crate::error::{Error, Result};
 use crate::ops::Float;
 use crate::ops::host::Host;
 use crate::ops::simd::{self, simd, sum_of};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     logits: &Tensor,
     targets: &Tensor,
     ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let logits = host.read::<T>(logits)?;
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;
@@ -33,13 +36,16 @@ pub fn forward<T: Float>(
 }
 
 pub fn forward_backward<T: Float>(
+    ctx: &Context,
     logits: &mut Tensor,
     targets: &Tensor,
     ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mut logits = host.write::<T>(logits)?;
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;

@@ -4,20 +4,23 @@ use super::{Accumulate, Factor, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::{Host, Rows};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// Products of fewer multiplications than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     a: Factor,
     b: Factor,
     bias: Option<&Tensor>,
     accumulate: Accumulate,
     c: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (m, k) = a.dims();
     let bias = host.read_some::<T>(bias)?;
     let a = Strided::<T>::new(&host, &a)?;
