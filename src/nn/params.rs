@@ -253,7 +253,7 @@ impl Params {
 
     /// Sets a tensor from values in PyTorch's layout.
     pub fn import(&self, id: Id, values: &[f32]) -> Result<()> {
-        self.write(id, self.value(id).clone(), values)
+        self.write(id, self.value(id).handle(), values)
     }
 
     /// A tensor's values in PyTorch's layout.

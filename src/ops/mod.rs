@@ -1,17 +1,15 @@
 //! Operations: forward and backward by hand, destination-passing, one folder each.
 //!
-//! `ops/<op>/mod.rs` opens with the equations and owns every check; `cpu.rs` beside it computes. An
-//! operation takes the context, its inputs, then the tensors it writes. Outputs never overlap inputs
-//! unless the operation says that it works in place.
+//! `ops/<op>/mod.rs` opens with the equations and checks the shapes and element types of the arguments; the halves beside
+//! it compute, `cpu.rs` on the host's processors and `cuda.rs` on a GPU, and refuse only what their device cannot do. What
+//! the halves of a kind share is in `host` and in `launch`, `matrix` and `tile`. An operation takes the context, its
+//! inputs, then the tensors it writes. Outputs never overlap inputs, unless the operation says that it works in place.
 
 mod check;
-mod columns;
-mod float;
 mod host;
 mod kernels;
 mod launch;
 mod matrix;
-mod simd;
 mod tile;
 
 pub mod add;
@@ -35,8 +33,8 @@ pub mod regulariser;
 pub mod top_k;
 pub mod window;
 
-pub use float::Float;
 pub use gemm::Accumulate;
+pub use host::Float;
 
 /// Runs the device's half of an operation. `dispatch!(ctx, OP, dtype, function(arguments))` calls
 /// `cpu::function::<T>(ctx, arguments)`, with T the Rust type of `dtype`, or `cuda::function(ctx, arguments)`.

@@ -9,8 +9,8 @@ use crate::ops::Float;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
 use crate::ops::gemm::cpu::{Destination, Strided, product};
+use crate::ops::host::simd::{self, simd};
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
-use crate::ops::simd::{self, simd};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

@@ -5,10 +5,11 @@ use super::{
     Statistics,
 };
 use crate::error::Result;
+use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
+use crate::ops::host::columns;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
-use crate::ops::{Float, columns};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

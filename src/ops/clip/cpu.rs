@@ -4,7 +4,7 @@ use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::ops::simd::{dot, simd};
+use crate::ops::host::simd::{dot, simd};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

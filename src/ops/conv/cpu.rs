@@ -4,11 +4,12 @@ use super::kernel::{self, Block, Lanes, PIXEL_STEP};
 use super::{Epilogue, OP};
 use crate::device::cpu_threads;
 use crate::error::Result;
+use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
+use crate::ops::host::columns;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
 use crate::ops::window::Window;
-use crate::ops::{Float, columns};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

@@ -2,8 +2,8 @@
 
 use super::OP;
 use crate::error::{Error, Result};
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, rows_of, rows_per_task};
-use crate::ops::simd::simd;
 use crate::tensor::{Context, DType, Element, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;

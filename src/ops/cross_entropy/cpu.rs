@@ -4,7 +4,7 @@ use super::OP;
 use crate::error::{Error, Result};
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::ops::simd::{self, simd, sum_of};
+use crate::ops::host::simd::{self, simd, sum_of};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

@@ -3,8 +3,8 @@
 use super::{Mask, OP};
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, RowsMut, rows_of, rows_per_task};
-use crate::ops::simd::simd;
 use crate::philox;
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;

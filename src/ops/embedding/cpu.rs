@@ -3,8 +3,8 @@
 use super::{Accumulate, OP};
 use crate::error::{Error, Result};
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
-use crate::ops::simd::simd;
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
 use crate::ops::host::Host;
-use crate::ops::simd::simd;
+use crate::ops::host::simd::simd;
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 

@@ -3,8 +3,8 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
