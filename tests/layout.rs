@@ -233,6 +233,17 @@ fn only_operations_and_the_tensors_know_which_device_it_is() {
     }
 }
 
+/// An operation finds its half by `dispatch!`, which has an arm for every kind of device.
+#[test]
+fn operations_do_not_choose_the_device_by_hand() {
+    for file in files("src/ops", &["rs"]) {
+        if !file.ends_with("src/ops/mod.rs") {
+            let chooses = code(&file).contains("Device::Cpu");
+            assert!(!chooses, "{} names Device::Cpu", shown(&file));
+        }
+    }
+}
+
 /// The folders of `src/ops`, but for what the CPU halves share.
 fn operations() -> BTreeSet<String> {
     let entries = fs::read_dir(root().join("src/ops")).unwrap();

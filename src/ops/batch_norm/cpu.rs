@@ -209,9 +209,10 @@ pub fn backward<T: Float>(
     let sums_needed = gradients.gamma.is_some()
         || gradients.beta.is_some()
         || (gradients.x.is_some() && mode == BatchNorm::Batch);
-    let sums = match sums_needed {
-        true => gradient_sums(x, dy, mean, invstd),
-        false => vec![0.0; 2 * c],
+    let sums = if sums_needed {
+        gradient_sums(x, dy, mean, invstd)
+    } else {
+        vec![0.0; 2 * c]
     };
     let (d_gamma, d_beta) = sums.split_at(c);
     for (to, sums) in [(gradients.gamma, d_gamma), (gradients.beta, d_beta)] {

@@ -26,9 +26,10 @@ pub fn forward<T: Float>(
     let count = count(targets, ignore, logits.cols)?;
     let losses = losses.data();
     losses.par_iter_mut().enumerate().for_each(|(row, loss)| {
-        *loss = match targets[row] == ignore {
-            true => T::zero(),
-            false => simd(|| row_loss(logits.row(row), targets[row] as usize)),
+        *loss = if targets[row] == ignore {
+            T::zero()
+        } else {
+            simd(|| row_loss(logits.row(row), targets[row] as usize))
         };
     });
     loss.data()[0] = mean(losses, count);

@@ -39,9 +39,10 @@ pub fn forward<T: Float>(
         cols: c.cols,
         data: c.data(),
     };
-    let threads = match m * k * c.cols < PARALLEL_FROM {
-        true => ::gemm::Parallelism::None,
-        false => ::gemm::Parallelism::Rayon(0),
+    let threads = if m * k * c.cols < PARALLEL_FROM {
+        ::gemm::Parallelism::None
+    } else {
+        ::gemm::Parallelism::Rayon(0)
     };
     product(m, k, a, b, accumulate, c, threads);
     Ok(())
