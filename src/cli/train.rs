@@ -347,7 +347,7 @@ fn flag(key: &str, value: &str) -> String {
     match value {
         "true" => format!("--{key}"),
         "false" => format!("--no-{key}"),
-        _ => format!("--{key} {value}"),
+        _ => format!("--{key} {}", value.trim_matches('"')),
     }
 }
 

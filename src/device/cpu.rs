@@ -23,6 +23,7 @@ impl Cpu {
         }
     }
 
+    /// Whether nothing is computed here.
     pub fn is_dry(&self) -> bool {
         self.dry
     }

@@ -49,6 +49,7 @@ pub enum Device {
 }
 
 impl Device {
+    /// The host's processors.
     pub fn cpu() -> Self {
         Device::Cpu(Rc::new(Cpu::default()))
     }
@@ -82,6 +83,7 @@ impl Device {
         Ok(Device::Cuda(Rc::new(Cuda::open(ordinal, precision)?)))
     }
 
+    /// How products of matrices and convolutions compute here.
     pub fn precision(&self) -> Precision {
         match self {
             Device::Cuda(cuda) => cuda.precision(),
@@ -179,6 +181,7 @@ impl Device {
         }
     }
 
+    /// Whether both are handles to one device.
     pub fn same(&self, other: &Device) -> bool {
         std::ptr::eq(self.usage(), other.usage())
     }
@@ -276,10 +279,12 @@ enum Block {
 }
 
 impl Memory {
+    /// The size of the block.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// The device that the block lies on.
     pub fn device(&self) -> &Device {
         &self.device
     }

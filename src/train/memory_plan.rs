@@ -24,6 +24,7 @@ const BATCH_SIZE: &str = "batch-size";
 /// Bytes that a run takes.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
+    /// What lies on the device, which is in the memory of the host where the device is the CPU.
     pub device: DeviceMemory,
     /// Encoder outputs kept in the host's memory.
     pub features: usize,
@@ -32,6 +33,7 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// Bytes altogether.
     pub fn total(&self) -> usize {
         self.device.total() + self.features + self.loader
     }
@@ -61,8 +63,11 @@ fn mebibytes(bytes: usize) -> String {
 
 /// Plans runs on a device, from a data set.
 pub struct Planner<'a> {
+    /// The device of the runs; nothing is allocated on it.
     pub device: &'a Device,
+    /// What is trained on.
     pub dataset: &'a Flickr8k,
+    /// The words that the model knows.
     pub vocabulary: &'a Vocabulary,
 }
 
@@ -141,6 +146,7 @@ pub struct Shortage {
     pub available: usize,
     /// Whether each of the remedies alone makes the run fit. If not, no single one does.
     pub suffices: bool,
+    /// Settings that take less memory than the run as it is.
     pub remedies: Vec<Remedy>,
 }
 
@@ -149,6 +155,7 @@ pub struct Shortage {
 pub struct Remedy {
     /// As in `config.toml`.
     pub key: &'static str,
+    /// As in `config.toml`.
     pub value: String,
     /// Bytes that the run needs with it.
     pub needed: usize,
@@ -177,7 +184,7 @@ impl Shortage {
         }
     }
 
-    /// The shortage in words, a setting and its value spelled by `spell`.
+    /// The shortage in words, each setting and its value, as in `config.toml`, spelled by `spell`.
     pub fn told(&self, spell: impl Fn(&str, &str) -> String) -> String {
         let remedies = self.remedies.iter().map(|remedy| {
             let setting = spell(remedy.key, &remedy.value);
@@ -199,7 +206,7 @@ impl Shortage {
 
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.told(|key, value| format!("{key} = {value}")))
+        f.write_str(&self.told(|key, value| format!("`{key} = {value}`")))
     }
 }
 
@@ -229,14 +236,16 @@ fn alternatives(config: &Config) -> Vec<Alternative> {
         offer(BATCH_SIZE, size.to_string(), &|c| c.batch_size = size);
     }
     if config.features_are_fixed() && config.feature_cache().is_none() {
-        offer("feature-cache", "DIR".into(), &|c| {
+        offer("feature-cache", "\"DIR\"".into(), &|c| {
             c.feature_cache = "DIR".into();
         });
     }
     offer("fine-tune", "false".into(), &|c| c.fine_tune = false);
     offer("augment", "true".into(), &|c| c.augment = true);
     offer("validate", "false".into(), &|c| c.validate = false);
-    offer("optimizer", "sgd".into(), &|c| c.optimizer = Optimizer::Sgd);
+    offer("optimizer", "\"sgd\"".into(), &|c| {
+        c.optimizer = Optimizer::Sgd
+    });
     alternatives
 }
 
@@ -282,13 +291,14 @@ mod tests {
             ];
             Shortage::new(16 << 20, available << 20, remedies.to_vec()).to_string()
         };
-        let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with batch-size = 8 \
-                        (10.0 MiB), fine-tune = false (9.0 MiB)";
+        let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with `batch-size = 8` \
+                        (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert_eq!(told(11), expected);
-        let expected = "It would fit with batch-size = 16 (12.0 MiB), fine-tune = false (9.0 MiB)";
+        let expected =
+            "It would fit with `batch-size = 16` (12.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert!(told(12).ends_with(expected), "{}", told(12));
-        let expected = "No single setting makes it fit; it would need less with batch-size = 16 (12.0 MiB), \
-                        batch-size = 8 (10.0 MiB), fine-tune = false (9.0 MiB)";
+        let expected = "No single setting makes it fit; it would need less with `batch-size = 16` (12.0 MiB), \
+                        `batch-size = 8` (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert!(told(8).ends_with(expected), "{}", told(8));
     }
 }

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::tensor::Context;
 use std::collections::HashMap;
 
+/// The recorded steps of a run.
 #[derive(Default)]
 pub struct StepGraphs {
     /// By (B, T); `None` for shapes that have run once.

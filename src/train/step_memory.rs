@@ -30,6 +30,7 @@ use std::sync::Arc;
 pub struct DeviceMemory {
     /// Trained and frozen weights, and the folded copies of the latter.
     pub weights: usize,
+    /// One for each trained weight.
     pub gradients: usize,
     /// The optimiser's state, and what it reads and writes every step: schedules, the clip's factor, the norm.
     pub optimiser: usize,
@@ -55,6 +56,7 @@ impl DeviceMemory {
         })
     }
 
+    /// Bytes altogether.
     pub fn total(&self) -> usize {
         self.weights + self.gradients + self.optimiser + self.numbers + self.arena
     }
@@ -62,6 +64,7 @@ impl DeviceMemory {
 
 /// The samples of a run.
 pub struct Work {
+    /// What is trained on.
     pub training: Arc<Samples>,
     /// `None` when nothing is validated.
     pub validation: Option<Arc<Samples>>,

@@ -128,6 +128,7 @@ impl DeviceBlock {
         Ok(DeviceBlock { address, cuda })
     }
 
+    /// The address of the first byte.
     pub fn address(&self) -> u64 {
         self.address
     }

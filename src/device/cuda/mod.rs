@@ -32,10 +32,13 @@ const CAPABILITY: (i32, i32) = (8, 0);
 /// What a GPU is. The driver tells it of a GPU that is here; a dry run can be made for any other.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// The number of the GPU, from 0.
     pub ordinal: usize,
+    /// The product's name.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
+    /// Number of multiprocessors.
     pub multiprocessors: u32,
     /// Bytes of device memory.
     pub memory: usize,
@@ -90,10 +93,12 @@ impl Cuda {
         }
     }
 
+    /// What the GPU is.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
+    /// How products of matrices and convolutions compute here.
     pub fn precision(&self) -> Precision {
         self.precision
     }
