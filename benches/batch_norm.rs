@@ -3,7 +3,9 @@
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use showtell::ops::batch_norm::{self, Affine, BatchNorm, Epilogue, Gradients, Saved, Statistics};
+use showtell::ops::batch_norm::{
+    self, Affine, BatchNorm, Epilogue, Gradients, RunningStatistics, Saved, Statistics,
+};
 use showtell::ops::pool;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::ops::window::Window;
@@ -60,7 +62,8 @@ fn norms(c: &mut Criterion) {
             mean: &mut mean,
             invstd: &mut invstd,
         };
-        let running = norm.running.each_ref();
+        let [mean, var] = &norm.running;
+        let running = RunningStatistics { mean, var };
         let affine = norm.affine();
         batch_norm::running_forward(ctx, &norm.x, affine, running, epilogue, statistics, &mut y)
     });

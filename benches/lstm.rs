@@ -78,23 +78,6 @@ fn sequences(c: &mut Criterion) {
 fn cells(c: &mut Criterion) {
     let mut family = Family::new(c, "cell");
     let make = |ctx: &Context| {
-        let states = [(); 4].map(|()| floats(ctx, [32, 512]));
-        let context = [floats(ctx, [32, 2048]), floats(ctx, [2048, 2048])];
-        (
-            floats(ctx, [32, 2048]),
-            states,
-            context,
-            floats(ctx, [2048, 512]),
-        )
-    };
-    let name = "step forward B=32 H=512 K=2560";
-    family.bench(name, operations(2 * 32 * 2048 * 2560), make, |ctx, set| {
-        let (gates, [c_prev, c, h_prev, h], [x, weight], weight_hh) = set;
-        let inputs = [(&*x, &*weight), (&*h_prev, &*weight_hh)];
-        let inputs = inputs.map(|(x, weight)| Input { x, weight });
-        lstm::step_forward(ctx, &inputs, gates, c_prev, c, h)
-    });
-    let make = |ctx: &Context| {
         let inputs = (floats(ctx, [32, 2048]), floats(ctx, [2048, 2048]));
         let recurrent = (floats(ctx, [32, 512]), floats(ctx, [2048, 512]));
         let states = [(); 3].map(|()| floats(ctx, [32, 512]));

@@ -3,10 +3,10 @@
 mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use showtell::DType;
 use showtell::nn::params::Declarations;
 use showtell::nn::resnet::{Folded, ResNet, ResNetConfig};
-use support::{Family, device, zeros};
+use showtell::{DType, Tensor};
+use support::{Family, device};
 
 fn encoder(c: &mut Criterion) {
     const IMAGES: usize = 8;
@@ -23,8 +23,10 @@ fn encoder(c: &mut Criterion) {
         "folded",
         Throughput::Elements(IMAGES as u64),
         |ctx| {
-            let features = zeros(ctx, [IMAGES, 8, 8, config.channels()]);
-            (zeros(ctx, [IMAGES, 256, 256, 3]), features)
+            let dtype = DType::F32.of_activations(ctx.device().precision());
+            let zeros = |shape: [usize; 4]| Tensor::zeros(ctx.device(), shape, dtype).unwrap();
+            let features = zeros([IMAGES, 8, 8, config.channels()]);
+            (zeros([IMAGES, 256, 256, 3]), features)
         },
         |ctx, (images, features)| folded.forward(ctx, &encoder, images, features),
     );

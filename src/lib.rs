@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod model;
 pub mod nn;
 pub mod ops;
+pub mod philox;
 pub mod report;
 pub mod settings;
 pub mod tensor;

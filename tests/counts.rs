@@ -13,7 +13,9 @@ const ATTEND_WORDS: usize = 8_915;
 
 fn trained(config: &Config, vocabulary: usize) -> usize {
     let (_, declarations) = Captioner::declare(&structure(config, vocabulary)).unwrap();
-    let params = declarations.build(&Device::plan(), DType::F32).unwrap();
+    let params = declarations
+        .build(&Device::cpu().planning(), DType::F32)
+        .unwrap();
     params.trained_count()
 }
 

@@ -5,7 +5,7 @@ mod support;
 
 use showtell::DType;
 use showtell::data::flickr8k::Flickr8k;
-use showtell::device::cuda::Graph;
+use showtell::device::Recording;
 use showtell::model::attend::ATTEND;
 use showtell::model::show_tell::SHOW_TELL;
 use showtell::model::{Captions, Engine, Input, Model};
@@ -41,7 +41,7 @@ fn train(config: &Config, replayed: bool) -> Option<(Vec<f32>, f32)> {
     let mut noise = Noise::new(&device, 5).unwrap();
     let mut numbers = Numbers::new(2);
     let side = config.image_size;
-    let mut graph: Option<Graph> = None;
+    let mut graph: Option<Recording> = None;
     for step in 0..STEPS {
         let bytes: Vec<u8> = (0..BATCH * side * side * 3)
             .map(|_| numbers.below(256) as u8)

@@ -53,7 +53,12 @@ fn features(ctx: &Context, encoder: &ResNet, images: &Tensor) -> Tensor {
 #[test]
 fn parameters_are_as_many_as_torchvisions() {
     let count = |config: &ResNetConfig, fine_tune_from| {
-        let (_, params) = declare(&Device::plan(), config, fine_tune_from, DType::F32);
+        let (_, params) = declare(
+            &Device::cpu().planning(),
+            config,
+            fine_tune_from,
+            DType::F32,
+        );
         let is_statistic = |name: &str| name.contains("running_");
         let all = params.ids().filter(|&id| !is_statistic(params.name(id)));
         let all: usize = all.map(|id| params.value(id).len()).sum();
@@ -76,7 +81,7 @@ fn parameters_are_as_many_as_torchvisions() {
 #[test]
 fn names_and_shapes_are_torchvisions() {
     let (_, params) = declare(
-        &Device::plan(),
+        &Device::cpu().planning(),
         &ResNetConfig::resnet50(),
         Some(4),
         DType::F32,
@@ -131,7 +136,7 @@ fn names_and_shapes_are_torchvisions() {
 
 #[test]
 fn a_plan_tells_what_a_batch_takes() {
-    let ctx = Context::new(&Device::plan());
+    let ctx = Context::new(&Device::cpu().planning());
     let (encoder, params) = declare(ctx.device(), &ResNetConfig::resnet50(), None, DType::F32);
     let folded = Folded::new(&ctx, &encoder, &params, encoder.parts()).unwrap();
     let images = ctx.empty([32, 256, 256, 3], DType::F32).unwrap();

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::Accumulate;
 use showtell::ops::batch_norm::{
-    self, Affine, BatchNorm, EPSILON, Epilogue, Gradients, MOMENTUM, Momentum, Running, Saved,
-    Statistics,
+    self, Affine, BatchNorm, EPSILON, Epilogue, Gradients, MOMENTUM, Momentum, Running,
+    RunningStatistics, Saved, Statistics,
 };
 use showtell::ops::conv;
 use showtell::ops::window::Window;
@@ -66,7 +66,8 @@ impl Problem {
         };
         match mode {
             BatchNorm::Running => {
-                let running = self.running.each_ref();
+                let [mean, var] = &self.running;
+                let running = RunningStatistics { mean, var };
                 batch_norm::running_forward(
                     ctx, &self.x, affine, running, epilogue, statistics, &mut y,
                 )
@@ -292,7 +293,11 @@ fn a_folded_convolution_equals_convolution_then_normalisation() {
         mean: &mut saved_mean,
         invstd: &mut invstd,
     };
-    let (running, plain) = ([&mean, &var], Epilogue::default());
+    let running = RunningStatistics {
+        mean: &mean,
+        var: &var,
+    };
+    let plain = Epilogue::default();
     batch_norm::running_forward(
         &ctx,
         &between,

@@ -4,7 +4,8 @@ mod support;
 
 use showtell::DType;
 use showtell::ops::batch_norm::{
-    self, Affine, BatchNorm, Epilogue, Gradients, MOMENTUM, Momentum, Running, Saved, Statistics,
+    self, Affine, BatchNorm, Epilogue, Gradients, MOMENTUM, Momentum, Running, RunningStatistics,
+    Saved, Statistics,
 };
 use showtell::ops::{Accumulate, copy};
 use showtell::tensor::{Context, Tensor};
@@ -84,7 +85,8 @@ impl Run {
         };
         match self.mode {
             BatchNorm::Running => {
-                let running = [&running_mean, &running_var];
+                let (mean, var) = (&running_mean, &running_var);
+                let running = RunningStatistics { mean, var };
                 batch_norm::running_forward(ctx, x, affine, running, epilogue, statistics, &mut y)
             }
             BatchNorm::Batch => {
@@ -197,8 +199,8 @@ fn folding_on_every_device() {
             let [gamma, beta, mean, var] = parameters;
             let mut folded = unwritten(ctx, [k, depth], 4, types[0]);
             let mut bias = unwritten(ctx, [k], 0, types[1]);
-            let affine = Affine { gamma, beta };
-            batch_norm::fold(ctx, filter, affine, [mean, var], &mut folded, &mut bias).unwrap();
+            let (affine, running) = (Affine { gamma, beta }, RunningStatistics { mean, var });
+            batch_norm::fold(ctx, filter, affine, running, &mut folded, &mut bias).unwrap();
             [to_f64(&folded), to_f64(&bias)]
         };
         let got = fold(&ctx, &filter, &parameters, [dtype, DType::F32]);

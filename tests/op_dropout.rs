@@ -4,7 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use showtell::ops::dropout::{self, Site};
-use showtell::ops::philox;
+use showtell::philox;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
 use support::{

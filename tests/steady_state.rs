@@ -1,21 +1,26 @@
-//! A training step in its steady state allocates no tensor memory, and takes as much of the arena as was planned
-//! for it before the first step: no more, no less.
+//! A training step in its steady state allocates no tensor memory, on no device, and takes as much of the arena as was
+//! planned for it before the first step: no more, no less.
 
 mod support;
 
 use showtell::Device;
-use showtell::data::batches::{Batches, Order};
-use showtell::data::flickr8k::{Flickr8k, Split};
-use showtell::data::samples::{Limits, Samples};
+use showtell::data::flickr8k::Flickr8k;
+use showtell::device::Precision;
 use showtell::model::Model;
 use showtell::model::attend::ATTEND;
 use showtell::model::show_tell::SHOW_TELL;
 use showtell::train::config::{Config, EncoderBatchNorm};
-use showtell::train::{step_memory, trainer};
+use showtell::train::step_memory::{DeviceMemory, Work};
+use showtell::train::trainer;
 use std::path::Path;
-use std::sync::Arc;
-use support::pictures;
 use support::training::{Steps, small, train};
+use support::{cuda_with, pictures};
+
+/// The CPU, and the CUDA device where its kernels were compiled; nothing else uses them.
+fn devices() -> Vec<Device> {
+    let cuda = cuda_with(Precision::Bf16).map(|ctx| ctx.device().clone());
+    [Some(Device::cpu()), cuda].into_iter().flatten().collect()
+}
 
 /// A run with what its device had allocated at the end of each step.
 struct Observed {
@@ -23,22 +28,22 @@ struct Observed {
     peak: usize,
 }
 
-fn observe(config: &Config, data: &Path) -> Observed {
-    let (device, out) = (Device::cpu(), tempfile::tempdir().unwrap());
+fn observe(device: &Device, config: &Config, data: &Path) -> Observed {
+    let out = tempfile::tempdir().unwrap();
     let mut allocations = Vec::new();
     let mut observer = Steps(|_: &_| allocations.push(device.allocations()));
     let (config, run) = (config.clone(), out.path());
-    let peak = train(&device, config, data, run, 2, false, &mut observer);
+    let peak = train(device, config, data, run, 2, false, &mut observer);
     Observed { allocations, peak }
 }
 
 /// What is reserved before the first step.
-fn plan(config: &Config, data: &Path) -> usize {
+fn plan(device: &Device, config: &Config, data: &Path) -> usize {
     let dataset = Flickr8k::open(data).unwrap();
     let vocabulary = trainer::vocabulary(config.model, &dataset);
-    let samples = Samples::new(&dataset, Split::Train, &vocabulary, Limits::default());
-    let batches = Batches::new(&Arc::new(samples), config.batch_size, Order::Listed).unwrap();
-    step_memory::arena_bytes(&Device::cpu(), config, &vocabulary, &batches).unwrap()
+    let work = Work::new(config, &dataset, &vocabulary).unwrap();
+    let memory = DeviceMemory::new(device, config, &vocabulary, &work).unwrap();
+    memory.arena
 }
 
 /// Without validation the arena serves nothing but steps, once it has been reserved.
@@ -48,13 +53,20 @@ fn check(config: Config) {
         validate: false,
         ..config
     };
-    let Observed { allocations, peak } = observe(&config, data.path());
-    let samples = pictures::TRAIN * pictures::CAPTIONS;
-    let steps = config.epochs * samples.div_ceil(config.batch_size);
-    assert_eq!(allocations.len(), steps);
-    let constant = allocations.iter().all(|&n| n == allocations[0]);
-    assert!(constant, "blocks allocated by each step: {allocations:?}");
-    assert_eq!(peak, plan(&config, data.path()), "bytes of the arena");
+    for device in devices() {
+        let Observed { allocations, peak } = observe(&device, &config, data.path());
+        let samples = pictures::TRAIN * pictures::CAPTIONS;
+        let steps = config.epochs * samples.div_ceil(config.batch_size);
+        let name = device.name();
+        assert_eq!(allocations.len(), steps, "{name}");
+        let constant = allocations.iter().all(|&n| n == allocations[0]);
+        assert!(
+            constant,
+            "{name}: blocks allocated by each step: {allocations:?}"
+        );
+        let planned = plan(&device, &config, data.path());
+        assert_eq!(peak, planned, "{name}: bytes of the arena");
+    }
 }
 
 /// The encoder's output is computed once. Large batches, lest encoding take more room than the steps.
@@ -108,7 +120,7 @@ fn attend_with_a_fine_tuned_encoder() {
     check(fine_tuned(ATTEND, EncoderBatchNorm::Batch));
 }
 
-/// Validation may widen the arena once; after the first there is nothing left to allocate.
+/// The arena has its room before the first step, validation's included: there is never anything left to allocate.
 #[test]
 fn validation_does_not_unsettle_the_steps() {
     let data = pictures::temporary();
@@ -117,9 +129,14 @@ fn validation_does_not_unsettle_the_steps() {
             epochs: 3,
             ..fine_tuned(model, EncoderBatchNorm::Running)
         };
-        let Observed { allocations, .. } = observe(&config, data.path());
-        let later = &allocations[allocations.len() / config.epochs..];
-        let constant = later.iter().all(|&n| n == later[0]);
-        assert!(constant, "blocks allocated by each step: {allocations:?}");
+        for device in devices() {
+            let Observed { allocations, .. } = observe(&device, &config, data.path());
+            let constant = allocations.iter().all(|&n| n == allocations[0]);
+            let name = device.name();
+            assert!(
+                constant,
+                "{name}: blocks allocated by each step: {allocations:?}"
+            );
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::train::Observer;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::{Config, EncoderWeights, MODEL};
 use crate::train::initial::Initial;
-use crate::train::memory_plan::MemoryPlan;
+use crate::train::memory_plan::Planner;
 use crate::train::run::{RunDirectory, structure};
 use crate::train::trainer::{self, Ended, Setup, Trainer};
 use anyhow::{Result, bail};
@@ -269,9 +269,16 @@ fn run(
         Some((directory, Some(_))) => Vocabulary::load(directory.vocabulary())?,
         _ => trainer::vocabulary(config.model, &dataset),
     };
-    let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
+    let planner = Planner {
+        device: &device,
+        dataset: &dataset,
+        vocabulary: &vocabulary,
+    };
+    let plan = planner.plan(&config)?;
     tell(format_args!("{plan}"));
-    plan.check(&device)?;
+    if let Some(shortage) = planner.shortage(&config, &plan)? {
+        bail!("{shortage}");
+    }
     let engine = Engine::new(&device, &structure(&config, vocabulary.len()), vocabulary)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(

@@ -3,7 +3,7 @@
 //! The last word of the counter tells the purposes apart, from one another and from the masks of dropout,
 //! whose sites count from 0 up.
 
-use crate::ops::philox;
+use crate::philox;
 
 const SITE_AUGMENT: u32 = u32::MAX - 1;
 const SITE_SHUFFLE: u32 = u32::MAX - 2;

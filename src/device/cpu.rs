@@ -8,14 +8,29 @@ use std::ptr::NonNull;
 /// Cache line and widest vector register.
 const ALIGNMENT: usize = 64;
 
+/// The host's processors, or a dry run of them: then operations do nothing, and memory is counted but not taken.
 #[derive(Default)]
 pub struct Cpu {
     usage: Usage,
+    dry: bool,
 }
 
 impl Cpu {
-    pub(super) fn allocate(&self, bytes: usize) -> Result<HostBlock> {
-        let block = HostBlock::new(bytes)?;
+    pub(super) fn dry() -> Self {
+        Cpu {
+            dry: true,
+            ..Cpu::default()
+        }
+    }
+
+    /// Whether nothing is computed here.
+    pub fn is_dry(&self) -> bool {
+        self.dry
+    }
+
+    /// `None` on a dry run.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<Option<HostBlock>> {
+        let block = (!self.dry).then(|| HostBlock::new(bytes)).transpose()?;
         self.usage.add(bytes);
         Ok(block)
     }
@@ -49,11 +64,12 @@ impl HostBlock {
         self.pointer.as_ptr()
     }
 
-    /// Sets all bits: a NaN in every float type.
+    /// Sets every byte of a range. The caller has checked that it lies inside the block.
     #[cfg(debug_assertions)]
-    pub(super) fn poison(&self) {
-        // SAFETY: the block is that long; nothing refers to it, as for `write`.
-        unsafe { self.as_ptr().write_bytes(0xFF, self.layout.size()) }
+    pub(super) fn fill(&self, offset: usize, bytes: usize, value: u8) {
+        assert!(offset + bytes <= self.layout.size());
+        // SAFETY: inside the block by the assertion; nothing else refers to it, as for `write`.
+        unsafe { self.as_ptr().add(offset).write_bytes(value, bytes) }
     }
 
     /// The caller has checked that the range lies inside the block.

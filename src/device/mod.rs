@@ -1,11 +1,14 @@
 //! What a device is: memory that tensors live in, and where operations run.
 //!
+//! Every device has a dry twin, [`Device::planning`]. Work on it takes the same path as on the device itself, with all
+//! its checks and all its scratch, but nothing is computed and no memory is taken: [`Device::peak_bytes`] then says what
+//! the work will take. What a driver or a library allocates for itself is not seen and not counted.
+//!
 //! A device and all that lives on it belong to one thread (`Rc` inside): that is what makes handing
 //! out slices of its memory sound. Several devices mean several threads, one each.
 
 mod cpu;
 pub mod cuda;
-mod plan;
 
 use crate::error::{Error, Result};
 use std::rc::Rc;
@@ -13,7 +16,6 @@ use std::time::{Duration, Instant};
 
 pub use cpu::{Cpu, cpu_threads};
 pub use cuda::Cuda;
-pub use plan::Plan;
 
 /// How products of matrices and convolutions compute; all else is f32 in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -37,15 +39,6 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// How much of a batch best goes through a network of convolutions together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Portion {
-    /// In the last layers they are enough pixels to be worth reading the filters, and to keep all units busy.
-    pub images: usize,
-    /// Of an activation, so that the next layer finds it in the caches: in the first layers fewer images go together.
-    pub bytes: usize,
-}
-
 /// A handle; clones are the same device.
 #[derive(Clone)]
 pub enum Device {
@@ -53,24 +46,33 @@ pub enum Device {
     Cuda(Rc<Cuda>),
     /// The host's processors, threads from rayon's current pool.
     Cpu(Rc<Cpu>),
-    /// Executes nothing: operations check their shapes and memory is only counted. Running a step on
-    /// it tells how many bytes the step takes.
-    Plan(Rc<Plan>),
 }
 
 impl Device {
+    /// The host's processors.
     pub fn cpu() -> Self {
         Device::Cpu(Rc::new(Cpu::default()))
     }
 
-    /// Plans for the CPU.
-    pub fn plan() -> Self {
-        Device::cpu().planning()
+    /// A dry twin of this device, on which nothing was allocated yet.
+    pub fn planning(&self) -> Self {
+        match self {
+            Device::Cuda(cuda) => Device::planning_cuda(cuda.facts().clone(), cuda.precision()),
+            Device::Cpu(_) => Device::Cpu(Rc::new(Cpu::dry())),
+        }
     }
 
-    /// A planning device on which work takes the room that it would take here.
-    pub fn planning(&self) -> Self {
-        Device::Plan(Rc::new(Plan::new(self.precision(), self.portion())))
+    /// A dry run of a GPU that need not be here. Neither a driver nor compiled kernels are needed.
+    pub fn planning_cuda(facts: cuda::Facts, precision: Precision) -> Self {
+        Device::Cuda(Rc::new(Cuda::dry(facts, precision)))
+    }
+
+    /// Whether nothing is computed here: see [`Device::planning`].
+    pub fn is_planning(&self) -> bool {
+        match self {
+            Device::Cuda(cuda) => cuda.is_dry(),
+            Device::Cpu(cpu) => cpu.is_dry(),
+        }
     }
 
     /// GPU `ordinal`, counted from 0.
@@ -81,11 +83,11 @@ impl Device {
         Ok(Device::Cuda(Rc::new(Cuda::open(ordinal, precision)?)))
     }
 
+    /// How products of matrices and convolutions compute here.
     pub fn precision(&self) -> Precision {
         match self {
             Device::Cuda(cuda) => cuda.precision(),
             Device::Cpu(_) => Precision::F32,
-            Device::Plan(plan) => plan.precision(),
         }
     }
 
@@ -94,28 +96,33 @@ impl Device {
         matches!(self, Device::Cuda(_))
     }
 
-    pub fn portion(&self) -> Portion {
+    /// Bytes that stay in the device's caches from one operation to the next.
+    pub fn cache_bytes(&self) -> usize {
         match self {
-            // Most of the L2 cache of an A100 (40 MB) or H100 (50 MB).
-            Device::Cuda(_) => Portion {
-                images: 64,
-                bytes: 32 << 20,
-            },
-            Device::Cpu(_) => Portion {
-                images: 8,
-                bytes: 8 << 20,
-            },
-            Device::Plan(plan) => plan.portion(),
+            // Most of the second-level cache of an A100 (40 MB) or H100 (50 MB).
+            Device::Cuda(_) => 32 << 20,
+            Device::Cpu(_) => 8 << 20,
+        }
+    }
+
+    /// Rows of a matrix product that keep all of the device's units busy.
+    pub fn busy_rows(&self) -> usize {
+        match self {
+            Device::Cuda(_) => 4096,
+            Device::Cpu(_) => 512,
         }
     }
 
     /// What people call the device.
     pub fn name(&self) -> String {
-        match self {
+        let name = match self {
             Device::Cuda(cuda) => format!("{}, {}", cuda.facts().name, cuda.precision()),
             Device::Cpu(_) => format!("the CPU, {} threads", cpu_threads()),
-            Device::Plan(_) => "the planning device".into(),
+        };
+        if self.is_planning() {
+            return format!("a dry run of {name}");
         }
+        name
     }
 
     /// A block of zeroed memory, 64-byte aligned.
@@ -123,7 +130,8 @@ impl Device {
         let memory = self.allocate_undefined(bytes)?;
         match &memory.block {
             Block::Cuda(block) => block.fill(0, bytes, 0)?,
-            Block::Host(_) | Block::Planned => {}
+            // The host's allocator gives zeroed memory.
+            Block::Host(_) => {}
         }
         Ok(memory)
     }
@@ -133,10 +141,6 @@ impl Device {
         let block = match self {
             Device::Cuda(cuda) => Block::Cuda(cuda.allocate(bytes)?),
             Device::Cpu(cpu) => Block::Host(cpu.allocate(bytes)?),
-            Device::Plan(plan) => {
-                plan.allocate(bytes);
-                Block::Planned
-            }
         };
         let device = self.clone();
         Ok(Memory {
@@ -150,7 +154,6 @@ impl Device {
         match self {
             Device::Cuda(cuda) => cuda.usage(),
             Device::Cpu(cpu) => cpu.usage(),
-            Device::Plan(plan) => plan.usage(),
         }
     }
 
@@ -169,14 +172,16 @@ impl Device {
         self.usage().peak.get()
     }
 
-    /// Bytes that can still be allocated, where the device has memory of its own.
+    /// Bytes that can still be allocated, where the device has memory of its own. On a dry run of a GPU, those of its
+    /// memory that are not planned yet.
     pub fn free_memory(&self) -> Result<Option<usize>> {
         match self {
             Device::Cuda(cuda) => cuda.free_memory().map(Some),
-            Device::Cpu(_) | Device::Plan(_) => Ok(None),
+            Device::Cpu(_) => Ok(None),
         }
     }
 
+    /// Whether both are handles to one device.
     pub fn same(&self, other: &Device) -> bool {
         std::ptr::eq(self.usage(), other.usage())
     }
@@ -185,7 +190,7 @@ impl Device {
     pub fn synchronise(&self) -> Result<()> {
         match self {
             Device::Cuda(cuda) => cuda.synchronise(),
-            Device::Cpu(_) | Device::Plan(_) => Ok(()),
+            Device::Cpu(_) => Ok(()),
         }
     }
 
@@ -193,7 +198,7 @@ impl Device {
     pub fn time(&self, body: impl FnOnce() -> Result<()>) -> Result<Duration> {
         match self {
             Device::Cuda(cuda) => cuda.time(body),
-            Device::Cpu(_) | Device::Plan(_) => {
+            Device::Cpu(_) => {
                 let start = Instant::now();
                 body()?;
                 Ok(start.elapsed())
@@ -206,17 +211,37 @@ impl Device {
         matches!(self, Device::Cuda(_))
     }
 
-    /// Records what `body` asks of a GPU instead of doing it, to be replayed as one launch; see [`cuda::Graph`].
+    /// Whether a [`Device::record`] is under way.
+    pub fn is_recording(&self) -> bool {
+        match self {
+            Device::Cuda(cuda) => cuda.is_recording(),
+            Device::Cpu(_) => false,
+        }
+    }
+
+    /// Records what `body` asks of the device instead of doing it.
     ///
     /// # Errors
-    /// When the device records nothing, or `body` waits, copies, allocates or fails.
-    pub fn record(&self, body: impl FnOnce() -> Result<()>) -> Result<cuda::Graph> {
+    /// When the device records nothing, or `body` waits, copies to or from the host, allocates device memory, launches a
+    /// kernel for the first time (run it once before), or fails.
+    pub fn record(&self, body: impl FnOnce() -> Result<()>) -> Result<Recording> {
         match self {
-            Device::Cuda(cuda) => cuda.record(body),
-            Device::Cpu(_) | Device::Plan(_) => {
-                Err(Error::Device(format!("{} records no graphs", self.name())))
-            }
+            Device::Cuda(cuda) => cuda.record(body).map(Recording),
+            Device::Cpu(_) => Err(Error::Device(format!("{} records no graphs", self.name()))),
         }
+    }
+}
+
+/// Recorded work, to be asked for again as one.
+///
+/// It has the addresses of the recording in it: all memory that it used, scratch included, has to live as long as it is
+/// replayed, and what changes from one replay to the next has to be in device memory.
+pub struct Recording(cuda::Graph);
+
+impl Recording {
+    /// Asks the device for the recorded work.
+    pub fn replay(&self) -> Result<()> {
+        self.0.replay()
     }
 }
 
@@ -249,49 +274,52 @@ pub struct Memory {
 
 enum Block {
     Cuda(cuda::DeviceBlock),
-    Host(cpu::HostBlock),
-    Planned,
+    /// `None` on a dry run.
+    Host(Option<cpu::HostBlock>),
 }
 
 impl Memory {
+    /// The size of the block.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// The device that the block lies on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Where the block lies in host memory; none on other devices.
+    /// Where the block lies in host memory; `None` on other devices, and on a dry run.
     pub(crate) fn host(&self) -> Option<*mut u8> {
         match &self.block {
-            Block::Host(block) => Some(block.as_ptr()),
-            Block::Cuda(_) | Block::Planned => None,
+            Block::Host(block) => block.as_ref().map(cpu::HostBlock::as_ptr),
+            Block::Cuda(_) => None,
         }
     }
 
-    /// Where the block lies in a GPU's memory; none on other devices.
+    /// Where the block lies in a GPU's memory; `None` on other devices.
     pub(crate) fn address(&self) -> Option<u64> {
         match &self.block {
             Block::Cuda(block) => Some(block.address()),
-            Block::Host(_) | Block::Planned => None,
+            Block::Host(_) => None,
         }
     }
 
-    /// Makes every value of the block a NaN, so that reading before writing shows.
+    /// Makes every value of a range a NaN, so that reading it before it is written shows.
     #[cfg(debug_assertions)]
-    pub(crate) fn poison(&self) -> Result<()> {
+    pub(crate) fn poison(&self, range: std::ops::Range<usize>) -> Result<()> {
+        self.check_range(range.start, range.len())?;
         match &self.block {
-            Block::Cuda(block) => block.fill(0, self.bytes, 0xFF),
-            Block::Host(block) => {
-                block.poison();
+            Block::Cuda(block) => block.fill(range.start, range.len(), 0xFF),
+            Block::Host(Some(block)) => {
+                block.fill(range.start, range.len(), 0xFF);
                 Ok(())
             }
-            Block::Planned => Ok(()),
+            Block::Host(None) => Ok(()),
         }
     }
 
-    /// Copies host bytes into the block. Nothing happens on the planning device.
+    /// Copies host bytes into the block. Nothing happens on a dry run.
     pub fn upload(&self, offset: usize, source: &[u8]) -> Result<()> {
         if source.is_empty() {
             return Ok(());
@@ -299,13 +327,13 @@ impl Memory {
         self.check_range(offset, source.len())?;
         match &self.block {
             Block::Cuda(block) => block.write(offset, source)?,
-            Block::Host(block) => block.write(offset, source),
-            Block::Planned => {}
+            Block::Host(Some(block)) => block.write(offset, source),
+            Block::Host(None) => {}
         }
         Ok(())
     }
 
-    /// Copies bytes of the block to the host. The planning device gives zeros.
+    /// Copies bytes of the block to the host. A dry run gives zeros.
     pub fn download(&self, offset: usize, target: &mut [u8]) -> Result<()> {
         if target.is_empty() {
             return Ok(());
@@ -313,8 +341,8 @@ impl Memory {
         self.check_range(offset, target.len())?;
         match &self.block {
             Block::Cuda(block) => block.read(offset, target)?,
-            Block::Host(block) => block.read(offset, target),
-            Block::Planned => target.fill(0),
+            Block::Host(Some(block)) => block.read(offset, target),
+            Block::Host(None) => target.fill(0),
         }
         Ok(())
     }
@@ -322,8 +350,10 @@ impl Memory {
     /// Begins to copy bytes of the block to the host. A GPU goes on meanwhile with what is asked of it.
     pub fn download_later(&self, offset: usize, bytes: usize) -> Result<Pending> {
         self.check_range(offset, bytes)?;
-        if let Block::Cuda(block) = &self.block {
-            return Ok(Pending(Arrival::Awaited(block.read_later(offset, bytes)?)));
+        if let Block::Cuda(block) = &self.block
+            && let Some(pending) = block.read_later(offset, bytes)?
+        {
+            return Ok(Pending(Arrival::Awaited(pending)));
         }
         let mut here = vec![0; bytes];
         self.download(offset, &mut here)?;

@@ -149,7 +149,7 @@ impl Captioner {
     pub fn features(&self, ctx: &Context, params: &Params, images: &Tensor) -> Result<Tensor> {
         let folded = self.folded.as_ref().expect("the captioner is prepared");
         let batch = images.shape().dims()[0];
-        let features = ctx.empty(self.feature_shape(batch), params.dtype())?;
+        let mut features = ctx.empty(self.feature_shape(batch), params.dtype())?;
         ctx.scope(|| {
             let images = normalise(ctx, params, images)?;
             if self.reads_the_map(ctx, params) {
@@ -158,7 +158,7 @@ impl Captioner {
             }
             let mut map = self.empty_map(ctx, params, batch)?;
             folded.forward(ctx, &self.encoder, &images, &mut map)?;
-            self.pool(ctx, &map, &features)
+            self.pool(ctx, &map, &mut features)
         })?;
         Ok(features)
     }
@@ -180,9 +180,9 @@ impl Captioner {
     }
 
     /// From the encoder's map (N, h, w, D) to what the decoder reads.
-    fn pool(&self, ctx: &Context, map: &Tensor, features: &Tensor) -> Result<()> {
+    fn pool(&self, ctx: &Context, map: &Tensor, features: &mut Tensor) -> Result<()> {
         let FeatureKind::Cells { rows, columns } = self.decoder.features() else {
-            return pool::average_forward(ctx, map, &mut features.clone());
+            return pool::average_forward(ctx, map, features);
         };
         let mut grid = grid(features, rows, columns)?;
         if [rows, columns] == self.map {
@@ -262,8 +262,8 @@ impl Captioner {
         let features = if self.reads_the_map(ctx, params) {
             map.reshape(shape)?
         } else {
-            let features = ctx.empty(shape, params.dtype())?;
-            self.pool(ctx, &map, &features)?;
+            let mut features = ctx.empty(shape, params.dtype())?;
+            self.pool(ctx, &map, &mut features)?;
             features
         };
         if !trained {

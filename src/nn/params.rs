@@ -10,7 +10,7 @@
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::philox;
+use crate::philox;
 use crate::tensor::{DType, ROW_ALIGNMENT, Shape, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -289,7 +289,7 @@ impl Params {
 
     /// Sets a tensor from values in PyTorch's layout.
     pub fn import(&self, id: Id, values: &[f32]) -> Result<()> {
-        self.write(id, self.value(id).clone(), values)
+        self.write(id, self.value(id).handle(), values)
     }
 
     /// A tensor's values in PyTorch's layout.

@@ -8,7 +8,7 @@ use crate::tensor::{Context, DType, Shape, Tensor};
 ///
 /// # Errors
 /// When the shapes do not fit together.
-pub fn select_rows(ctx: &Context, x: &Tensor, rows: &Tensor, y: &Tensor) -> Result<()> {
+pub fn select_rows(ctx: &Context, x: &Tensor, rows: &Tensor, y: &mut Tensor) -> Result<()> {
     let entries = x.shape().dims()[0];
     let cols = x.len() / entries;
     let from = x.reshape([entries, cols])?;
@@ -23,8 +23,8 @@ pub fn select_rows(ctx: &Context, x: &Tensor, rows: &Tensor, y: &Tensor) -> Resu
 pub fn selected_rows(ctx: &Context, x: &Tensor, rows: &Tensor) -> Result<Tensor> {
     let mut shape = x.shape().dims().to_vec();
     shape[0] = rows.len();
-    let y = ctx.empty(Shape::new(&shape), x.dtype())?;
-    select_rows(ctx, x, rows, &y)?;
+    let mut y = ctx.empty(Shape::new(&shape), x.dtype())?;
+    select_rows(ctx, x, rows, &mut y)?;
     Ok(y)
 }
 
@@ -62,10 +62,10 @@ impl LstmState {
     ///
     /// # Errors
     /// When the shapes do not fit together.
-    pub fn select(&self, ctx: &Context, rows: &Tensor, to: &LstmState) -> Result<()> {
+    pub fn select(&self, ctx: &Context, rows: &Tensor, to: &mut LstmState) -> Result<()> {
         for (from, to) in [(&self.h, &to.h), (&self.c, &to.c)] {
             for layer in 0..from.shape().dims()[0] {
-                select_rows(ctx, &from.index(layer)?, rows, &to.index(layer)?)?;
+                select_rows(ctx, &from.index(layer)?, rows, &mut to.index(layer)?)?;
             }
         }
         Ok(())

@@ -52,12 +52,22 @@ pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, expected: DType) -> 
     Err(Error::operation(op, message))
 }
 
+/// As [`dtype`], when there is a tensor.
+pub fn optional_dtype<T: std::borrow::Borrow<Tensor>>(
+    op: &'static str,
+    name: &str,
+    tensor: Option<T>,
+    expected: DType,
+) -> Result<()> {
+    tensor.map_or(Ok(()), |t| dtype(op, name, t.borrow(), expected))
+}
+
 /// A condition between arguments.
 pub fn that(op: &'static str, holds: bool, message: impl FnOnce() -> String) -> Result<()> {
-    match holds {
-        true => Ok(()),
-        false => Err(Error::operation(op, message())),
+    if holds {
+        return Ok(());
     }
+    Err(Error::operation(op, message()))
 }
 
 /// `tensor` must have N dimensions, which are given back: `let [n, h, w, c] = dims(OP, "x", x)?`.

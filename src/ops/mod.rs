@@ -1,17 +1,15 @@
 //! Operations: forward and backward by hand, destination-passing, one folder each.
 //!
-//! `ops/<op>/mod.rs` opens with the equations and owns every check; `cpu.rs` beside it computes. An
-//! operation takes the context, its inputs, then the tensors it writes. Outputs never overlap inputs
-//! unless the operation says that it works in place.
+//! `ops/<op>/mod.rs` opens with the equations and checks the shapes and element types of the arguments; the halves beside
+//! it compute, `cpu.rs` on the host's processors and `cuda.rs` on a GPU, and refuse only what their device cannot do. What
+//! the halves of a kind share is in `host` and in `launch`, `matrix` and `tile`. An operation takes the context, its
+//! inputs, then the tensors it writes. Outputs never overlap inputs, unless the operation says that it works in place.
 
 mod check;
-mod columns;
-mod float;
 mod host;
 mod kernels;
 mod launch;
 mod matrix;
-mod simd;
 mod tile;
 
 pub mod add;
@@ -29,45 +27,40 @@ pub mod gemm;
 pub mod linear;
 pub mod lstm;
 pub mod optimiser;
-pub mod philox;
 pub mod pool;
 pub mod preprocess;
 pub mod regulariser;
 pub mod top_k;
 pub mod window;
 
-pub use float::Float;
 pub use gemm::Accumulate;
+pub use host::Float;
 
-/// Runs the device's half of an operation: `dispatch!(ctx, op, dtype, function(arguments))` calls
-/// `cpu::function::<T>(arguments)` with the Rust type of `dtype`, or `cuda::function(ctx, arguments)`, and nothing on
-/// the planning device.
+/// Runs the device's half of an operation. `dispatch!(ctx, OP, dtype, function(arguments))` calls
+/// `cpu::function::<T>(ctx, arguments)`, with T the Rust type of `dtype`, or `cuda::function(ctx, arguments)`.
+/// `dispatch!(ctx, function(arguments))` is for halves that look at the element types themselves.
+///
+/// There is an arm for each kind of device and none for the rest, so that a new kind compiles only once every operation
+/// has a half for it. A dry run is not a kind: it takes the same half as the device itself, for its checks and its scratch.
 macro_rules! dispatch {
     ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
             $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
-            _ => $crate::ops::dispatch_cpu!($ctx, $op, $dtype, $function($($argument),*)),
+            $crate::device::Device::Cpu(_) => match $dtype {
+                $crate::tensor::DType::F32 => cpu::$function::<f32>($ctx, $($argument),*),
+                $crate::tensor::DType::F64 => cpu::$function::<f64>($ctx, $($argument),*),
+                other => Err($crate::error::Error::operation(
+                    $op,
+                    format!("the CPU device computes in f32 or f64, not {other}"),
+                )),
+            },
+        }
+    };
+    ($ctx:expr, $function:ident($($argument:expr),* $(,)?)) => {
+        match $ctx.device() {
+            $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
+            $crate::device::Device::Cpu(_) => cpu::$function($ctx, $($argument),*),
         }
     };
 }
 use dispatch;
-
-/// As `dispatch!`, for what the CUDA device does in another way.
-macro_rules! dispatch_cpu {
-    ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
-        match ($ctx.device(), $dtype) {
-            ($crate::device::Device::Plan(_), _) => Ok(()),
-            ($crate::device::Device::Cpu(_), $crate::tensor::DType::F32) => {
-                cpu::$function::<f32>($($argument),*)
-            }
-            ($crate::device::Device::Cpu(_), $crate::tensor::DType::F64) => {
-                cpu::$function::<f64>($($argument),*)
-            }
-            (_, other) => Err($crate::error::Error::operation(
-                $op,
-                format!("the CPU device computes in f32 or f64, not {other}"),
-            )),
-        }
-    };
-}
-use dispatch_cpu;

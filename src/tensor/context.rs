@@ -43,7 +43,7 @@ impl Context {
         &self.device
     }
 
-    /// Room for a tensor until the next reset. Its content is undefined (NaN in debug builds).
+    /// Room for a tensor until the next reset, or until the [`Context::scope`] around it ends. Its content is undefined.
     pub fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
         let shape = shape.into();
         self.with_ld(shape, shape.cols(), dtype)
@@ -70,12 +70,24 @@ impl Context {
         arena.reserve(&self.device, bytes)
     }
 
-    /// Runs `body` and gives back all room that it took. Tensors made inside must not leave it.
+    /// Runs `body` and gives back all room that it took. Tensors made inside must not leave it: their memory is given to
+    /// others. In debug builds it is filled with NaN first, so that reading it shows, unless work is being recorded: a
+    /// recording would hold that filling too.
     pub fn scope<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<R> {
         let mark = self.arena.borrow().mark();
         let result = body();
+        #[cfg(debug_assertions)]
+        let result = result.and_then(|value| self.poison_from(&mark).map(|()| value));
         self.arena.borrow_mut().release(mark);
         result
+    }
+
+    #[cfg(debug_assertions)]
+    fn poison_from(&self, mark: &Mark) -> Result<()> {
+        if self.device.is_recording() {
+            return Ok(());
+        }
+        self.arena.borrow().poison_from(mark)
     }
 
     /// Ends a step: all room is free again.
@@ -86,7 +98,8 @@ impl Context {
         self.arena.borrow_mut().reset(&self.device)
     }
 
-    /// A number that changes whenever the arena's addresses do.
+    /// A number that changes whenever the arena's addresses do. A recording of work that used the arena must not be
+    /// replayed after it has changed.
     pub fn generation(&self) -> u64 {
         self.arena.borrow().generation
     }
@@ -149,6 +162,22 @@ impl Arena {
         (self.used, self.full) = (used, full);
     }
 
+    /// Makes all that was taken since the mark NaN.
+    #[cfg(debug_assertions)]
+    fn poison_from(&self, Mark(blocks, used, _): &Mark) -> Result<()> {
+        for (i, block) in self.blocks.iter().enumerate() {
+            let start = match (i + 1).cmp(blocks) {
+                std::cmp::Ordering::Less => continue,
+                std::cmp::Ordering::Equal => *used,
+                std::cmp::Ordering::Greater => 0,
+            };
+            let is_last = i + 1 == self.blocks.len();
+            let end = if is_last { self.used } else { block.bytes() };
+            block.poison(start..end.max(start))?;
+        }
+        Ok(())
+    }
+
     fn reset(&mut self, device: &Device) -> Result<()> {
         if self.blocks.iter().any(|block| Rc::strong_count(block) > 1) {
             let message = "a tensor of the last step is still held";
@@ -157,7 +186,7 @@ impl Arena {
         (self.used, self.full) = (0, 0);
         self.reserve(device, self.peak)?;
         #[cfg(debug_assertions)]
-        self.blocks.iter().try_for_each(|block| block.poison())?;
+        self.poison_from(&Mark(0, 0, 0))?;
         Ok(())
     }
 }

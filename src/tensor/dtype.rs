@@ -35,6 +35,14 @@ impl DType {
             Precision::F32 | Precision::Tf32 => self,
         }
     }
+
+    /// The type of parameters, statistics, means and gradients of parameters, beside activations of this type.
+    pub fn of_parameters(self) -> DType {
+        match self {
+            DType::Bf16 => DType::F32,
+            other => other,
+        }
+    }
 }
 
 impl std::fmt::Display for DType {

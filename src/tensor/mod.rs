@@ -3,7 +3,13 @@
 //! A tensor is a matrix of `rows` x `cols`: `cols` is the last dimension, `rows` all others together,
 //! and consecutive rows lie `ld` elements apart (`ld >= cols`, so rows may be padded). That covers all
 //! views the models need: a range along the first dimension, a range of columns, another grouping of
-//! the leading dimensions. Tensors are handles: clones and views share memory.
+//! the leading dimensions.
+//!
+//! A tensor is a handle, as an `Rc` is: its clones and views refer to the same memory, and what is written through one is
+//! seen through all. `&mut Tensor` among the parameters of a function therefore says that the function writes the tensor's
+//! elements; it does not say that nobody else has a handle to them. Whether what an operation writes overlaps another of
+//! its arguments is checked on the addresses, when the operation runs. To write where only `&Tensor` is at hand, make a
+//! handle of one's own: a view, or [`Tensor::handle`].
 
 mod context;
 mod dtype;
@@ -143,6 +149,11 @@ impl Tensor {
         Error::operation("tensor", format!("{view} of a tensor {:?}", self.shape))
     }
 
+    /// Another handle to the same elements, to write them through.
+    pub fn handle(&self) -> Self {
+        self.clone()
+    }
+
     /// Entries `start .. start + len` along the first dimension.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
         let (first, rest) = self.shape.split_first();
@@ -182,9 +193,10 @@ impl Tensor {
         if shape.len() != self.len() || !(self.is_dense() || shape.cols() == self.cols()) {
             return Err(self.refuse(format!("{shape:?} as a view")));
         }
-        let ld = match shape.cols() == self.cols() {
-            true => self.ld,
-            false => shape.cols(),
+        let ld = if shape.cols() == self.cols() {
+            self.ld
+        } else {
+            shape.cols()
         };
         Ok(Tensor {
             shape,

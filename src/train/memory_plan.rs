@@ -1,135 +1,59 @@
 //! How much memory a run will take, part by part, before it takes any.
 //!
-//! Weights, gradients, state and steps are counted by building and running the model on the planning device. What
-//! threads keep for themselves while they compute is not in it: the sum is an estimate, a little low.
+//! What lies on the device is counted to the byte: see [`step_memory`](super::step_memory). Left out is what nobody
+//! but the code that takes it can count: what a driver, a library or the system allocates for itself, and on the CPU what
+//! the threads of an operation keep for themselves while they compute, whose size depends on how many of them happen
+//! to run at once. So on the CPU the sum is a little low.
 
 use super::available_memory;
 use super::config::{Config, Optimizer};
-use super::data::{training_samples, validation_samples};
-use super::optimiser::Optimiser;
 use super::run::structure;
-use super::step_memory::arena_bytes;
-use super::{evaluate, features};
-use crate::data::batches::{Batches, Order};
+use super::step_memory::{DeviceMemory, Work};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::loader::LoaderOptions;
-use crate::data::samples::Samples;
-use crate::data::vocabulary::{SOS, Vocabulary};
+use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::model::{Captioner, Captions};
-use crate::nn::params::Params;
-use crate::tensor::{Context, DType};
+use crate::error::Result;
+use crate::model::Captioner;
+use crate::tensor::DType;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 const MIB: f64 = (1 << 20) as f64;
-const BATCH_SIZE: &str = "`batch-size";
+const BATCH_SIZE: &str = "batch-size";
 
 /// Bytes that a run takes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
-    /// Trained and frozen weights, and the folded copies of the latter.
-    pub weights: usize,
-    pub gradients: usize,
-    pub optimiser: usize,
-    /// Activations of the largest batch, in training or evaluation.
-    pub step: usize,
-    /// Encoder outputs kept in memory.
+    /// What lies on the device, which is in the memory of the host where the device is the CPU.
+    pub device: DeviceMemory,
+    /// Encoder outputs kept in the host's memory.
     pub features: usize,
-    /// Batches of images decoded ahead.
+    /// Batches of images decoded ahead, in the host's memory.
     pub loader: usize,
-    /// What would help, and the plan then; smaller batches first, the largest of them leading.
-    remedies: Vec<(String, MemoryPlan)>,
 }
 
 impl MemoryPlan {
-    pub fn new(config: &Config, dataset: &Flickr8k, vocabulary: &Vocabulary) -> Result<Self> {
-        let training = Arc::new(training_samples(config, dataset, vocabulary)?);
-        let validation = validation_samples(config, dataset, vocabulary);
-        let plan = |config: &Config| estimate(config, vocabulary, &training, validation.as_ref());
-        let mut chosen = plan(config)?;
-        for (change, config) in alternatives(config) {
-            let plan = plan(&config)?;
-            if plan.total() < chosen.total() {
-                chosen.remedies.push((change, plan));
-            }
-        }
-        Ok(chosen)
-    }
-
+    /// Bytes altogether.
     pub fn total(&self) -> usize {
-        self.parts().iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    fn parts(&self) -> [(&'static str, usize); 6] {
-        [
-            ("weights", self.weights),
-            ("gradients", self.gradients),
-            ("optimiser", self.optimiser),
-            ("step", self.step),
-            ("features", self.features),
-            ("loader", self.loader),
-        ]
-    }
-
-    /// What lies on the device when that has memory of its own.
-    fn on_device(&self) -> usize {
-        self.weights + self.gradients + self.optimiser + self.step
-    }
-
-    /// # Errors
-    /// When the device, or this machine where it has none of its own, has less memory left; the message says what
-    /// would help. Nothing is said where what is left is unknown.
-    pub fn check(&self, device: &Device) -> Result<()> {
-        if let Some(free) = device.free_memory()? {
-            return self.check_against(free, MemoryPlan::on_device);
-        }
-        match available_memory::bytes() {
-            Some(available) => self.check_against(available, MemoryPlan::total),
-            None => Ok(()),
-        }
-    }
-
-    /// `needs` is the part of a plan that has to fit.
-    fn check_against(&self, available: usize, needs: impl Fn(&MemoryPlan) -> usize) -> Result<()> {
-        if needs(self) <= available {
-            return Ok(());
-        }
-        let is_batch = |change: &str| change.starts_with(BATCH_SIZE);
-        let remedies = self.remedies.iter();
-        let remedies = remedies.map(|(change, plan)| (change, needs(plan)));
-        let less: Vec<(&String, usize)> = remedies.filter(|&(_, n)| n < needs(self)).collect();
-        let mut enough = less.clone();
-        enough.retain(|&(_, needed)| needed <= available);
-        let smaller = enough.iter().filter(|(change, _)| is_batch(change)).count();
-        // Of the batches that fit, the largest is enough to know.
-        enough.drain(1.min(smaller)..smaller);
-        let (help, shown) = match enough.is_empty() {
-            false => ("It would fit with", enough),
-            true => ("No one setting makes it fit; it would need less with", less),
-        };
-        let shown: Vec<String> = shown
-            .into_iter()
-            .map(|(change, needed)| format!("{change} ({})", mebibytes(needed)))
-            .collect();
-        Err(Error::Device(format!(
-            "this run needs about {}, {} are available. {help} {}",
-            mebibytes(needs(self)),
-            mebibytes(available),
-            shown.join(", ")
-        )))
+        self.device.total() + self.features + self.loader
     }
 }
 
 impl std::fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let device = &self.device;
         write!(f, "memory: {}", mebibytes(self.total()))?;
-        for (index, (name, bytes)) in self.parts().into_iter().enumerate() {
-            let before = if index == 0 { " =" } else { " +" };
-            write!(f, "{before} {name} {:.1}", bytes as f64 / MIB)?;
-        }
-        Ok(())
+        let parts = [
+            (" = weights", device.weights),
+            (" + gradients", device.gradients),
+            (" + optimiser", device.optimiser),
+            (" + step", device.arena + device.numbers),
+            (" + features", self.features),
+            (" + loader", self.loader),
+        ];
+        parts
+            .into_iter()
+            .try_for_each(|(name, bytes)| write!(f, "{name} {:.1}", bytes as f64 / MIB))
     }
 }
 
@@ -137,186 +61,244 @@ fn mebibytes(bytes: usize) -> String {
     format!("{:.1} MiB", bytes as f64 / MIB)
 }
 
-/// Settings that take less memory, each on its own.
-fn alternatives(config: &Config) -> Vec<(String, Config)> {
-    let mut alternatives = Vec::new();
-    let mut offer = |change: String, config: Config| alternatives.push((change, config));
-    let mut batch_size = config.batch_size / 2;
-    while batch_size > 0 {
-        let config = Config {
-            batch_size,
-            ..config.clone()
-        };
-        offer(format!("{BATCH_SIZE} = {batch_size}`"), config);
-        batch_size /= 2;
-    }
-    let cached = Config {
-        feature_cache: Some("DIR".into()),
-        augment: false,
-        ..config.clone()
-    };
-    if config.features_are_fixed() && config.feature_cache.is_none() {
-        offer("`feature-cache = \"DIR\"`".into(), cached);
-    }
-    let switches = [
-        (
-            "`fine-tune = false`",
-            Config {
-                fine_tune: false,
-                ..config.clone()
-            },
-        ),
-        (
-            "`augment = true`",
-            Config {
-                augment: true,
-                ..config.clone()
-            },
-        ),
-        (
-            "`validate = false`",
-            Config {
-                validate: false,
-                ..config.clone()
-            },
-        ),
-        (
-            "`optimizer = \"sgd\"`",
-            Config {
-                optimizer: Optimizer::Sgd,
-                ..config.clone()
-            },
-        ),
-    ];
-    for (change, other) in switches {
-        if other != *config {
-            offer(change.into(), other);
-        }
-    }
-    alternatives
+/// Plans runs on a device, from a data set.
+pub struct Planner<'a> {
+    /// The device of the runs; nothing is allocated on it.
+    pub device: &'a Device,
+    /// What is trained on.
+    pub dataset: &'a Flickr8k,
+    /// The words that the model knows.
+    pub vocabulary: &'a Vocabulary,
 }
 
-fn estimate(
-    config: &Config,
-    vocabulary: &Vocabulary,
-    training: &Arc<Samples>,
-    validation: Option<&Samples>,
-) -> Result<MemoryPlan> {
-    let device = Device::plan();
-    let (mut captioner, declarations) = Captioner::declare(&structure(config, vocabulary.len()))?;
-    let params = declarations.build(&device, DType::F32)?;
-    captioner.prepare(&Context::new(&device), &params)?;
-    let gradients = params.gradients().len() * DType::F32.bytes();
-    let weights = device.bytes_in_use() - gradients;
-    let optimiser = Optimiser::new(config, &params)?;
-    let optimiser_bytes = device.bytes_in_use() - weights - gradients;
-    drop(optimiser);
-
-    let steps = Batches::new(training, config.batch_size, Order::Listed)?;
-    let an_image: usize = captioner.feature_shape(1).len();
-    // Out of a cache they are mapped: the system keeps of them what there is room for.
-    let cached = config.feature_cache.is_some();
-    let mut kept = BTreeSet::new();
-    if config.features_are_fixed() && !cached {
-        kept.extend(training.images());
+impl Planner<'_> {
+    /// What a run with this configuration will take.
+    pub fn plan(&self, config: &Config) -> Result<MemoryPlan> {
+        let work = Work::new(config, self.dataset, self.vocabulary)?;
+        Ok(MemoryPlan {
+            device: DeviceMemory::new(self.device, config, self.vocabulary, &work)?,
+            features: features_kept(config, self.vocabulary, &work)?,
+            loader: images_ahead(config, &work),
+        })
     }
-    if let Some(validation) = validation.filter(|_| config.validate && !cached) {
+
+    /// Why a planned run does not fit into the memory that is left: the device's, or this machine's where the device has
+    /// none of its own. `None` when it fits, or when nobody can tell what is left.
+    pub fn shortage(&self, config: &Config, plan: &MemoryPlan) -> Result<Option<Shortage>> {
+        let own = self.device.free_memory()?;
+        let needs = |plan: &MemoryPlan| match own {
+            Some(_) => plan.device.total(),
+            None => plan.total(),
+        };
+        let Some(available) = own.or_else(available_memory::bytes) else {
+            return Ok(None);
+        };
+        let needed = needs(plan);
+        if needed <= available {
+            return Ok(None);
+        }
+        let remedies = alternatives(config).into_iter().map(|other| {
+            Ok(Remedy {
+                key: other.key,
+                value: other.value,
+                needed: needs(&self.plan(&other.config)?),
+            })
+        });
+        let remedies = remedies.collect::<Result<_>>()?;
+        Ok(Some(Shortage::new(needed, available, remedies)))
+    }
+}
+
+/// Features stay in host memory where they are computed once. Those in a cache's file are mapped: the system keeps of them
+/// what there is room for.
+fn features_kept(config: &Config, vocabulary: &Vocabulary, work: &Work) -> Result<usize> {
+    if config.feature_cache.is_some() {
+        return Ok(0);
+    }
+    let mut kept = BTreeSet::new();
+    if config.features_are_fixed() {
+        kept.extend(work.training.images());
+    }
+    if let Some(validation) = &work.validation {
         kept.extend(validation.images());
     }
-    let pixels = 3 * config.image_size * config.image_size;
-    let ahead = match config.features_are_fixed() {
-        true => 0,
-        // The batch in use, and those that the loader prepares meanwhile.
-        false => (1 + LoaderOptions::default().prefetch) * config.batch_size.min(training.len()),
-    };
-    let longest = validation.filter(|_| config.validate).map(Samples::longest);
-    let inference = match config.features_are_fixed() || longest.is_some() {
-        true => inference_bytes(config, &captioner, &params, longest)?,
-        false => 0,
-    };
-    Ok(MemoryPlan {
-        weights,
-        gradients,
-        optimiser: optimiser_bytes,
-        step: arena_bytes(&device, config, vocabulary, &steps)?.max(inference),
-        features: kept.len() * an_image * DType::F32.bytes(),
-        loader: ahead * pixels,
-        remedies: Vec::new(),
-    })
+    let (captioner, _) = Captioner::declare(&structure(config, vocabulary.len()))?;
+    let elements = captioner.feature_shape(1).len();
+    Ok(kept.len() * elements * DType::F32.bytes())
 }
 
-/// Bytes of the arena to encode images with, and for losses over captions of up to `longest` tokens.
-fn inference_bytes(
-    config: &Config,
-    captioner: &Captioner,
-    params: &Params,
-    longest: Option<usize>,
-) -> Result<usize> {
-    let ctx = Context::new(params.values().device());
-    let side = config.image_size;
-    let pixels = ctx.empty([features::BATCH, side, side, 3], DType::U8)?;
-    captioner.features(&ctx, params, &pixels)?;
-    drop(pixels);
-    ctx.reset()?;
-    if let Some(longest) = longest {
-        let batch = evaluate::BATCH;
-        let features = ctx.empty(captioner.feature_shape(batch), DType::F32)?;
-        let captions = Captions::upload(&ctx, longest, batch, &vec![SOS; longest * batch])?;
-        captioner.decoder.loss(&ctx, params, &features, &captions)?;
+/// The batch of images in use, and those that the loader prepares meanwhile.
+fn images_ahead(config: &Config, work: &Work) -> usize {
+    if config.features_are_fixed() {
+        return 0;
     }
-    Ok(ctx.peak_bytes())
+    let batch = config.batch_size.min(work.training.len());
+    let image = 3 * config.image_size * config.image_size;
+    (1 + LoaderOptions::default().prefetch) * batch * image
+}
+
+/// A run that does not fit, and what would help.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shortage {
+    /// Bytes.
+    pub needed: usize,
+    /// Bytes.
+    pub available: usize,
+    /// Whether each of the remedies alone makes the run fit. If not, no single one does.
+    pub suffices: bool,
+    /// Settings that take less memory than the run as it is.
+    pub remedies: Vec<Remedy>,
+}
+
+/// A setting that takes less memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remedy {
+    /// As in `config.toml`.
+    pub key: &'static str,
+    /// As in `config.toml`.
+    pub value: String,
+    /// Bytes that the run needs with it.
+    pub needed: usize,
+}
+
+impl Shortage {
+    /// `remedies`: all settings that may help, smaller batches in falling order.
+    fn new(needed: usize, available: usize, mut remedies: Vec<Remedy>) -> Self {
+        remedies.retain(|remedy| remedy.needed < needed);
+        let fits = |remedy: &Remedy| remedy.needed <= available;
+        let suffices = remedies.iter().any(fits);
+        if suffices {
+            remedies.retain(fits);
+            // Of the batches that fit, the largest is enough to know.
+            let mut batches = 0;
+            remedies.retain(|remedy| {
+                batches += usize::from(remedy.key == BATCH_SIZE);
+                remedy.key != BATCH_SIZE || batches == 1
+            });
+        }
+        Shortage {
+            needed,
+            available,
+            suffices,
+            remedies,
+        }
+    }
+
+    /// The shortage in words, each setting and its value, as in `config.toml`, spelled by `spell`.
+    pub fn told(&self, spell: impl Fn(&str, &str) -> String) -> String {
+        let remedies = self.remedies.iter().map(|remedy| {
+            let setting = spell(remedy.key, &remedy.value);
+            format!("{setting} ({})", mebibytes(remedy.needed))
+        });
+        let help = if self.suffices {
+            "It would fit with"
+        } else {
+            "No single setting makes it fit; it would need less with"
+        };
+        format!(
+            "this run needs about {}, {} are available. {help} {}",
+            mebibytes(self.needed),
+            mebibytes(self.available),
+            remedies.collect::<Vec<_>>().join(", ")
+        )
+    }
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.told(|key, value| format!("`{key} = {value}`")))
+    }
+}
+
+/// A configuration in which one setting is another.
+struct Alternative {
+    key: &'static str,
+    value: String,
+    config: Config,
+}
+
+/// Settings that may take less memory, each on its own.
+fn alternatives(config: &Config) -> Vec<Alternative> {
+    let mut alternatives = Vec::new();
+    let mut offer = |key, value: String, change: &dyn Fn(&mut Config)| {
+        let mut changed = config.clone();
+        change(&mut changed);
+        if changed != *config {
+            alternatives.push(Alternative {
+                key,
+                value,
+                config: changed,
+            });
+        }
+    };
+    let halves = |&size: &usize| Some(size / 2);
+    for size in std::iter::successors(Some(config.batch_size / 2), halves).take_while(|&n| n > 0) {
+        offer(BATCH_SIZE, size.to_string(), &|c| c.batch_size = size);
+    }
+    if config.features_are_fixed() && config.feature_cache.is_none() {
+        offer("feature-cache", "\"DIR\"".into(), &|c| {
+            c.feature_cache = Some("DIR".into());
+        });
+    }
+    offer("fine-tune", "false".into(), &|c| c.fine_tune = false);
+    offer("augment", "true".into(), &|c| c.augment = true);
+    offer("validate", "false".into(), &|c| c.validate = false);
+    offer("optimizer", "\"sgd\"".into(), &|c| {
+        c.optimizer = Optimizer::Sgd
+    });
+    alternatives
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn remedy(key: &'static str, value: &str, mebibytes: usize) -> Remedy {
+        Remedy {
+            key,
+            value: value.into(),
+            needed: mebibytes << 20,
+        }
+    }
+
     #[test]
-    fn too_little_memory_is_an_error_that_says_what_would_help() {
-        let with_step = |step: usize| MemoryPlan {
-            weights: 1 << 20,
-            gradients: 1 << 20,
-            optimiser: 2 << 20,
-            step: step << 20,
+    fn a_plan_names_its_parts() {
+        let plan = MemoryPlan {
+            device: DeviceMemory {
+                weights: 1 << 20,
+                gradients: 1 << 20,
+                optimiser: 2 << 20,
+                numbers: 1 << 20,
+                arena: 7 << 20,
+            },
             features: 3 << 20,
             loader: 1 << 20,
-            remedies: Vec::new(),
         };
-        let remedies = [
-            ("`batch-size = 16`", 4),
-            ("`batch-size = 8`", 2),
-            ("`fine-tune = false`", 1),
-        ];
-        let plan = MemoryPlan {
-            remedies: remedies
-                .map(|(change, step)| (change.to_string(), with_step(step)))
-                .to_vec(),
-            ..with_step(8)
-        };
-        let shown = "memory: 16.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
-                     + loader 1.0";
-        assert_eq!(plan.to_string(), shown);
-        assert!(plan.check_against(16 << 20, MemoryPlan::total).is_ok());
-        assert!(plan.check_against(12 << 20, MemoryPlan::on_device).is_ok());
-        let error = |available: usize| {
-            let refused = plan.check_against(available << 20, MemoryPlan::total);
-            refused.unwrap_err().to_string()
+        let expected = "memory: 16.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
+                        + loader 1.0";
+        assert_eq!(plan.to_string(), expected);
+        assert_eq!(plan.device.total(), 12 << 20);
+    }
+
+    #[test]
+    fn too_little_memory_is_an_error_that_says_what_would_help() {
+        let told = |available: usize| {
+            let remedies = [
+                remedy("batch-size", "16", 12),
+                remedy("batch-size", "8", 10),
+                remedy("fine-tune", "false", 9),
+                remedy("augment", "true", 17),
+            ];
+            Shortage::new(16 << 20, available << 20, remedies.to_vec()).to_string()
         };
         let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with `batch-size = 8` \
                         (10.0 MiB), `fine-tune = false` (9.0 MiB)";
-        assert_eq!(error(11), expected);
-        assert!(
-            error(12).contains("with `batch-size = 16` (12.0 MiB), `fine-tune = false` (9.0 MiB)")
-        );
-        assert!(error(8).contains("No one setting makes it fit"));
-        assert!(error(8).contains("`batch-size = 16` (12.0 MiB), `batch-size = 8` (10.0 MiB)"));
-        let on_device = plan
-            .check_against(7 << 20, MemoryPlan::on_device)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            on_device.contains("needs about 12.0 MiB, 7.0 MiB are available. It would fit with")
-        );
-        assert!(on_device.contains("`batch-size = 8` (6.0 MiB), `fine-tune = false` (5.0 MiB)"));
+        assert_eq!(told(11), expected);
+        let expected =
+            "It would fit with `batch-size = 16` (12.0 MiB), `fine-tune = false` (9.0 MiB)";
+        assert!(told(12).ends_with(expected), "{}", told(12));
+        let expected = "No single setting makes it fit; it would need less with `batch-size = 16` (12.0 MiB), \
+                        `batch-size = 8` (10.0 MiB), `fine-tune = false` (9.0 MiB)";
+        assert!(told(8).ends_with(expected), "{}", told(8));
     }
 }

@@ -1,21 +1,22 @@
-//! Training steps on a GPU as recorded graphs: all launches of a step are queued as one.
+//! Training steps as recordings, on devices that can record: all launches of a step are queued as one.
 //!
-//! A step is recorded for each shape (B, T) of batch that comes again: the first runs launch by launch, which loads
-//! kernels and finds the size of the arena; the second is recorded; from then on it is replayed. What changes from
-//! step to step is therefore read from device memory and written there before: the batch, Philox's step, the
-//! optimiser's schedule. A graph has the addresses of the step arena in it: when that moves, all graphs go.
+//! The steps of each shape (B, T) of batch are recorded once: the first step of a shape runs launch by launch, which loads
+//! kernels; the second is recorded and replayed; all later ones are replayed. What changes from step to step is
+//! therefore read from device memory and written there before the step: the batch, Philox's step, the optimiser's
+//! schedule. A recording has the addresses of the step arena in it: when the arena moves, all recordings are dropped.
 
-use crate::device::cuda::Graph;
+use crate::device::Recording;
 use crate::error::Result;
 use crate::tensor::Context;
 use std::collections::HashMap;
 
+/// The recorded steps of a run.
 #[derive(Default)]
 pub struct StepGraphs {
-    /// By (B, T); none for shapes that have run once.
-    graphs: HashMap<[usize; 2], Option<Graph>>,
-    /// Which arena the addresses are of.
-    arena: u64,
+    /// By (B, T); `None` for shapes that have run once.
+    recordings: HashMap<[usize; 2], Option<Recording>>,
+    /// The arena's generation when they were made.
+    generation: u64,
 }
 
 impl StepGraphs {
@@ -30,22 +31,23 @@ impl StepGraphs {
         if !ctx.device().records() {
             return step();
         }
-        if self.arena != ctx.generation() {
-            self.graphs.clear();
-            self.arena = ctx.generation();
+        if self.generation != ctx.generation() {
+            self.recordings.clear();
+            self.generation = ctx.generation();
         }
-        match self.graphs.get(&shape) {
+        match self.recordings.get(&shape) {
             None => {
-                self.graphs.insert(shape, None);
-                step()
-            }
-            Some(None) => {
-                let graph = ctx.device().record(step)?;
-                graph.replay()?;
-                self.graphs.insert(shape, Some(graph));
+                step()?;
+                self.recordings.insert(shape, None);
                 Ok(())
             }
-            Some(Some(graph)) => graph.replay(),
+            Some(None) => {
+                let recording = ctx.device().record(step)?;
+                recording.replay()?;
+                self.recordings.insert(shape, Some(recording));
+                Ok(())
+            }
+            Some(Some(recording)) => recording.replay(),
         }
     }
 }

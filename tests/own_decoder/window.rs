@@ -352,7 +352,7 @@ impl Generation for Sentences<'_> {
     }
 
     fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        for (from, to) in self.cache.iter().zip(&self.spare) {
+        for (from, to) in self.cache.iter().zip(&mut self.spare) {
             select_rows(self.ctx, from, rows, to)?;
         }
         std::mem::swap(&mut self.cache, &mut self.spare);

@@ -3,7 +3,7 @@
 
 use super::{Background, Object, SIDE, Scene, Shape};
 use crate::data::image::Rgb;
-use crate::ops::philox;
+use crate::philox;
 
 pub(super) fn draw(scene: &Scene) -> Rgb {
     let pixels = (0..SIDE * SIDE).flat_map(|i| pixel(scene, i % SIDE, i / SIDE));

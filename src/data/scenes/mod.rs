@@ -12,7 +12,7 @@ pub use captions::named;
 use super::image::Rgb;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ops::philox;
+use crate::philox;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;

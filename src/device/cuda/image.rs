@@ -8,6 +8,7 @@ use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// A file of compiled kernels.
 pub struct Image {
     /// The file's stem.
     name: &'static str,
@@ -22,6 +23,7 @@ type Loaded = HashMap<(usize, usize), Weak<CudaModule>>;
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
 impl Image {
+    /// Written by build.rs for every file of `kernels/`.
     pub const fn new(
         name: &'static str,
         ptx: &'static [u8],

@@ -1,6 +1,6 @@
 //! Kernels with the types of their parameters, and their launch.
 
-use super::{Cuda, Function, Image, failure};
+use super::{Cuda, Driver, Function, Image, failure};
 use crate::error::{Error, Result};
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{DriverError, result};
@@ -175,7 +175,6 @@ impl Cuda {
         grid: Grid,
         arguments: &mut A,
     ) -> Result<()> {
-        self.bind()?;
         let name = kernel.name;
         let blocks = grid.blocks.iter().zip(MOST_BLOCKS);
         if blocks.clone().any(|(&n, most)| n == 0 || n > most) {
@@ -189,26 +188,38 @@ impl Cuda {
             let message = format!("a block of this kernel has 1 to {} threads", kernel.threads);
             return Err(refuse(name, grid, message));
         }
-        let function = self.function(kernel.image, name, grid)?;
+        let Some(driver) = self.driver() else {
+            return check_shared(name, grid, self.facts.shared);
+        };
+        driver.bind()?;
+        let function = driver.function(kernel.image, name, grid, self.facts.shared)?;
         let [x, y, z] = grid.blocks.map(|n| n as u32);
         let (block, shared) = ((grid.threads, 1, 1), grid.shared as u32);
-        let (function, stream) = (function.function.cu_function(), self.compute.cu_stream());
+        let (function, stream) = (function.function.cu_function(), driver.compute.cu_stream());
         let launched = arguments.with_addresses(|addresses| {
             // SAFETY: the addresses are of as many values as the kernel has parameters, of their types, by the
             // types of `Kernel`; what the values lead to is the caller's promise.
             unsafe { result::launch_kernel(function, (x, y, z), block, shared, stream, addresses) }
         });
-        self.last.set(name);
-        launched.map_err(|e| self.launch_failure(name, grid, e))
+        driver.last.set(name);
+        launched.map_err(|e| driver.launch_failure(name, grid, e))
     }
+}
 
+impl Driver {
     fn launch_failure(&self, name: &str, grid: Grid, error: DriverError) -> Error {
         self.failure(&described(name, grid), error)
     }
 
     /// The kernel on this GPU, with leave to use all of a block's shared memory: devices of one process share the
     /// limit, so that none may lower it.
-    fn function(&self, image: &'static Image, name: &'static str, grid: Grid) -> Result<Function> {
+    fn function(
+        &self,
+        image: &'static Image,
+        name: &'static str,
+        grid: Grid,
+        shared: usize,
+    ) -> Result<Function> {
         let mut functions = self.functions.borrow_mut();
         if let Some(function) = functions.get(name)
             && function.shared >= grid.shared
@@ -220,11 +231,8 @@ impl Cuda {
             .load_function(name)
             .map_err(|e| failure(&format!("kernel {name} cannot be found"), e))?;
         let fixed = function.shared_size_bytes().map_err(|e| failure(name, e))? as usize;
-        let room = self.facts.shared.saturating_sub(fixed);
-        if grid.shared > room {
-            let message = format!("this GPU has {room} bytes of shared memory for a block of it");
-            return Err(refuse(name, grid, message));
-        }
+        let room = shared.saturating_sub(fixed);
+        check_shared(name, grid, room)?;
         function
             .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, room as i32)
             .map_err(|e| self.launch_failure(name, grid, e))?;
@@ -233,6 +241,15 @@ impl Cuda {
         functions.insert(name, function.clone());
         Ok(function)
     }
+}
+
+/// `room`: the bytes of dynamic shared memory that a block may have.
+fn check_shared(name: &str, grid: Grid, room: usize) -> Result<()> {
+    if grid.shared > room {
+        let message = format!("this GPU has {room} bytes of shared memory for a block of it");
+        return Err(refuse(name, grid, message));
+    }
+    Ok(())
 }
 
 fn described(name: &str, grid: Grid) -> String {

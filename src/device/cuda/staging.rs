@@ -5,7 +5,7 @@
 //! before it runs. Events order the two streams: a copy begins when all that was queued before is done, since that may
 //! use the memory, and what is queued after waits for the copy. Small uploads go in the compute stream itself.
 
-use super::{Cuda, failure};
+use super::{Driver, failure};
 use crate::error::Result;
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_PORTABLE, CUdeviceptr};
 use cudarc::driver::{CudaContext, CudaEvent, DriverError, result};
@@ -30,9 +30,9 @@ pub(super) struct Staging {
     next: usize,
     /// Where queued work is at the beginning of a copy.
     reached: CudaEvent,
-    /// Small buffers that no pending read has.
+    /// Small buffers that no pending read holds.
     small: Vec<Buffer>,
-    /// Those of small uploads, the oldest first.
+    /// The buffers of small uploads, the oldest first.
     uploads: VecDeque<Buffer>,
 }
 
@@ -117,9 +117,9 @@ impl Staging {
     }
 
     /// Makes the copy stream wait for what is queued on the compute stream.
-    fn begin(&self, cuda: &Cuda) -> std::result::Result<(), DriverError> {
-        self.reached.record(&cuda.compute)?;
-        cuda.copy.wait(&self.reached)
+    fn begin(&self, driver: &Driver) -> std::result::Result<(), DriverError> {
+        self.reached.record(&driver.compute)?;
+        driver.copy.wait(&self.reached)
     }
 
     /// Moves what buffer number `i` was given to its place.
@@ -134,10 +134,10 @@ impl Staging {
     }
 }
 
-impl Cuda {
+impl Driver {
     /// Copies host bytes to the device; returns when `source` may be changed again.
     pub(super) fn upload(&self, address: CUdeviceptr, source: &[u8]) -> Result<()> {
-        self.bind_outside_graph("copying to the device")?;
+        self.bind()?;
         let staging = &mut *self.staging.borrow_mut();
         if source.len() <= SMALL_UPLOAD {
             return (self.upload_small(staging, address, source))
@@ -179,7 +179,7 @@ impl Cuda {
 
     /// Copies device bytes to the host, when all that was queued before is done.
     pub(super) fn download(&self, address: CUdeviceptr, target: &mut [u8]) -> Result<()> {
-        self.bind_outside_graph("copying from the device")?;
+        self.bind()?;
         let staging = &mut *self.staging.borrow_mut();
         let mut copy = || -> std::result::Result<(), DriverError> {
             staging.begin(self)?;
@@ -205,7 +205,7 @@ impl Cuda {
         address: CUdeviceptr,
         bytes: usize,
     ) -> Result<Pending> {
-        self.bind_outside_graph("copying from the device")?;
+        self.bind()?;
         let small = self.staging.borrow_mut().small_download(bytes);
         let begin = || -> std::result::Result<Buffer, DriverError> {
             let mut buffer = match small {
@@ -222,7 +222,7 @@ impl Cuda {
         Ok(Pending {
             buffer: Some(buffer),
             bytes,
-            cuda: self.clone(),
+            driver: self.clone(),
         })
     }
 }
@@ -232,7 +232,7 @@ pub struct Pending {
     /// Given back to the device's list in the end.
     buffer: Option<Buffer>,
     bytes: usize,
-    cuda: Rc<Cuda>,
+    driver: Rc<Driver>,
 }
 
 impl Pending {
@@ -241,7 +241,7 @@ impl Pending {
         let bytes = self.bytes;
         if let Some(buffer) = &mut self.buffer {
             let arrived = buffer.bytes(bytes);
-            let arrived = arrived.map_err(|e| self.cuda.failure("copying from the device", e))?;
+            let arrived = arrived.map_err(|e| self.driver.failure("copying from the device", e))?;
             target.copy_from_slice(arrived);
         }
         Ok(())
@@ -251,6 +251,6 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let buffer = self.buffer.take();
-        self.cuda.staging.borrow_mut().small.extend(buffer);
+        self.driver.staging.borrow_mut().small.extend(buffer);
     }
 }

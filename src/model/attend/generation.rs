@@ -67,7 +67,7 @@ impl Sentences<'_> {
             h: self.state.h.index(0)?,
             c: self.state.c.index(0)?,
             query: room(model.settings.attention)?,
-            alpha: self.alpha.clone(),
+            alpha: self.alpha.handle(),
             beta: room(model.mix.cells())?,
             context: room(model.sizes.features)?,
             gate: room(model.sizes.features)?,
@@ -105,8 +105,8 @@ impl Generation for Sentences<'_> {
     fn branch(&mut self, rows: &Tensor) -> Result<()> {
         let (ctx, count) = (self.ctx, rows.len());
         self.image = self.image.select(ctx, rows)?;
-        let state = self.state.empty_rows(ctx, count)?;
-        self.state.select(ctx, rows, &state)?;
+        let mut state = self.state.empty_rows(ctx, count)?;
+        self.state.select(ctx, rows, &mut state)?;
         self.next = state.empty_rows(ctx, count)?;
         self.state = state;
         self.logits = ctx.empty_padded([count, self.logits.cols()], self.logits.dtype())?;
@@ -115,7 +115,7 @@ impl Generation for Sentences<'_> {
     }
 
     fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        self.state.select(self.ctx, rows, &self.next)?;
+        self.state.select(self.ctx, rows, &mut self.next)?;
         std::mem::swap(&mut self.state, &mut self.next);
         Ok(())
     }

@@ -82,8 +82,8 @@ impl Generation for Sentences<'_> {
 
     fn branch(&mut self, rows: &Tensor) -> Result<()> {
         let (ctx, count) = (self.ctx, rows.len());
-        let state = self.state.empty_rows(ctx, count)?;
-        self.state.select(ctx, rows, &state)?;
+        let mut state = self.state.empty_rows(ctx, count)?;
+        self.state.select(ctx, rows, &mut state)?;
         self.next = state.empty_rows(ctx, count)?;
         self.state = state;
         self.logits = ctx.empty_padded([count, self.logits.cols()], self.logits.dtype())?;
@@ -91,7 +91,7 @@ impl Generation for Sentences<'_> {
     }
 
     fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        self.state.select(self.ctx, rows, &self.next)?;
+        self.state.select(self.ctx, rows, &mut self.next)?;
         std::mem::swap(&mut self.state, &mut self.next);
         Ok(())
     }

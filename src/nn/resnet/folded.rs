@@ -2,6 +2,7 @@
 //! residual) and ReLU, one operation each, nothing saved. Filters are of the type of the device's activations.
 
 use super::{Bottleneck, PingPong, ResNet, output, wrong_features};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::nn::params::Params;
 use crate::ops::conv::{self, Epilogue};
@@ -29,7 +30,7 @@ impl FoldedConv {
 
     fn fold(&mut self, ctx: &Context, params: &Params, layer: &super::ConvNorm) -> Result<()> {
         let filter = params.value(layer.filter);
-        let running = [layer.mean, layer.var].map(|id| params.value(id));
+        let running = layer.running(params);
         let (folded, bias) = (&mut self.filter, &mut self.bias);
         batch_norm::fold(ctx, filter, layer.affine(params), running, folded, bias)
     }
@@ -127,7 +128,7 @@ impl Folded {
         if y.shape() != expected {
             return Err(wrong_features(y, expected));
         }
-        by_images(images, y, ctx.device().portion().images, |images, y| {
+        by_images(images, y, images_together(ctx.device()), |images, y| {
             ctx.scope(|| self.forward_few(ctx, encoder, images, y))
         })
     }
@@ -146,7 +147,7 @@ impl Folded {
         let mut x = images.clone();
         for (part, &output) in outputs.iter().enumerate() {
             let mut to = if part + 1 == self.parts {
-                y.clone()
+                y.handle()
             } else {
                 room.next(output)?
             };
@@ -155,8 +156,9 @@ impl Folded {
                 _ => output,
             };
             let bytes = (largest.len() * x.dtype().bytes()).div_ceil(largest.dims()[0].max(1));
-            let portion = ctx.device().portion();
-            let together = (portion.bytes / bytes.max(1)).clamp(1, portion.images);
+            // An activation stays in the caches for the next layer: in the first layers fewer images go together.
+            let fitting = ctx.device().cache_bytes() / bytes.max(1);
+            let together = fitting.clamp(1, images_together(ctx.device()));
             by_images(&x, &mut to, together, |x, y| {
                 ctx.scope(|| match part {
                     0 => self.forward_stem(ctx, x, y),
@@ -172,6 +174,15 @@ impl Folded {
         let activation = self.stem.activate(ctx, x, true)?;
         pool::max_forward(ctx, &activation, super::POOL, y)
     }
+}
+
+/// Pixels of an image of 256 pixels' side in the last layers.
+const LAST_PIXELS: usize = 8 * 8;
+
+/// How many images go through the parts together at most: in the last layers they are enough pixels to be worth reading
+/// the filters, and to keep all units busy.
+fn images_together(device: &Device) -> usize {
+    device.busy_rows() / LAST_PIXELS
 }
 
 /// Calls `body` with `together` images at a time of x and y.
@@ -199,7 +210,7 @@ fn forward_stage(
     let mut x = x.clone();
     for (i, block) in blocks.iter().enumerate() {
         let mut to = if i + 1 == blocks.len() {
-            y.clone()
+            y.handle()
         } else {
             room.next(y.shape())?
         };

@@ -22,7 +22,7 @@ pub use train::{Mode, Saved};
 
 use super::params::{Declarations, Id, Init, Params, Role};
 use crate::error::{Error, Result};
-use crate::ops::batch_norm::Affine;
+use crate::ops::batch_norm::{Affine, RunningStatistics};
 use crate::ops::window::Window;
 use crate::tensor::{Context, DType, Shape, Tensor};
 
@@ -155,6 +155,13 @@ impl ConvNorm {
         Affine {
             gamma: params.value(self.gamma),
             beta: params.value(self.beta),
+        }
+    }
+
+    fn running<'a>(&self, params: &'a Params) -> RunningStatistics<'a> {
+        RunningStatistics {
+            mean: params.value(self.mean),
+            var: params.value(self.var),
         }
     }
 

@@ -93,16 +93,15 @@ impl Pass<'_> {
             mean: &mut mean,
             invstd: &mut invstd,
         };
-        let [running_mean, running_var] = [layer.mean, layer.var].map(|id| params.value(id));
         match self.mode {
             Mode::Running(_) => {
-                let running = [running_mean, running_var];
+                let running = layer.running(params);
                 batch_norm::running_forward(ctx, &z, affine, running, epilogue, statistics, y)?;
             }
             Mode::Batch(momentum) => {
                 let running = Running {
-                    mean: &mut running_mean.clone(),
-                    var: &mut running_var.clone(),
+                    mean: &mut params.value(layer.mean).handle(),
+                    var: &mut params.value(layer.var).handle(),
                     momentum,
                 };
                 let running = Some(running);
@@ -145,7 +144,7 @@ impl Pass<'_> {
             expand,
             downsample,
         };
-        let y = y.clone();
+        let y = y.handle();
         Ok(SavedBlock { layers, y })
     }
 
@@ -195,7 +194,7 @@ impl ResNet {
         // A layer writes to room of its own, or, if it is the last, to the features.
         let room = |is_last: bool, shape: Shape| {
             if is_last {
-                Ok(features.clone())
+                Ok(features.handle())
             } else {
                 ctx.empty(shape, images.dtype())
             }
@@ -279,7 +278,7 @@ impl ResNet {
             let inputs = saved.blocks.iter().map(|block| block.layers.reduce.x.len());
             let room = inputs.max().unwrap_or(0);
             let mut room = PingPong::new(ctx, room, d_features.dtype())?;
-            let mut dy = d_features.clone();
+            let mut dy = d_features.handle();
             let blocks = self.trained_blocks();
             for (i, (block, saved_block)) in blocks.iter().zip(&saved.blocks).enumerate().rev() {
                 let is_first = i == 0 && saved.stem.is_none();

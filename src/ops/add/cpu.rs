@@ -3,13 +3,15 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, rows_of, rows_per_task};
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
-pub fn forward<T: Float>(x: &Tensor, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let x = host.read::<T>(x)?;
     let mut y = host.write::<T>(y)?;
     let (cols, ld) = (y.cols, y.ld);

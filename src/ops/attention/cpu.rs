@@ -9,9 +9,9 @@ use crate::ops::Float;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
 use crate::ops::gemm::cpu::{Destination, Strided, product};
+use crate::ops::host::simd::{self, simd};
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
-use crate::ops::simd::{self, simd};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// A sparse matrix by rows: the columns and values of row i are entries `starts[i]..starts[i + 1]`.
@@ -56,27 +56,36 @@ impl<T: Float> Sparse<T> {
     }
 }
 
-pub fn mix_forward<T: Float>(mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
-    mix_rows(&Sparse::<T>::by_position(mix), x, Accumulate::No, y)
+pub fn mix_forward<T: Float>(
+    ctx: &Context,
+    mix: &CellMix,
+    x: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
+    mix_rows(ctx, &Sparse::<T>::by_position(mix), x, Accumulate::No, y)
 }
 
 pub fn mix_backward<T: Float>(
+    ctx: &Context,
     mix: &CellMix,
     dy: &Tensor,
     accumulate: Accumulate,
     dx: &mut Tensor,
 ) -> Result<()> {
-    mix_rows(&Sparse::<T>::by_cell(mix), dy, accumulate, dx)
+    mix_rows(ctx, &Sparse::<T>::by_cell(mix), dy, accumulate, dx)
 }
 
 /// Row i of each image's y becomes, or is increased by, Σ_j matrix_ij x_j.
 fn mix_rows<T: Float>(
+    ctx: &Context,
     matrix: &Sparse<T>,
     x: &Tensor,
     accumulate: Accumulate,
     y: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let x_rows = x.shape().dims()[1];
     let x = host.read::<T>(x)?;
     let mut y = host.write::<T>(y)?;
@@ -109,8 +118,15 @@ fn mean_weights<T: Float>(mix: &CellMix) -> Vec<T> {
     weights.into_iter().map(T::of).collect()
 }
 
-pub fn mean_forward<T: Float>(mix: &CellMix, values: &Tensor, mean: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn mean_forward<T: Float>(
+    ctx: &Context,
+    mix: &CellMix,
+    values: &Tensor,
+    mean: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let values = host.read::<T>(values)?;
     let mut mean = host.write::<T>(mean)?;
     let weights = mean_weights::<T>(mix);
@@ -121,12 +137,15 @@ pub fn mean_forward<T: Float>(mix: &CellMix, values: &Tensor, mean: &mut Tensor)
 }
 
 pub fn mean_backward<T: Float>(
+    ctx: &Context,
     mix: &CellMix,
     d_mean: &Tensor,
     accumulate: Accumulate,
     d_values: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let d_mean = host.read::<T>(d_mean)?;
     let mut d_values = host.write::<T>(d_values)?;
     let weights = mean_weights::<T>(mix);
@@ -145,8 +164,15 @@ pub fn mean_backward<T: Float>(
     Ok(())
 }
 
-pub fn forward<T: Float>(inputs: Inputs, query: &Tensor, outputs: Outputs) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(
+    ctx: &Context,
+    inputs: Inputs,
+    query: &Tensor,
+    outputs: Outputs,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mix = Sparse::<T>::by_position(inputs.mix);
     let (positions, cells) = (inputs.mix.positions(), inputs.mix.cells());
     let keys = host.read::<T>(inputs.keys)?;
@@ -179,6 +205,7 @@ pub fn forward<T: Float>(inputs: Inputs, query: &Tensor, outputs: Outputs) -> Re
 }
 
 pub fn backward<T: Float>(
+    ctx: &Context,
     inputs: Inputs,
     query: &Tensor,
     alpha: &Tensor,
@@ -186,7 +213,9 @@ pub fn backward<T: Float>(
     d_alpha: Option<&Tensor>,
     gradients: Gradients,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mix = Sparse::<T>::by_position(inputs.mix);
     let (positions, cells) = (inputs.mix.positions(), inputs.mix.cells());
     let keys = host.read::<T>(inputs.keys)?;
@@ -225,13 +254,16 @@ pub fn backward<T: Float>(
 
 /// One task per image, position by position, so that a key and its gradient stay in cache for all steps.
 pub fn keys_backward<T: Float>(
+    ctx: &Context,
     inputs: Inputs,
     queries: &Tensor,
     d_scores: &Tensor,
     accumulate: Accumulate,
     gradients: KeyGradients,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let positions = inputs.mix.positions();
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let keys = host.read::<T>(inputs.keys)?;
@@ -373,12 +405,15 @@ fn weighted_sum<T: Float>(weights: &[T], rows: Rows<T>, first: usize, y: &mut [T
 
 /// For each image the product βᵀ d_context, (C, T) x (T, D); its steps lie a batch apart.
 pub fn values_backward<T: Float>(
+    ctx: &Context,
     beta: &Tensor,
     d_context: &Tensor,
     accumulate: Accumulate,
     d_values: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let [steps, batch] = [beta.shape().dims()[0], beta.shape().dims()[1]];
     let beta = host.read::<T>(beta)?;
     let d_context = host.read::<T>(d_context)?;

@@ -170,10 +170,14 @@ pub fn backward(
     check::optional_shape(OP, "d_alpha", d_alpha, &[batch, p])?;
     check::shape(OP, "query gradient", gradients.query, &[batch, a])?;
     check::shape(OP, "scores' gradient", gradients.scores, &[batch, p])?;
+    let dtype = query.dtype();
+    check::optional_dtype(OP, "d_alpha", d_alpha, dtype)?;
+    check::dtype(OP, "query gradient", gradients.query, dtype)?;
+    check::dtype(OP, "scores' gradient", gradients.scores, dtype)?;
     dispatch!(
         ctx,
         OP,
-        query.dtype(),
+        dtype,
         backward(inputs, query, alpha, d_context, d_alpha, gradients)
     )
 }
@@ -205,10 +209,21 @@ pub fn keys_backward(
     check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
     check::shape(OP, "weight gradient", gradients.weight, &[1, a])?;
     check::shape(OP, "bias gradient", gradients.bias, &[1])?;
+    let dtype = queries.dtype();
+    for (name, tensor) in [
+        ("keys", inputs.keys),
+        ("weight", inputs.weight),
+        ("scores' gradients", d_scores),
+        ("keys gradient", gradients.keys),
+        ("weight gradient", gradients.weight),
+        ("bias gradient", gradients.bias),
+    ] {
+        check::dtype(OP, name, tensor, dtype)?;
+    }
     dispatch!(
         ctx,
         OP,
-        queries.dtype(),
+        dtype,
         keys_backward(inputs, queries, d_scores, accumulate, gradients)
     )
 }

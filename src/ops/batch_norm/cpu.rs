@@ -1,12 +1,16 @@
 //! Batch normalisation on the CPU.
 
-use super::{Affine, BatchNorm, EPSILON, Epilogue, Gradients, OP, Running, Saved, Statistics};
+use super::{
+    Affine, BatchNorm, EPSILON, Epilogue, Gradients, OP, Running, RunningStatistics, Saved,
+    Statistics,
+};
 use crate::error::Result;
+use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
+use crate::ops::host::columns;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
-use crate::ops::{Float, columns};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 fn invstd(variance: f64) -> f64 {
@@ -14,18 +18,20 @@ fn invstd(variance: f64) -> f64 {
 }
 
 pub fn running_forward<T: Float>(
+    ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    [mean, var]: [&Tensor; 2],
+    running: RunningStatistics,
     epilogue: Epilogue,
     statistics: &mut Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
-    running_statistics::<T>(mean, var, statistics)?;
-    normalise::<T>(x, affine, statistics, epilogue, y)
+    running_statistics::<T>(ctx, running, statistics)?;
+    normalise::<T>(ctx, x, affine, statistics, epilogue, y)
 }
 
 pub fn batch_forward<T: Float>(
+    ctx: &Context,
     x: &Tensor,
     affine: Affine,
     running: Option<Running>,
@@ -33,16 +39,18 @@ pub fn batch_forward<T: Float>(
     statistics: &mut Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
-    batch_statistics::<T>(x, running, statistics)?;
-    normalise::<T>(x, affine, statistics, epilogue, y)
+    batch_statistics::<T>(ctx, x, running, statistics)?;
+    normalise::<T>(ctx, x, affine, statistics, epilogue, y)
 }
 
 fn running_statistics<T: Float>(
-    mean: &Tensor,
-    var: &Tensor,
+    ctx: &Context,
+    RunningStatistics { mean, var }: RunningStatistics,
     statistics: &mut Statistics,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);
     let mut mean_to = host.write::<T>(statistics.mean)?;
     let mut invstd_to = host.write::<T>(statistics.invstd)?;
@@ -101,11 +109,14 @@ impl Moments {
 }
 
 fn batch_statistics<T: Float>(
+    ctx: &Context,
     x: &Tensor,
     running: Option<Running>,
     statistics: &mut Statistics,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let moments = Moments::of(host.read::<T>(x)?);
     let mut mean = host.write::<T>(statistics.mean)?;
     let mut inverse = host.write::<T>(statistics.invstd)?;
@@ -130,13 +141,16 @@ fn batch_statistics<T: Float>(
 }
 
 fn normalise<T: Float>(
+    ctx: &Context,
     x: &Tensor,
     affine: Affine,
     statistics: &Statistics,
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let x = host.read::<T>(x)?;
     let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
     let mean = host.read::<T>(statistics.mean)?.row(0);
@@ -177,13 +191,16 @@ fn normalise<T: Float>(
 }
 
 pub fn backward<T: Float>(
+    ctx: &Context,
     mode: BatchNorm,
     saved: Saved,
     dy: &Tensor,
     accumulate: Accumulate,
     gradients: Gradients,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (x, dy) = (host.read::<T>(saved.x)?, host.read::<T>(dy)?);
     let gamma = host.read::<T>(saved.gamma)?.row(0);
     let mean = host.read::<T>(saved.mean)?.row(0);
@@ -192,9 +209,10 @@ pub fn backward<T: Float>(
     let sums_needed = gradients.gamma.is_some()
         || gradients.beta.is_some()
         || (gradients.x.is_some() && mode == BatchNorm::Batch);
-    let sums = match sums_needed {
-        true => gradient_sums(x, dy, mean, invstd),
-        false => vec![0.0; 2 * c],
+    let sums = if sums_needed {
+        gradient_sums(x, dy, mean, invstd)
+    } else {
+        vec![0.0; 2 * c]
     };
     let (d_gamma, d_beta) = sums.split_at(c);
     for (to, sums) in [(gradients.gamma, d_gamma), (gradients.beta, d_beta)] {
@@ -254,13 +272,16 @@ fn gradient_sums<T: Float>(x: Rows<T>, dy: Rows<T>, mean: &[T], invstd: &[T]) ->
 }
 
 pub fn fold<T: Float>(
+    ctx: &Context,
     filter: &Tensor,
     affine: Affine,
-    [mean, var]: [&Tensor; 2],
+    RunningStatistics { mean, var }: RunningStatistics,
     folded: &mut Tensor,
     bias: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let filter = host.read::<T>(filter)?;
     let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
     let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);

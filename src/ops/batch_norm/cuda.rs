@@ -1,6 +1,8 @@
 //! Batch normalisation on the CUDA device: `kernels/batch_norm.cu`.
 
-use super::{Affine, BatchNorm, Epilogue, Gradients, OP, Running, Saved, Statistics};
+use super::{
+    Affine, BatchNorm, Epilogue, Gradients, OP, Running, RunningStatistics, Saved, Statistics,
+};
 use crate::device::cuda::{Grid, Kernel, Read, Write, kernel_struct};
 use crate::error::Result;
 use crate::ops::gemm::Accumulate;
@@ -96,11 +98,12 @@ pub fn running_forward(
     ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    running: [&Tensor; 2],
+    running: RunningStatistics,
     epilogue: Epilogue,
     statistics: &mut Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
+    let running = [running.mean, running.var];
     let statistics = [&*statistics.mean, &*statistics.invstd].map(Some);
     normalise(ctx, x, affine, running, statistics, epilogue, y)
 }
@@ -406,7 +409,7 @@ pub fn fold(
     ctx: &Context,
     filter: &Tensor,
     affine: Affine,
-    [mean, var]: [&Tensor; 2],
+    RunningStatistics { mean, var }: RunningStatistics,
     folded: &mut Tensor,
     bias: &mut Tensor,
 ) -> Result<()> {

@@ -23,7 +23,7 @@ pub(super) mod cuda;
 use super::gemm::Accumulate;
 use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, Tensor};
 
 const OP: &str = "batch_norm";
 
@@ -61,6 +61,13 @@ pub struct Statistics<'a> {
     pub invstd: &'a mut Tensor,
 }
 
+/// Running statistics to normalise by, (C) each.
+#[derive(Clone, Copy)]
+pub struct RunningStatistics<'a> {
+    pub mean: &'a Tensor,
+    pub var: &'a Tensor,
+}
+
 /// How running statistics follow those of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Momentum {
@@ -91,27 +98,20 @@ pub fn running_forward(
     ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    [running_mean, running_var]: [&Tensor; 2],
+    running: RunningStatistics,
     epilogue: Epilogue,
     mut statistics: Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
-    check_channels(x, "running mean", running_mean)?;
-    check_channels(x, "running variance", running_var)?;
+    check_channels(x, "running mean", running.mean)?;
+    check_channels(x, "running variance", running.var)?;
     check_forward(x, affine, &statistics, epilogue, y)?;
     let dtype = x.dtype();
     dispatch!(
         ctx,
         OP,
         dtype,
-        running_forward(
-            x,
-            affine,
-            [running_mean, running_var],
-            epilogue,
-            &mut statistics,
-            y
-        )
+        running_forward(x, affine, running, epilogue, &mut statistics, y)
     )
 }
 
@@ -160,7 +160,9 @@ fn check_forward(
     check_channels(x, "gamma", affine.gamma)?;
     check_channels(x, "beta", affine.beta)?;
     check::optional_shape(OP, "residual", epilogue.residual, x.shape().dims())?;
-    check::shape(OP, "y", y, x.shape().dims())
+    check::optional_dtype(OP, "residual", epilogue.residual, x.dtype())?;
+    check::shape(OP, "y", y, x.shape().dims())?;
+    check::dtype(OP, "y", y, x.dtype())
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -194,13 +196,18 @@ pub fn backward(
 ) -> Result<()> {
     let x = saved.x;
     check::shape(OP, "dy", dy, x.shape().dims())?;
+    check::dtype(OP, "dy", dy, x.dtype())?;
     check_channels(x, "gamma", saved.gamma)?;
     check_channels(x, "mean", saved.mean)?;
     check_channels(x, "invstd", saved.invstd)?;
-    let channels = [x.cols()];
     check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
-    check::optional_shape(OP, "gamma gradient", gradients.gamma.as_deref(), &channels)?;
-    check::optional_shape(OP, "beta gradient", gradients.beta.as_deref(), &channels)?;
+    check::optional_dtype(OP, "x gradient", gradients.x.as_deref(), x.dtype())?;
+    for (name, gradient) in [
+        ("gamma gradient", gradients.gamma.as_deref()),
+        ("beta gradient", gradients.beta.as_deref()),
+    ] {
+        gradient.map_or(Ok(()), |gradient| check_channels(x, name, gradient))?;
+    }
     let dtype = x.dtype();
     dispatch!(
         ctx,
@@ -217,7 +224,7 @@ pub fn fold(
     ctx: &Context,
     filter: &Tensor,
     affine: Affine,
-    [running_mean, running_var]: [&Tensor; 2],
+    running: RunningStatistics,
     folded: &mut Tensor,
     bias: &mut Tensor,
 ) -> Result<()> {
@@ -231,32 +238,24 @@ pub fn fold(
     for (name, tensor) in [
         ("gamma", affine.gamma),
         ("beta", affine.beta),
-        ("running mean", running_mean),
-        ("running variance", running_var),
+        ("running mean", running.mean),
+        ("running variance", running.var),
     ] {
         check::shape(OP, name, tensor, &[k])?;
+        check::dtype(OP, name, tensor, filter.dtype())?;
     }
+    check::dtype(OP, "folded bias", bias, filter.dtype())?;
     let dtype = filter.dtype();
     dispatch!(
         ctx,
         OP,
         dtype,
-        fold(
-            &filter,
-            affine,
-            [running_mean, running_var],
-            &mut folded,
-            bias
-        )
+        fold(&filter, affine, running, &mut folded, bias)
     )
 }
 
 /// A parameter or a statistic, (C).
 fn check_channels(x: &Tensor, name: &str, tensor: &Tensor) -> Result<()> {
     check::shape(OP, name, tensor, &[x.cols()])?;
-    let dtype = match x.dtype() {
-        DType::Bf16 => DType::F32,
-        dtype => dtype,
-    };
-    check::dtype(OP, name, tensor, dtype)
+    check::dtype(OP, name, tensor, x.dtype().of_parameters())
 }

@@ -4,20 +4,23 @@ use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::ops::simd::{dot, simd};
-use crate::tensor::Tensor;
+use crate::ops::host::simd::{dot, simd};
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// Elements a chunk; part of the result, since it fixes the order of additions.
 const CHUNK: usize = 1 << 14;
 
 pub fn norm<T: Float>(
+    ctx: &Context,
     gradients: &Tensor,
     max_norm: f64,
     norm: &mut Tensor,
     factor: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let gradients = host.read::<T>(gradients)?;
     let chunks = gradients.data().par_chunks(CHUNK);
     let squares: Vec<f64> = chunks

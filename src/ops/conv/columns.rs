@@ -1,15 +1,16 @@
 //! Convolution's backward by columns, on the CPU: X is built for a few images at a time, always the same ones, in order,
 //! so that sums do not depend on the number of threads.
 
-use super::{Gradients, OP, cpu};
+use super::Gradients;
+use super::cpu::{fill_columns, gather_columns, sum_pixels};
 use crate::error::Result;
-use crate::ops::dispatch_cpu;
+use crate::ops::Float;
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
 
 /// As [`super::backward`], shapes checked, the filter and its gradient as (K, R·S·C).
-pub fn backward(
+pub fn backward<T: Float>(
     ctx: &Context,
     x: &Tensor,
     filter: &Tensor,
@@ -19,18 +20,18 @@ pub fn backward(
     gradients: Gradients,
 ) -> Result<()> {
     if let Some(dx) = gradients.x {
-        backward_data(ctx, filter, window, dy, accumulate, dx)?;
+        backward_data::<T>(ctx, filter, window, dy, accumulate, dx)?;
     }
     if let Some(df) = gradients.filter {
-        backward_filter(ctx, x, window, dy, accumulate, df)?;
+        backward_filter::<T>(ctx, x, window, dy, accumulate, df)?;
     }
     match gradients.bias {
-        Some(db) => dispatch_cpu!(ctx, OP, dy.dtype(), sum_pixels(dy, accumulate, db)),
+        Some(db) => sum_pixels::<T>(ctx, dy, accumulate, db),
         None => Ok(()),
     }
 }
 
-fn backward_data(
+fn backward_data<T: Float>(
     ctx: &Context,
     filter: &Tensor,
     window: Window,
@@ -45,23 +46,17 @@ fn backward_data(
     if window.is_pointwise() {
         return product(dy, accumulate, dx);
     }
-    by_images(dy, filter, |start, images| {
+    by_images(dy, filter.cols(), |start, images| {
         let (dy, mut dx) = (dy.narrow(start, images)?, dx.narrow(start, images)?);
         ctx.scope(|| {
             let mut columns = ctx.empty([dy.rows(), filter.cols()], dy.dtype())?;
             product(&dy, Accumulate::No, &mut columns)?;
-            let dtype = dy.dtype();
-            dispatch_cpu!(
-                ctx,
-                OP,
-                dtype,
-                gather_columns(&columns, window, accumulate, &mut dx)
-            )
+            gather_columns::<T>(ctx, &columns, window, accumulate, &mut dx)
         })
     })
 }
 
-fn backward_filter(
+fn backward_filter<T: Float>(
     ctx: &Context,
     x: &Tensor,
     window: Window,
@@ -77,11 +72,11 @@ fn backward_filter(
         return product(dy, x, accumulate, df);
     }
     let depth = df.cols();
-    by_images(dy, &df.clone(), |start, images| {
+    by_images(dy, depth, |start, images| {
         let (dy, x) = (dy.narrow(start, images)?, x.narrow(start, images)?);
         ctx.scope(|| {
             let mut columns = ctx.empty([dy.rows(), depth], dy.dtype())?;
-            dispatch_cpu!(ctx, OP, dy.dtype(), fill_columns(&x, window, &mut columns))?;
+            fill_columns::<T>(ctx, &x, window, &mut columns)?;
             let accumulate = if start == 0 {
                 accumulate
             } else {
@@ -95,14 +90,15 @@ fn backward_filter(
 /// Elements of the columns that backward holds at once, unless one image has more: 8 MiB of f32.
 const COLUMNS: usize = 1 << 21;
 
-/// Calls `body(first image, number of images)` for all images, so many at a time as `COLUMNS` allows.
+/// Calls `body(first image, number of images)` for all images, so many at a time as `COLUMNS` allows. `depth`: elements
+/// of a pixel's columns.
 fn by_images(
     dy: &Tensor,
-    filter: &Tensor,
+    depth: usize,
     mut body: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<()> {
     let images = dy.shape().dims()[0];
-    let per_image = dy.rows() / images.max(1) * filter.cols();
+    let per_image = dy.rows() / images.max(1) * depth;
     let step = (COLUMNS / per_image.max(1)).max(1);
     (0..images)
         .step_by(step)

@@ -4,25 +4,31 @@ use super::kernel::{self, Block, Lanes, PIXEL_STEP};
 use super::{Epilogue, OP};
 use crate::device::cpu_threads;
 use crate::error::Result;
+use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
+use crate::ops::host::columns;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
 use crate::ops::window::Window;
-use crate::ops::{Float, columns};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
+
+pub use super::columns::backward;
 
 /// Pixels of a block, about: with all their channels they stay in the second-level cache.
 const PIXELS: usize = 96;
 
 pub fn forward<T: Lanes>(
+    ctx: &Context,
     x: &Tensor,
     filter: &Tensor,
     window: Window,
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let images = Images::new(&host, x, window)?;
     let filter = host.read::<T>(filter)?;
     let bias = host.read_some::<T>(epilogue.bias)?;
@@ -158,8 +164,15 @@ impl<'a, T: Float> Images<'a, T> {
 }
 
 /// columns[(n,p,q), (r,s,c)] = the pixels under the window (im2col).
-pub fn fill_columns<T: Float>(x: &Tensor, window: Window, columns: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn fill_columns<T: Float>(
+    ctx: &Context,
+    x: &Tensor,
+    window: Window,
+    columns: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let images = Images::<T>::new(&host, x, window)?;
     let mut columns = host.write::<T>(columns)?;
     columns.par_rows().enumerate().for_each(|(pixel, row)| {
@@ -177,12 +190,15 @@ pub fn fill_columns<T: Float>(x: &Tensor, window: Window, columns: &mut Tensor) 
 /// dx[n,h,w,c] = Σ of the columns' elements that came from there (col2im), or that added. Every pixel
 /// of dx gathers its own, so that no two threads write the same.
 pub fn gather_columns<T: Float>(
+    ctx: &Context,
     columns: &Tensor,
     window: Window,
     accumulate: Accumulate,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let columns = host.read::<T>(columns)?;
     let [height, width] = super::image_size(dx);
     let [p_count, q_count] = window.output([height, width]);
@@ -231,8 +247,15 @@ fn add<T: Float>(to: &mut [T], from: &[T]) {
     }
 }
 
-pub fn sum_pixels<T: Float>(dy: &Tensor, accumulate: Accumulate, db: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn sum_pixels<T: Float>(
+    ctx: &Context,
+    dy: &Tensor,
+    accumulate: Accumulate,
+    db: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let dy = host.read::<T>(dy)?;
     let mut db = host.write::<T>(db)?;
     let sums = columns::sums(
@@ -255,8 +278,10 @@ pub fn sum_pixels<T: Float>(dy: &Tensor, accumulate: Accumulate, db: &mut Tensor
     Ok(())
 }
 
-pub fn relu_backward<T: Float>(y: &Tensor, dy: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn relu_backward<T: Float>(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let y = host.read::<T>(y)?;
     let mut dy = host.write::<T>(dy)?;
     let step = columns::block_rows(y.cols);

@@ -20,7 +20,6 @@ mod kernel;
 use super::gemm::Accumulate;
 use super::window::Window;
 use super::{check, dispatch};
-use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -52,6 +51,8 @@ pub fn forward(
     check::optional_shape(OP, "bias", epilogue.bias, &[y.cols()])?;
     check::optional_shape(OP, "residual", epilogue.residual, y.shape().dims())?;
     let dtype = y.dtype();
+    check::optional_dtype(OP, "bias", epilogue.bias, dtype.of_parameters())?;
+    check::optional_dtype(OP, "residual", epilogue.residual, dtype)?;
     dispatch!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
 }
 
@@ -81,7 +82,12 @@ pub fn backward(
     check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
     let d_filter = gradients.filter.as_deref();
     check::optional_shape(OP, "filter gradient", d_filter, shape.dims())?;
-    check::optional_shape(OP, "bias gradient", gradients.bias.as_deref(), &[dy.cols()])?;
+    let d_bias = gradients.bias.as_deref();
+    check::optional_shape(OP, "bias gradient", d_bias, &[dy.cols()])?;
+    let (activations, parameters) = (dy.dtype(), dy.dtype().of_parameters());
+    check::optional_dtype(OP, "x gradient", gradients.x.as_deref(), activations)?;
+    check::optional_dtype(OP, "filter gradient", d_filter, parameters)?;
+    check::optional_dtype(OP, "bias gradient", d_bias, parameters)?;
     let mut d_filter = match gradients.filter {
         Some(df) => Some(as_matrix("filter gradient", df)?),
         None => None,
@@ -90,17 +96,18 @@ pub fn backward(
         filter: d_filter.as_mut(),
         ..gradients
     };
-    match ctx.device() {
-        Device::Cuda(_) => cuda::backward(ctx, x, &filter, window, dy, accumulate, gradients),
-        Device::Cpu(_) | Device::Plan(_) => {
-            columns::backward(ctx, x, &filter, window, dy, accumulate, gradients)
-        }
-    }
+    dispatch!(
+        ctx,
+        OP,
+        activations,
+        backward(x, &filter, window, dy, accumulate, gradients)
+    )
 }
 
 /// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
+    check::dtype(OP, "ReLU gradient", dy, y.dtype())?;
     dispatch!(ctx, OP, y.dtype(), relu_backward(y, dy))
 }
 

@@ -6,8 +6,7 @@
 mod cpu;
 mod cuda;
 
-use super::check;
-use crate::device::Device;
+use super::{check, dispatch};
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -16,9 +15,5 @@ const OP: &str = "copy";
 /// y = x.
 pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check::matrix(OP, "x", x, y.rows(), y.cols())?;
-    match ctx.device() {
-        Device::Plan(_) => Ok(()),
-        Device::Cpu(_) => cpu::forward(x, y),
-        Device::Cuda(_) => cuda::forward(ctx, x, y),
-    }
+    dispatch!(ctx, forward(x, y))
 }

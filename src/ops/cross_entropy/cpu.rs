@@ -4,18 +4,21 @@ use super::OP;
 use crate::error::{Error, Result};
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::ops::simd::{self, simd, sum_of};
-use crate::tensor::Tensor;
+use crate::ops::host::simd::{self, simd, sum_of};
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     logits: &Tensor,
     targets: &Tensor,
     ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let logits = host.read::<T>(logits)?;
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;
@@ -23,9 +26,10 @@ pub fn forward<T: Float>(
     let count = count(targets, ignore, logits.cols)?;
     let losses = losses.data();
     losses.par_iter_mut().enumerate().for_each(|(row, loss)| {
-        *loss = match targets[row] == ignore {
-            true => T::zero(),
-            false => simd(|| row_loss(logits.row(row), targets[row] as usize)),
+        *loss = if targets[row] == ignore {
+            T::zero()
+        } else {
+            simd(|| row_loss(logits.row(row), targets[row] as usize))
         };
     });
     loss.data()[0] = mean(losses, count);
@@ -33,13 +37,16 @@ pub fn forward<T: Float>(
 }
 
 pub fn forward_backward<T: Float>(
+    ctx: &Context,
     logits: &mut Tensor,
     targets: &Tensor,
     ignore: u32,
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mut logits = host.write::<T>(logits)?;
     let targets = host.read::<u32>(targets)?.data();
     let mut losses = host.write::<T>(losses)?;

@@ -3,17 +3,25 @@
 use super::{Mask, OP};
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, RowsMut, rows_of, rows_per_task};
-use crate::ops::philox;
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::philox;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 const BLOCKS: usize = 16;
 const COLUMNS: usize = 4 * BLOCKS;
 
-pub fn forward<T: Float>(mask: &Mask, step: &Tensor, x: &Tensor, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(
+    ctx: &Context,
+    mask: &Mask,
+    step: &Tensor,
+    x: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let step = host.read::<u32>(step)?.row(0)[0];
     let x = host.read::<T>(x)?;
     each_row(mask, step, &mut host.write::<T>(y)?, |row, y| {
@@ -21,8 +29,10 @@ pub fn forward<T: Float>(mask: &Mask, step: &Tensor, x: &Tensor, y: &mut Tensor)
     })
 }
 
-pub fn in_place<T: Float>(mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn in_place<T: Float>(ctx: &Context, mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let step = host.read::<u32>(step)?.row(0)[0];
     each_row(mask, step, &mut host.write::<T>(x)?, |_, _| ())
 }

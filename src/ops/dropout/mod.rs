@@ -8,8 +8,9 @@
 mod cpu;
 pub(super) mod cuda;
 
-use super::{check, copy, dispatch, philox};
+use super::{check, copy, dispatch};
 use crate::error::{Error, Result};
+use crate::philox;
 use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "dropout";

@@ -3,13 +3,20 @@
 use super::{Accumulate, OP};
 use crate::error::{Error, Result};
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
-pub fn forward<T: Float>(weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(
+    ctx: &Context,
+    weight: &Tensor,
+    ids: &Tensor,
+    y: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let weight = host.read::<T>(weight)?;
     let ids = host.read::<u32>(ids)?;
     let mut y = host.write::<T>(y)?;
@@ -29,13 +36,16 @@ pub fn forward<T: Float>(weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Resul
 const RANGE: usize = 64;
 
 pub fn backward<T: Float>(
+    ctx: &Context,
     ids: &Tensor,
     dy: &Tensor,
     padding: Option<u32>,
     accumulate: Accumulate,
     dw: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let ids = host.read::<u32>(ids)?;
     let dy = host.read::<T>(dy)?;
     let mut dw = host.write::<T>(dw)?;

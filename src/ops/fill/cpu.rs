@@ -4,27 +4,29 @@ use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::{Host, rows_of, rows_per_task};
-use crate::tensor::{DType, Element, Tensor};
+use crate::tensor::{Context, DType, Element, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-pub fn zero(t: &mut Tensor) -> Result<()> {
+pub fn zero(ctx: &Context, t: &mut Tensor) -> Result<()> {
     match t.dtype() {
-        DType::F32 => fill(0f32, t),
-        DType::F64 => fill(0f64, t),
-        DType::Bf16 => fill(bf16::ZERO, t),
-        DType::F16 => fill(f16::ZERO, t),
-        DType::U32 => fill(0u32, t),
-        DType::U8 => fill(0u8, t),
+        DType::F32 => fill(ctx, 0f32, t),
+        DType::F64 => fill(ctx, 0f64, t),
+        DType::Bf16 => fill(ctx, bf16::ZERO, t),
+        DType::F16 => fill(ctx, f16::ZERO, t),
+        DType::U32 => fill(ctx, 0u32, t),
+        DType::U8 => fill(ctx, 0u8, t),
     }
 }
 
-pub fn constant<T: Float>(value: f64, t: &mut Tensor) -> Result<()> {
-    fill(T::of(value), t)
+pub fn constant<T: Float>(ctx: &Context, value: f64, t: &mut Tensor) -> Result<()> {
+    fill(ctx, T::of(value), t)
 }
 
-fn fill<T: Element>(value: T, t: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+fn fill<T: Element>(ctx: &Context, value: T, t: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mut t = host.write::<T>(t)?;
     let (cols, ld) = (t.cols, t.ld);
     let blocks = t.par_row_blocks(rows_per_task(cols));

@@ -4,7 +4,6 @@ mod cpu;
 mod cuda;
 
 use super::dispatch;
-use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::{Context, Tensor};
 
@@ -12,11 +11,7 @@ const OP: &str = "fill";
 
 /// t = 0, whatever the element type: in all of them zero is all bits clear.
 pub fn zero(ctx: &Context, t: &mut Tensor) -> Result<()> {
-    match ctx.device() {
-        Device::Plan(_) => Ok(()),
-        Device::Cpu(_) => cpu::zero(t),
-        Device::Cuda(_) => cuda::zero(ctx, t),
-    }
+    dispatch!(ctx, zero(t))
 }
 
 /// t = value, for f32 and f64.

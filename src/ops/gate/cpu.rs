@@ -3,13 +3,15 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, rows_of, rows_per_task};
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
-pub fn forward<T: Float>(g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mut g = host.write::<T>(g)?;
     let x = host.read::<T>(x)?;
     let mut z = host.write::<T>(z)?;
@@ -31,13 +33,16 @@ pub fn forward<T: Float>(g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<(
 }
 
 pub fn backward<T: Float>(
+    ctx: &Context,
     g: &Tensor,
     x: &Tensor,
     dz: &Tensor,
     dg: &mut Tensor,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (g, x, dz) = (host.read::<T>(g)?, host.read::<T>(x)?, host.read::<T>(dz)?);
     let mut dg = host.write::<T>(dg)?;
     let mut dx = host.write::<T>(dx)?;

@@ -4,20 +4,23 @@ use super::{Accumulate, Factor, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::{Host, Rows};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// Products of fewer multiplications than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     a: Factor,
     b: Factor,
     bias: Option<&Tensor>,
     accumulate: Accumulate,
     c: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (m, k) = a.dims();
     let bias = host.read_some::<T>(bias)?;
     let a = Strided::<T>::new(&host, &a)?;
@@ -36,9 +39,10 @@ pub fn forward<T: Float>(
         cols: c.cols,
         data: c.data(),
     };
-    let threads = match m * k * c.cols < PARALLEL_FROM {
-        true => ::gemm::Parallelism::None,
-        false => ::gemm::Parallelism::Rayon(0),
+    let threads = if m * k * c.cols < PARALLEL_FROM {
+        ::gemm::Parallelism::None
+    } else {
+        ::gemm::Parallelism::Rayon(0)
     };
     product(m, k, a, b, accumulate, c, threads);
     Ok(())

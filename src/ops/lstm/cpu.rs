@@ -4,13 +4,20 @@ use super::{Cell, Input, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::{self, Accumulate, Factor};
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, rows_of, rows_per_task};
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
-pub fn set_biases<T: Float>(bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn set_biases<T: Float>(
+    ctx: &Context,
+    bias_ih: &Tensor,
+    bias_hh: &Tensor,
+    gates: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (bias_ih, bias_hh) = (host.read::<T>(bias_ih)?, host.read::<T>(bias_hh)?);
     let mut gates = host.write::<T>(gates)?;
     let (cols, ld) = (gates.cols, gates.ld);
@@ -29,6 +36,7 @@ pub fn set_biases<T: Float>(bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tens
 }
 
 pub fn step_forward<T: Float>(
+    ctx: &Context,
     inputs: &[Input],
     gates: &mut Tensor,
     c_prev: &Tensor,
@@ -37,18 +45,21 @@ pub fn step_forward<T: Float>(
 ) -> Result<()> {
     for Input { x, weight } in inputs {
         let (x, weight) = (Factor::Plain(x), Factor::Transposed(weight));
-        gemm::cpu::forward::<T>(x, weight, None, Accumulate::Yes, gates)?;
+        gemm::cpu::forward::<T>(ctx, x, weight, None, Accumulate::Yes, gates)?;
     }
-    cell_forward::<T>(gates, c_prev, c, h)
+    cell_forward::<T>(ctx, gates, c_prev, c, h)
 }
 
 fn cell_forward<T: Float>(
+    ctx: &Context,
     gates: &mut Tensor,
     c_prev: &Tensor,
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let mut gates = host.write::<T>(gates)?;
     let c_prev = host.read::<T>(c_prev)?;
     let mut c = host.write::<T>(c)?;
@@ -85,13 +96,16 @@ fn row_forward<T: Float>(gates: &mut [T], c_prev: &[T], c: &mut [T], h: &mut [T]
 }
 
 pub fn cell_backward<T: Float>(
+    ctx: &Context,
     cell: Cell,
     dh: &Tensor,
     later: Option<&Tensor>,
     dc: &mut Tensor,
     d_gates: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let gates = host.read::<T>(cell.gates)?;
     let (c_prev, c) = (host.read::<T>(cell.c_prev)?, host.read::<T>(cell.c)?);
     let dh = host.read::<T>(dh)?;

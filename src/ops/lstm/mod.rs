@@ -17,7 +17,7 @@ pub mod sequence;
 use super::gemm::{self, Accumulate, Factor};
 use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "lstm";
 
@@ -39,7 +39,15 @@ impl Layer<'_> {
         self.weight_hh.cols()
     }
 
-    fn check(&self, inputs: usize, hidden: usize) -> Result<()> {
+    fn check(&self, inputs: usize, hidden: usize, dtype: DType) -> Result<()> {
+        for (name, tensor) in [
+            ("weight_ih", self.weight_ih),
+            ("weight_hh", self.weight_hh),
+            ("bias_ih", self.bias_ih),
+            ("bias_hh", self.bias_hh),
+        ] {
+            check::dtype(OP, name, tensor, dtype)?;
+        }
         check::shape(OP, "weight_ih", self.weight_ih, &[4 * hidden, inputs])?;
         check::shape(OP, "weight_hh", self.weight_hh, &[4 * hidden, hidden])?;
         check::shape(OP, "bias_ih", self.bias_ih, &[4 * hidden])?;
@@ -187,7 +195,7 @@ pub fn step(
     state: State,
     next: StateMut,
 ) -> Result<()> {
-    let (batch, hidden) = (x.rows(), check_layers(layers, x.cols())?);
+    let (batch, hidden) = (x.rows(), check_layers(layers, x)?);
     let shape = [layers.len(), batch, hidden];
     check::shape(OP, "h", state.h, &shape)?;
     check::shape(OP, "c", state.c, &shape)?;
@@ -209,12 +217,12 @@ pub fn step(
     })
 }
 
-/// The layers' common H: the first takes `inputs` columns, the others what the one below puts out.
-fn check_layers(layers: &[Layer], inputs: usize) -> Result<usize> {
+/// The layers' common H: the first reads x, the others what the one below puts out.
+fn check_layers(layers: &[Layer], x: &Tensor) -> Result<usize> {
     check::that(OP, !layers.is_empty(), || "there are no layers".into())?;
     let hidden = layers[0].hidden();
     for (l, layer) in layers.iter().enumerate() {
-        layer.check(if l == 0 { inputs } else { hidden }, hidden)?;
+        layer.check(if l == 0 { x.cols() } else { hidden }, hidden, x.dtype())?;
     }
     Ok(hidden)
 }

@@ -63,8 +63,8 @@ pub fn forward(
     initial: Option<State>,
     dropout: Option<Dropout>,
 ) -> Result<Saved> {
-    let [_, batch, inputs] = check::dims(OP, "x", x)?;
-    let hidden = check_layers(layers, inputs)?;
+    let [_, batch, _] = check::dims(OP, "x", x)?;
+    let hidden = check_layers(layers, x)?;
     if let Some(State { h, c }) = initial {
         check::shape(OP, "initial h", h, &[layers.len(), batch, hidden])?;
         check::shape(OP, "initial c", c, &[layers.len(), batch, hidden])?;
@@ -152,7 +152,7 @@ pub fn backward(
     accumulate: Accumulate,
     mut gradients: Gradients,
 ) -> Result<()> {
-    let hidden = check_layers(layers, x.cols())?;
+    let hidden = check_layers(layers, x)?;
     let [steps, batch, _] = check::dims(OP, "x", x)?;
     check::shape(OP, "dy", dy, &[steps, batch, hidden])?;
     let counts = (saved.layers.len(), gradients.layers.len());

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::clip::Clip;
 use crate::ops::host::Host;
-use crate::ops::simd::simd;
-use crate::tensor::Tensor;
+use crate::ops::host::simd::simd;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// Elements one task updates.
@@ -32,6 +32,7 @@ fn clamp<T: Float>(value: T, bound: T) -> T {
 }
 
 pub fn sgd<T: Float>(
+    ctx: &Context,
     settings: Sgd,
     schedule: &Tensor,
     clip: Clip,
@@ -39,7 +40,9 @@ pub fn sgd<T: Float>(
     velocity: &mut Tensor,
     values: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
     let lr = host.read::<T>(schedule)?.row(0)[0];
     let (momentum, decay) = (T::of(settings.momentum), T::of(settings.weight_decay));
@@ -61,6 +64,7 @@ pub fn sgd<T: Float>(
 }
 
 pub fn adam<T: Float>(
+    ctx: &Context,
     settings: Adam,
     schedule: &Tensor,
     clip: Clip,
@@ -68,7 +72,9 @@ pub fn adam<T: Float>(
     moments: Moments,
     values: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
     let schedule = host.read::<T>(schedule)?;
     let (lr, t) = (schedule.row(0)[0].to_f64(), schedule.row(0)[1].to_f64());

@@ -88,6 +88,7 @@ fn check_arguments(
     check::dtype(OP, "schedule", schedule, gradients.dtype())?;
     if let Clip::Factor(factor) = clip {
         check::shape(OP, "clip factor", factor, &[1])?;
+        check::dtype(OP, "clip factor", factor, gradients.dtype())?;
     }
     for tensor in state {
         check::shape(OP, "state", tensor, &[gradients.len()])?;

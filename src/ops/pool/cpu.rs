@@ -3,10 +3,10 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::simd;
 use crate::ops::window::Window;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -32,8 +32,15 @@ fn exceeds<T: Float>(x: T, largest: T) -> bool {
     x > largest || x.is_nan()
 }
 
-pub fn max_forward<T: Float>(x: &Tensor, window: Window, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn max_forward<T: Float>(
+    ctx: &Context,
+    x: &Tensor,
+    window: Window,
+    y: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (image, [p_count, q_count]) = (size(x), size(y));
     let x = host.read::<T>(x)?;
     let pixels = image[0] * image[1];
@@ -57,12 +64,15 @@ pub fn max_forward<T: Float>(x: &Tensor, window: Window, y: &mut Tensor) -> Resu
 }
 
 pub fn max_backward<T: Float>(
+    ctx: &Context,
     x: &Tensor,
     window: Window,
     dy: &Tensor,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (image, output) = (size(x), size(dy));
     let (x, dy) = (host.read::<T>(x)?, host.read::<T>(dy)?);
     let mut dx = host.write::<T>(dx)?;
@@ -116,8 +126,10 @@ fn averaged(
     span(p, h, p_count).flat_map(move |row| columns.clone().map(move |column| row * w + column))
 }
 
-pub fn adaptive_forward<T: Float>(x: &Tensor, y: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn adaptive_forward<T: Float>(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (image, output) = (size(x), size(y));
     let x: Rows<T> = host.read(x)?;
     let [pixels, positions] = [image, output].map(|[h, w]| h * w);
@@ -139,8 +151,10 @@ pub fn adaptive_forward<T: Float>(x: &Tensor, y: &mut Tensor) -> Result<()> {
     Ok(())
 }
 
-pub fn adaptive_backward<T: Float>(dy: &Tensor, dx: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn adaptive_backward<T: Float>(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let (image, output) = (size(dx), size(dy));
     let dy = host.read::<T>(dy)?;
     let mut dx = host.write::<T>(dx)?;

@@ -35,6 +35,7 @@ pub fn max_backward(
 ) -> Result<()> {
     check_max(x, window, dy)?;
     check::shape(OP, "x gradient", dx, x.shape().dims())?;
+    check::dtype(OP, "x gradient", dx, x.dtype())?;
     dispatch!(ctx, OP, x.dtype(), max_backward(x, window, dy, dx))
 }
 
@@ -46,7 +47,8 @@ fn check_max(x: &Tensor, window: Window, y: &Tensor) -> Result<()> {
         format!("{window:?} is padded by more than half the window: it may see no pixel")
     })?;
     let [p, q] = window.output([h, w]);
-    check::shape(OP, "y", y, &[n, p, q, c])
+    check::shape(OP, "y", y, &[n, p, q, c])?;
+    check::dtype(OP, "y", y, x.dtype())
 }
 
 /// y (N, C) = mean of x (N, H, W, C) over all pixels.
@@ -85,5 +87,6 @@ fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
     check::that(OP, h * w * p * q > 0, || {
         format!("an empty image: {:?} to {:?}", x.shape(), y.shape())
     })?;
-    check::shape(OP, "y", y, &[n, p, q, c])
+    check::shape(OP, "y", y, &[n, p, q, c])?;
+    check::dtype(OP, "y", y, x.dtype().of_parameters())
 }

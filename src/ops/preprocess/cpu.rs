@@ -4,18 +4,21 @@ use super::{Normalisation, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 /// Pixels that a thread takes at a time.
 const PIXELS: usize = 4096;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     images: &Tensor,
     normalisation: Normalisation,
     y: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let images = host.read::<u8>(images)?;
     let mut y = host.write::<T>(y)?;
     let table: [[T; 256]; 3] = std::array::from_fn(|c| {

@@ -3,13 +3,20 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
+use crate::ops::host::simd::{simd, sum_of};
 use crate::ops::host::{Host, Rows};
-use crate::ops::simd::{simd, sum_of};
-use crate::tensor::Tensor;
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
-pub fn forward<T: Float>(alphas: &Tensor, lambda: f64, loss: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn forward<T: Float>(
+    ctx: &Context,
+    alphas: &Tensor,
+    lambda: f64,
+    loss: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let batch = alphas.shape().dims()[1];
     let alphas = host.read::<T>(alphas)?;
     let mut loss = host.write::<T>(loss)?;
@@ -30,8 +37,15 @@ pub fn forward<T: Float>(alphas: &Tensor, lambda: f64, loss: &mut Tensor) -> Res
     Ok(())
 }
 
-pub fn backward<T: Float>(alphas: &Tensor, lambda: f64, d_alpha: &mut Tensor) -> Result<()> {
-    let host = Host::new(OP);
+pub fn backward<T: Float>(
+    ctx: &Context,
+    alphas: &Tensor,
+    lambda: f64,
+    d_alpha: &mut Tensor,
+) -> Result<()> {
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let batch = alphas.shape().dims()[1];
     let alphas = host.read::<T>(alphas)?;
     let mut d_alpha = host.write::<T>(d_alpha)?;

@@ -4,16 +4,19 @@ use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::Host;
-use crate::ops::simd::{simd, sum_of};
-use crate::tensor::Tensor;
+use crate::ops::host::simd::{simd, sum_of};
+use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 pub fn forward<T: Float>(
+    ctx: &Context,
     logits: &Tensor,
     ids: &mut Tensor,
     log_probabilities: &mut Tensor,
 ) -> Result<()> {
-    let host = Host::new(OP);
+    let Some(host) = Host::new(OP, ctx) else {
+        return Ok(());
+    };
     let logits = host.read::<T>(logits)?;
     let (mut ids, mut best) = (host.write::<u32>(ids)?, host.write::<T>(log_probabilities)?);
     let rows = ids.par_rows().zip(best.par_rows()).enumerate();

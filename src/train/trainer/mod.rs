@@ -28,6 +28,7 @@ use std::time::Instant;
 use stepper::{Source, StepPlace, Stepper};
 
 pub use super::data::vocabulary;
+pub(super) use start::CALIBRATION_IMAGES;
 
 /// What a run is: its settings, its data, its folder.
 pub struct Setup<'a> {

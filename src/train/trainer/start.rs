@@ -8,15 +8,15 @@ use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::model::Engine;
 use crate::train::checkpoint::{Checkpoint, Position};
-use crate::train::data::{training_samples, validation_samples};
 use crate::train::initial::Initial;
 use crate::train::log::Log;
-use crate::train::{Observer, Stage, evaluate, step_memory};
+use crate::train::step_memory::{DeviceMemory, Work};
+use crate::train::{Observer, Stage, evaluate};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Images whose statistics a random encoder's batch-norm is calibrated on.
-const CALIBRATION_IMAGES: usize = 64;
+pub(in crate::train) const CALIBRATION_IMAGES: usize = 64;
 
 impl<'a> Trainer<'a> {
     /// Starts a run from the beginning, with the weights that the engine has; `initial` says where they came
@@ -64,16 +64,17 @@ impl<'a> Trainer<'a> {
     /// A trainer at this position, with records up to it and a new optimiser.
     fn at(position: Position, setup: Setup<'a>, engine: Engine) -> Result<Self> {
         let (config, vocabulary) = (&setup.config, &engine.vocabulary);
-        let training = training_samples(config, setup.dataset, vocabulary)?;
-        let validation = validation_samples(config, setup.dataset, vocabulary);
+        let work = Work::new(config, setup.dataset, vocabulary)?;
+        let memory = DeviceMemory::new(engine.ctx.device(), config, vocabulary, &work)?;
+        engine.ctx.reserve(memory.arena)?;
         Ok(Trainer {
             steps: Log::cut(setup.run.steps(), position.step)?,
             epochs: Log::cut(setup.run.epochs(), position.epoch as u64)?,
             stepper: Stepper::new(engine, config)?,
             issued: None,
             recorded: Instant::now(),
-            training: Arc::new(training),
-            validation: validation.map(Arc::new),
+            training: work.training,
+            validation: work.validation,
             training_features: None,
             validation_features: None,
             encoder: None,
@@ -83,7 +84,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Everything between weights and steps: folded filters, features, room for the steps.
+    /// Everything between weights and steps: folded filters, features.
     fn prepare(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.stepper.engine.prepare()?;
         if self.config().features_are_fixed() {
@@ -92,13 +93,7 @@ impl<'a> Trainer<'a> {
             self.training = Arc::new(features.covered(&self.training));
             self.training_features = Some(features);
         }
-        let config = self.config();
-        let steps = Batches::new(&self.training, config.batch_size, Order::Listed)?;
-        let Engine {
-            ctx, vocabulary, ..
-        } = &self.stepper.engine;
-        let bytes = step_memory::arena_bytes(ctx.device(), config, vocabulary, &steps)?;
-        ctx.reserve(bytes)
+        Ok(())
     }
 
     /// Sets a random encoder's running statistics to those of the first training images, as one batch after the

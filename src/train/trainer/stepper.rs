@@ -5,22 +5,23 @@ use crate::error::Result;
 use crate::model::{Captions, Engine, Input};
 use crate::nn::noise::Noise;
 use crate::ops::copy;
-use crate::tensor::{DType, Pending, Tensor};
+use crate::tensor::{Pending, Tensor};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::Config;
 use crate::train::features::Features;
 use crate::train::optimiser::Optimiser;
 use crate::train::step_graph::StepGraphs;
+use crate::train::step_memory::step_numbers;
 use std::cell::Cell;
 
 /// An engine that is trained, with all that its steps need.
 pub(super) struct Stepper {
     pub engine: Engine,
-    work: Work,
+    state: StepState,
 }
 
 /// What a step needs beside the engine.
-struct Work {
+struct StepState {
     optimiser: Optimiser,
     noise: Noise,
     /// What a step gives to the host: loss, cross-entropy, the gradients' norm.
@@ -52,33 +53,33 @@ impl Stepper {
     /// Before the first step, with a new optimiser.
     pub fn new(engine: Engine, config: &Config) -> Result<Self> {
         let device = engine.ctx.device();
-        let work = Work {
+        let state = StepState {
             optimiser: Optimiser::new(config, &engine.params)?,
             noise: Noise::new(device, config.seed)?,
-            numbers: Tensor::zeros(device, [3], DType::F32)?,
+            numbers: step_numbers(device)?,
             graphs: StepGraphs::default(),
             torn: Cell::new(false),
         };
-        Ok(Stepper { engine, work })
+        Ok(Stepper { engine, state })
     }
 
     pub fn optimiser(&self) -> &Optimiser {
-        &self.work.optimiser
+        &self.state.optimiser
     }
 
     /// Forgets all momentum.
     pub fn reset_optimiser(&mut self) -> Result<()> {
-        self.work.optimiser.reset(&self.engine.ctx)
+        self.state.optimiser.reset(&self.engine.ctx)
     }
 
     /// Reads the optimiser's state from a checkpoint.
     pub fn load_optimiser(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        checkpoint.load_optimiser(&self.engine.params, &mut self.work.optimiser)
+        checkpoint.load_optimiser(&self.engine.params, &mut self.state.optimiser)
     }
 
     /// Whether all that a checkpoint holds is of the same step.
     pub fn is_whole(&self) -> bool {
-        !self.work.torn.get()
+        !self.state.torn.get()
     }
 
     /// Forward, backward, update. Loss, cross-entropy and the gradients' norm are on their way to the host.
@@ -92,17 +93,17 @@ impl Stepper {
         match source {
             Source::Pixels(pixels) => engine.with_images(pixels, |images| {
                 let input = Input::Images(images);
-                self.work.step(engine, batch, input, place)
+                self.state.step(engine, batch, input, place)
             }),
             Source::Features(features) => features.with_batch(engine, &batch.images, |features| {
                 let input = Input::Features(features);
-                self.work.step(engine, batch, input, place)
+                self.state.step(engine, batch, input, place)
             }),
         }
     }
 }
 
-impl Work {
+impl StepState {
     fn step(
         &mut self,
         engine: &Engine,

@@ -1,12 +1,18 @@
-//! Tensors of the CPU device as slices, for the `cpu.rs` half of operations.
+//! What the `cpu.rs` halves of operations share: tensors as slices, loops in vectors, sums down columns, the number types.
 //!
-//! The one place where tensor memory becomes Rust references. `Host` is made anew in every operation;
-//! it remembers what it handed out and refuses a tensor that overlaps one it handed out for writing.
+//! [`Host`] is the one place where tensor memory becomes Rust references. It is made anew in every operation; it remembers
+//! what it handed out and refuses a tensor that overlaps one it handed out for writing.
+
+pub mod columns;
+mod float;
+pub mod simd;
 
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Context, Element, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
+
+pub use float::Float;
 
 pub struct Host {
     op: &'static str,
@@ -19,8 +25,8 @@ struct Given {
     written: bool,
 }
 
-/// Rows of `cols` elements that one task of an element-wise operation takes: enough of them that handing
-/// a task to a thread does not matter.
+/// Rows of `cols` elements that one task of an element-wise operation takes: enough that the cost of handing the task to a
+/// thread does not matter.
 pub fn rows_per_task(cols: usize) -> usize {
     (16_384 / cols.max(1)).max(1)
 }
@@ -49,9 +55,13 @@ pub struct RowsMut<'a, T> {
 }
 
 impl Host {
-    pub fn new(op: &'static str) -> Self {
+    /// `None` on a dry run: its tensors have no memory, and the operation is done.
+    pub fn new(op: &'static str, ctx: &Context) -> Option<Self> {
+        if ctx.device().is_planning() {
+            return None;
+        }
         let given = RefCell::new(Vec::with_capacity(16));
-        Host { op, given }
+        Some(Host { op, given })
     }
 
     pub fn read<'a, T: Element>(&'a self, tensor: &'a Tensor) -> Result<Rows<'a, T>> {

@@ -17,7 +17,7 @@ const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: u32 = 10;
 
 /// The site that streams use.
-pub(super) const STREAM_SITE: u32 = u32::MAX;
+pub(crate) const STREAM_SITE: u32 = u32::MAX;
 
 const T_BITS: u32 = 12;
 const B_BITS: u32 = 20;
@@ -29,7 +29,7 @@ pub fn block(seed: u64, counter: [u32; 4]) -> [u32; 4] {
 
 /// The words at N counters at once: entry `i` of each array belongs to counter `i`. Vectorises.
 #[inline(always)]
-pub(super) fn blocks<const N: usize>(seed: u64, counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
+pub(crate) fn blocks<const N: usize>(seed: u64, counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
     let (mut key_low, mut key_high) = (seed as u32, (seed >> 32) as u32);
     let [mut a, mut b, mut c, mut d] = counters;
     for _ in 0..ROUNDS {

@@ -1,7 +1,7 @@
 //! Sums down the columns of a tall matrix, in an order that does not depend on the number of threads.
 
 use super::Float;
-use crate::ops::simd::simd;
+use super::simd::simd;
 use rayon::prelude::*;
 
 /// Elements of a block of rows: it stays in a core's own cache while it is read more than once.
