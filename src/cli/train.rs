@@ -198,7 +198,11 @@ impl TrainArgs {
     fn warn_of_other_decoders(&self, config: &Config) {
         for model in MODELS.iter().filter(|&&model| model != config.model) {
             let own = model.settings.iter();
-            for setting in own.filter(|setting| self.flags.contains_key(setting.key)) {
+            let is_other = |setting: &&Setting| !config.own.contains_key(setting.key);
+            for setting in own
+                .filter(is_other)
+                .filter(|s| self.flags.contains_key(s.key))
+            {
                 let (key, given) = (setting.key, config.model.name);
                 tell(format_args!(
                     "showtell: warning: --{key} is a setting of {}, and has no effect on {given}",
