@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{flags, tell};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::vocabulary::Vocabulary;
+use crate::error::Error;
 use crate::files;
 use crate::model::MODELS;
 use crate::settings::{Setting, Table, Value, path};
@@ -92,8 +93,8 @@ fn run_flags() -> Vec<Arg> {
             .action(ArgAction::SetTrue)
             .help("Resume the run in the folder --out from its last checkpoint")
             .long_help(flags::wrapped(
-                "Resume the run in the folder --out from its last checkpoint\n\nThe run has its settings already. Flags \
-                 can change how long it goes on and where its files are; other changes are refused.",
+                "Resume the run in the folder --out from its last checkpoint\n\nThe run keeps its settings. Flags can \
+                 change only its length, how often it is saved, and where its data and the encoder are.",
             )),
         Arg::new("config")
             .long("config")
@@ -155,12 +156,12 @@ impl FromArgMatches for TrainArgs {
 
 /// The user pressed Ctrl-C; a checkpoint was saved.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped; to go on: showtell train --resume --out {}", .0.display())]
+#[error("stopped; to continue: showtell train --resume --out {}", .0.display())]
 pub struct Interrupted(PathBuf);
 
-/// The settings of a command, sorted out.
+/// The settings of a command: flags and file together.
 struct Given {
-    /// Those of the run's configuration.
+    /// The part that belongs to the run's configuration.
     settings: Table,
     out: PathBuf,
     device: DeviceArgs,
@@ -243,7 +244,7 @@ fn resume(args: &TrainArgs, given: Given) -> Result<()> {
     run(&given, config, Some((directory, checkpoint)))
 }
 
-/// Trains to the end. A run that exists already goes on from its checkpoint, if it has one.
+/// Trains to the end. A run that exists already continues from its checkpoint, if it has one.
 fn run(
     given: &Given,
     config: Config,
@@ -252,10 +253,8 @@ fn run(
     let device = given.device.open()?;
     let mut progress = Progress::new();
     let Some(data) = &config.data else {
-        bail!(crate::Error::setting(
-            "data",
-            "is not given; expected the folder of a data set"
-        ));
+        let message = "is not given; expected the folder of a data set";
+        bail!(Error::setting("data", message));
     };
     let dataset = Flickr8k::open(data)?;
     for warning in dataset.warnings() {
@@ -271,30 +270,12 @@ fn run(
     let plan = MemoryPlan::new(&config, &dataset, &vocabulary)?;
     tell(format_args!("{plan}"));
     plan.check(&device)?;
-    let mut engine = Engine::new(&device, config, vocabulary)?;
+    let engine = Engine::new(&device, config, vocabulary)?;
     let (trained, words) = (engine.params.trained_count(), engine.vocabulary.len());
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let threads = given.device.loader_threads();
-    let mut trainer = match existing {
-        Some((directory, Some(checkpoint))) => Trainer::resume(
-            engine,
-            &dataset,
-            directory,
-            threads,
-            &checkpoint,
-            &mut progress,
-        )?,
-        unstarted => {
-            let random = engine.load_initial()?;
-            let directory = match unstarted {
-                Some((directory, _)) => directory,
-                None => RunDirectory::create(&given.out)?,
-            };
-            Trainer::start(engine, &dataset, directory, threads, random, &mut progress)?
-        }
-    };
+    let mut trainer = trainer(given, engine, &dataset, existing, &mut progress)?;
     progress.stop_on_interrupt()?;
     match trainer.train(&mut progress)? {
         Ended::Interrupted => Err(Interrupted(given.out.clone()).into()),
@@ -303,4 +284,31 @@ fn run(
             Ok(())
         }
     }
+}
+
+/// A trainer at the run's checkpoint, or at its beginning where there is none.
+fn trainer<'a>(
+    given: &Given,
+    mut engine: Engine,
+    dataset: &'a Flickr8k,
+    existing: Option<(RunDirectory, Option<Checkpoint>)>,
+    progress: &mut Progress,
+) -> Result<Trainer<'a>> {
+    let threads = given.device.loader_threads();
+    let directory = match existing {
+        Some((run, Some(checkpoint))) => {
+            let resumed = Trainer::resume(engine, dataset, run, threads, &checkpoint, progress);
+            return Ok(resumed?);
+        }
+        Some((run, None)) => Some(run),
+        None => None,
+    };
+    // Weights that cannot be read leave no folder behind.
+    let random = engine.load_initial()?;
+    let run = match directory {
+        Some(run) => run,
+        None => RunDirectory::create(&given.out)?,
+    };
+    let trainer = Trainer::start(engine, dataset, run, threads, random, progress);
+    Ok(trainer?)
 }

@@ -87,7 +87,7 @@ pub fn count() -> Result<usize> {
     // SAFETY: only looks whether a library can be opened; NVIDIA's has no conditions for that.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
         return Err(Error::Device(
-            "there is no NVIDIA driver here (libcuda was not found): install one, or use --device cpu".into(),
+            "there is no NVIDIA driver here (libcuda was not found): install one, or compute on the CPU".into(),
         ));
     }
     match CudaContext::device_count() {
