@@ -172,11 +172,11 @@ fn a_resumed_run_keeps_its_settings() {
     };
     let message = refused(resume(&out, &["--lr=0.1"]));
     assert!(
-        message.contains("lr = 0.1: this run was started with 0.9"),
+        message.contains("--lr: found 0.1, but this run was started with 0.9"),
         "{message}"
     );
     let message = refused(resume(&out, &["--fine-tune"]));
-    assert!(message.contains("fine-tune = true"), "{message}");
+    assert!(message.contains("--fine-tune: found true"), "{message}");
     finish(resume(&out, &["--lr=0.9", "--no-fine-tune"]));
     let nothing = place.path().join("nothing");
     let message = refused(resume(&nothing, &[]));

@@ -411,7 +411,7 @@ const END: &str = "<!-- end of settings -->\n";
 fn readme_table() -> String {
     let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
     let mut table = format!(
-        "| flag | {} | |\n|---|{}---|\n",
+        "| flag | {} | meaning |\n|---|{}---|\n",
         names.join(" | "),
         "---|".repeat(names.len())
     );

@@ -87,7 +87,7 @@ fn a_launch_that_is_refused_costs_a_step() {
             );
         }
         if let Some(last) = errors.last() {
-            says(last, &["--resume goes on from it"]);
+            says(last, &["can be resumed from it"]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `showtell data check`: what is wrong with a data set.
+//! `showtell data check`: the errors in a data set.
 
 use super::progress::Progress;
 use crate::data::check::{self, Finding, Problem, Report, Severity};
@@ -8,15 +8,15 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Lines printed of one kind.
+/// The most lines that are printed for one kind of problem.
 const MOST_OF_A_KIND: usize = 10;
 
-/// Says what is wrong with a data set, and where; fails when one cannot train on it
+/// Looks for errors in a data set and says where they are; fails if training would fail
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// The data set: Flickr8k as distributed, or Images/ with captions.txt
     dir: PathBuf,
-    /// Do not decode the images
+    /// Skip decoding the images, which takes most of the time
     #[arg(long)]
     quick: bool,
     /// Print JSON
@@ -35,14 +35,16 @@ pub fn check(args: CheckArgs) -> Result<ExitCode> {
         progress.progress(done);
     });
     progress.end();
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report)? + "\n",
-        false => lines(&report),
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        lines(&report)
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(match report.usable {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    Ok(if report.usable {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 
@@ -68,9 +70,10 @@ fn lines(report: &Report) -> String {
         report.decoded,
         count(Severity::Error),
         count(Severity::Warning),
-        match report.usable {
-            true => "usable",
-            false => "training would fail",
+        if report.usable {
+            "usable"
+        } else {
+            "training would fail"
         }
     ));
     lines.join("\n") + "\n"

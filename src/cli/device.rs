@@ -1,4 +1,4 @@
-//! Which device a command runs on, how precisely, and with how many threads; the list of devices.
+//! The device that a command runs on, its precision and its threads; and the command that lists the devices.
 
 use super::{flags, tell};
 use crate::Device;

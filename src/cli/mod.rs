@@ -39,17 +39,17 @@ enum Command {
     Caption(caption::CaptionArgs),
     Demo(demo::DemoArgs),
     Devices(device::DevicesArgs),
-    /// Looks at data sets
+    /// Counts what a data set contains, or looks for errors in it
     #[command(subcommand)]
     Data(DataCommand),
-    /// Looks at weight files
+    /// Lists what a weight file contains
     #[command(subcommand)]
     Weights(WeightsCommand),
 }
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Counts images, captions, words and lengths; needs no images
+    /// Counts images, captions and words; reads no image
     Stats(data::StatsArgs),
     Check(check::CheckArgs),
 }

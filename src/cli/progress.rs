@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
+//! Progress on stderr: a bar on a terminal; otherwise a plain line every few seconds.
 
 use super::tell;
 use crate::train::log::{EpochRecord, StepRecord};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Time between plain lines.
+/// The shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 pub struct Progress {
@@ -18,11 +18,11 @@ pub struct Progress {
     stage: Option<Stage>,
     parts: usize,
     done: usize,
-    /// Samples trained on in this stage.
+    /// How many samples this stage has trained on.
     samples: usize,
     started: Instant,
     last_line: Instant,
-    /// Ctrl-C was pressed.
+    /// Whether Ctrl-C was pressed.
     interrupted: Arc<AtomicBool>,
 }
 
@@ -41,7 +41,7 @@ impl Progress {
         }
     }
 
-    /// From now on Ctrl-C asks training to stop; pressed again, it ends the process.
+    /// From now on Ctrl-C asks training to stop. The second time it ends the process at once.
     pub fn stop_on_interrupt(&self) -> anyhow::Result<()> {
         let interrupted = self.interrupted.clone();
         ctrlc::set_handler(move || {
@@ -49,7 +49,7 @@ impl Progress {
                 std::process::exit(super::INTERRUPTED.into());
             }
             tell(format_args!(
-                "showtell: saving a checkpoint; Ctrl-C again stops at once"
+                "showtell: saving a checkpoint; press Ctrl-C again to stop at once"
             ));
         })?;
         Ok(())
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Shows where the stage is, with a note behind it.
+    /// Shows how far the stage has come, followed by a note.
     fn show(&mut self, note: String) {
         if self.terminal {
             self.bar.set_position(self.done as u64);

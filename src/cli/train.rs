@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{flags, tell};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::vocabulary::Vocabulary;
+use crate::error::Error;
 use crate::files;
 use crate::model::{Engine, MODELS};
 use crate::settings::{Setting, Table, Value, path};
@@ -93,8 +94,8 @@ fn run_flags() -> Vec<Arg> {
             .action(ArgAction::SetTrue)
             .help("Resume the run in the folder --out from its last checkpoint")
             .long_help(flags::wrapped(
-                "Resume the run in the folder --out from its last checkpoint\n\nThe run has its settings already. Flags \
-                 can change how long it goes on and where its files are; other changes are refused.",
+                "Resume the run in the folder --out from its last checkpoint\n\nThe run keeps its settings. Flags can \
+                 change only its length, how often it is saved, and where its data and the encoder are.",
             )),
         Arg::new("config")
             .long("config")
@@ -156,12 +157,12 @@ impl FromArgMatches for TrainArgs {
 
 /// The user pressed Ctrl-C; a checkpoint was saved.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped; to go on: showtell train --resume --out {}", .0.display())]
+#[error("stopped; to continue: showtell train --resume --out {}", .0.display())]
 pub struct Interrupted(PathBuf);
 
-/// The settings of a command, sorted out.
+/// The settings of a command: flags and file together.
 struct Given {
-    /// Those of the run's configuration.
+    /// The part that belongs to the run's configuration.
     settings: Table,
     out: PathBuf,
     device: DeviceArgs,
@@ -244,7 +245,7 @@ fn resume(args: &TrainArgs, given: Given) -> Result<()> {
     run(&given, config, Some((directory, checkpoint)))
 }
 
-/// Trains to the end. A run that exists already goes on from its checkpoint, if it has one.
+/// Trains to the end. A run that exists already continues from its checkpoint, if it has one.
 fn run(
     given: &Given,
     config: Config,
@@ -253,10 +254,8 @@ fn run(
     let device = given.device.open()?;
     let mut progress = Progress::new();
     let Some(data) = &config.data else {
-        bail!(crate::Error::setting(
-            "data",
-            "is not given; expected the folder of a data set"
-        ));
+        let message = "is not given; expected the folder of a data set";
+        bail!(Error::setting("data", message));
     };
     let dataset = Flickr8k::open(data)?;
     for warning in dataset.warnings() {
@@ -290,19 +289,7 @@ fn run(
         run,
         loader_threads: given.device.loader_threads(),
     };
-    let mut trainer = match existing {
-        Some((directory, Some(checkpoint))) => {
-            Trainer::resume(setup(directory), engine, &checkpoint, &mut progress)?
-        }
-        unstarted => {
-            let initial = Initial::load(&engine, &config)?;
-            let directory = match unstarted {
-                Some((directory, _)) => directory,
-                None => RunDirectory::create(&given.out)?,
-            };
-            Trainer::start(setup(directory), engine, initial, &mut progress)?
-        }
-    };
+    let mut trainer = trainer(given, &config, engine, setup, existing, &mut progress)?;
     progress.stop_on_interrupt()?;
     match trainer.train(&mut progress)? {
         Ended::Interrupted => Err(Interrupted(given.out.clone()).into()),
@@ -311,4 +298,29 @@ fn run(
             Ok(())
         }
     }
+}
+
+/// A trainer at the run's checkpoint, or at its beginning where there is none.
+fn trainer<'a>(
+    given: &Given,
+    config: &Config,
+    engine: Engine,
+    setup: impl Fn(RunDirectory) -> Setup<'a>,
+    existing: Option<(RunDirectory, Option<Checkpoint>)>,
+    progress: &mut Progress,
+) -> Result<Trainer<'a>> {
+    let directory = match existing {
+        Some((run, Some(checkpoint))) => {
+            return Ok(Trainer::resume(setup(run), engine, &checkpoint, progress)?);
+        }
+        Some((run, None)) => Some(run),
+        None => None,
+    };
+    // Weights that cannot be read leave no folder behind.
+    let initial = Initial::load(&engine, config)?;
+    let run = match directory {
+        Some(run) => run,
+        None => RunDirectory::create(&given.out)?,
+    };
+    Ok(Trainer::start(setup(run), engine, initial, progress)?)
 }

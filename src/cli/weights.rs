@@ -1,11 +1,11 @@
-//! `showtell weights inspect`: what a weight file holds.
+//! `showtell weights inspect`: lists the tensors in a weight file.
 
 use crate::weights::{StoredTensor, WeightFile};
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// List the tensors of a weight file: names, element types, shapes
+/// Lists the tensors in a weight file: names, element types and shapes
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
     /// A safetensors file or a PyTorch file (.pth) with a state dict
@@ -15,15 +15,16 @@ pub struct InspectArgs {
     json: bool,
 }
 
-/// Prints a file's tensors, in file order, and how many numbers they hold in all.
+/// Prints a file's tensors in the order of the file, and how many numbers they hold together.
 ///
 /// # Errors
 /// When the file cannot be read as weights or standard output cannot be written.
 pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     let file = WeightFile::open(&args.file)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&as_json(&file))? + "\n",
-        false => as_table(&file),
+    let text = if args.json {
+        serde_json::to_string_pretty(&as_json(&file))? + "\n"
+    } else {
+        as_table(&file)
     };
     Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }

@@ -74,8 +74,8 @@ impl Captioner {
         let side = config.image_size;
         let map = config.encoder.feature_size([side, side]);
         if map.contains(&0) {
-            let message = format!("images of {side} pixels are too small for the encoder");
-            return Err(Error::Config(message));
+            let message = format!("found {side}, but images have to be larger for this encoder");
+            return Err(Error::setting("image-size", message));
         }
         let sizes = Sizes {
             features: config.encoder.channels(),
