@@ -180,18 +180,22 @@ pub struct Params {
 }
 
 impl Params {
+    /// The element type of all of them.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// All tensors, in the order of their declaration.
     pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
         (0..self.entries.len()).map(Id)
     }
 
+    /// The tensor of that name, if there is one.
     pub fn find(&self, name: &str) -> Option<Id> {
         self.names.get(name).copied()
     }
 
+    /// The tensor's name, as PyTorch has it.
     pub fn name(&self, id: Id) -> &str {
         &self.entries[id.0].name
     }
@@ -201,14 +205,17 @@ impl Params {
         &self.entries[id.0].shape
     }
 
+    /// What the tensor is to training.
     pub fn role(&self, id: Id) -> Role {
         self.entries[id.0].role
     }
 
+    /// Whether an optimiser changes the tensor.
     pub fn is_trained(&self, id: Id) -> bool {
         self.role(id) != Role::Frozen
     }
 
+    /// The tensor itself, on the device.
     pub fn value(&self, id: Id) -> &Tensor {
         &self.tensors[id.0].0
     }

@@ -39,6 +39,7 @@ pub struct Position {
     pub epoch_step: usize,
     /// Steps taken in all.
     pub step: u64,
+    /// The learning rates, and the best score so far.
     pub schedule: ScheduleState,
     /// Steps since the optimiser's state was last reset.
     pub optimiser_steps: u64,
@@ -60,6 +61,7 @@ impl Position {
         }
     }
 
+    /// Whether as many steps were taken as the settings allow.
     pub fn reached_step_limit(&self, config: &Config) -> bool {
         config
             .max_steps
@@ -75,6 +77,7 @@ impl Position {
 /// The file that a frozen encoder was read from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderSource {
+    /// Where it is.
     pub path: PathBuf,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
@@ -176,6 +179,7 @@ fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
 /// An opened checkpoint.
 pub struct Checkpoint {
     file: WeightFile,
+    /// Where the run was.
     pub position: Position,
     /// Where the encoder is, when it is not in the file.
     pub encoder: Option<EncoderSource>,

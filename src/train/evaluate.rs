@@ -19,7 +19,9 @@ pub const BATCH: usize = 32;
 /// Unweighted means over batches of [`BATCH`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MeanLosses {
+    /// What is minimised.
     pub loss: f64,
+    /// The cross-entropy in it.
     pub ce: f64,
 }
 
@@ -29,7 +31,9 @@ pub struct Captioned {
     /// Index into the data set's images.
     #[serde(skip)]
     pub image: usize,
+    /// The image's name.
     pub file: String,
+    /// The words, with spaces between them.
     pub caption: String,
 }
 

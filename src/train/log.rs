@@ -17,6 +17,7 @@ pub struct StepRecord {
     pub ce: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: f32,
+    /// Learning rate of the decoder.
     pub lr: f64,
     /// Milliseconds the step took, waiting for data included.
     pub ms: f64,
@@ -29,18 +30,25 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Steps taken up to its end.
     pub step: u64,
+    /// What is minimised.
     pub train_loss: f64,
+    /// The cross-entropy in it.
     pub train_ce: f64,
+    /// What its validation found, if it was validated.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     pub validation: Option<ValidationRecord>,
+    /// Learning rate of the decoder at its end.
     pub lr: f64,
+    /// How long it took, validation included.
     pub seconds: f64,
 }
 
 /// What an epoch's validation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationRecord {
+    /// What is minimised.
     pub validation_loss: f64,
+    /// The cross-entropy in it.
     pub validation_ce: f64,
     /// Corpus BLEU-1 … BLEU-4, 0 to 1.
     pub bleu: [f64; 4],

@@ -1,4 +1,4 @@
-//! The optimiser of a run: its state in arenas laid out as the parameters, one group after the other.
+//! The optimiser of a run. Its state lies in arenas that are laid out as the parameters' arena.
 
 use super::config::{Config, Optimizer};
 use crate::error::Result;

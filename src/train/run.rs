@@ -65,6 +65,7 @@ impl RunDirectory {
         Ok(run)
     }
 
+    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -79,6 +80,10 @@ impl RunDirectory {
         config.map_err(|e| Error::file(self.config(), e.to_string()))
     }
 
+    /// Writes the settings of the run.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn write_config(&self, config: &Config) -> Result<()> {
         let (path, text) = (self.config(), config.to_toml());
         files::write_atomically(&path, |file| {
@@ -120,26 +125,32 @@ impl RunDirectory {
         Ok(records.matches('\n').count() > position.epoch)
     }
 
+    /// The settings: `config.toml`.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
+    /// The words, one per line: `vocab.txt`.
     pub fn vocabulary(&self) -> PathBuf {
         self.path.join("vocab.txt")
     }
 
+    /// The records of steps: `steps.jsonl`.
     pub fn steps(&self) -> PathBuf {
         self.path.join("steps.jsonl")
     }
 
+    /// The records of epochs: `epochs.jsonl`.
     pub fn epochs(&self) -> PathBuf {
         self.path.join("epochs.jsonl")
     }
 
+    /// The best checkpoint: `best.safetensors`.
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
 
+    /// The last checkpoint: `last.safetensors`.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")
     }

@@ -25,6 +25,7 @@ pub struct Verdict {
 }
 
 impl ScheduleState {
+    /// Before the first step.
     pub fn new(config: &Config) -> Self {
         ScheduleState {
             lr: [config.lr, config.encoder_lr],
