@@ -46,7 +46,7 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// For images of the data set that have features. `search` is how captions are looked for.
+    /// For images of the data set that have features; captions are found by `search`.
     pub fn new(
         engine: &'a Engine,
         dataset: &'a Flickr8k,
@@ -155,7 +155,7 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// Captions paired with the references of their images, as BLEU wants them.
+    /// Captions with the references of their images, as BLEU needs them.
     fn pairs(&self, captioned: &[Captioned]) -> Vec<(String, Vec<String>)> {
         let pair = |c: &Captioned| {
             let references = self.dataset.images()[c.image].captions.clone();
@@ -169,7 +169,7 @@ impl<'a> Evaluator<'a> {
         bleu::corpus(&self.pairs(captioned))
     }
 
-    /// The mean of sentences' BLEU-1 … BLEU-4 over every caption sample, the published protocol of show-tell.
+    /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: the published protocol of show-tell.
     pub fn sentence_bleu(&self, captioned: &[Captioned]) -> [f64; 4] {
         let mut pairs = Vec::new();
         for pair in self.pairs(captioned) {

@@ -1,4 +1,4 @@
-//! A run's records: one JSON object a line, appended as training goes.
+//! A run's records: one JSON object per line, appended during training.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Goes on after so many records: whatever follows them is cut off. 0 makes an empty log.
+    /// Opens a log and keeps its first `records` records; what follows them is cut off.
     ///
     /// # Errors
     /// When there are fewer.

@@ -36,10 +36,10 @@ impl RunDirectory {
         self
     }
 
-    /// Makes the directory, if it is not there.
+    /// Makes the directory, if it does not exist.
     ///
     /// # Errors
-    /// When it holds a run already, one that has a checkpoint or took a step: it would be lost.
+    /// When the directory holds a run that has a checkpoint or took a step, and would be lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory::at(path.as_ref());
         std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
@@ -52,7 +52,7 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// A run that is there.
+    /// A run that exists.
     ///
     /// # Errors
     /// When the directory has no `config.toml`.
@@ -115,7 +115,7 @@ impl RunDirectory {
         Ok(engine)
     }
 
-    /// Whether a run that stands at `position` has nothing left to do, its last record included.
+    /// Whether a run at this position has nothing left to do, not even its last record to write.
     pub fn is_finished(&self, config: &Config, position: &Position) -> Result<bool> {
         if position.is_end_of(config) || !position.reached_step_limit(config) {
             return Ok(position.is_end_of(config));
@@ -156,7 +156,7 @@ impl RunDirectory {
     }
 }
 
-/// The captioner that a configuration describes, with a vocabulary of so many words.
+/// The captioner that a configuration describes, with a vocabulary of this many words.
 pub fn structure(config: &Config, vocabulary: usize) -> CaptionerConfig {
     CaptionerConfig {
         encoder: ResNetConfig {
