@@ -412,3 +412,27 @@ fn messages_spell_settings_as_flags() {
     );
     assert!(!stderr(&output).contains('`'), "{error}");
 }
+
+/// Every command in the README has only flags that its command has.
+#[test]
+fn the_commands_in_the_readme_have_flags_that_exist() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap().replace("\\\n", " ");
+    let mut checked = 0;
+    for line in readme.lines() {
+        let Some((_, command)) = line.split_once("showtell ") else {
+            continue;
+        };
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let Some(command) = COMMANDS.iter().find(|command| words.starts_with(command)) else {
+            continue;
+        };
+        let known = flags(&help(command, "-h"));
+        for word in words.iter().filter_map(|word| word.strip_prefix("--")) {
+            let name = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+            assert!(known.iter().any(|(_, known, _)| known == name), "{line}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked} flags");
+}

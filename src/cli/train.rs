@@ -34,6 +34,12 @@ crate::settings! {
     }
 }
 
+/// How a run is started, repeated with other settings, and resumed.
+const USAGE: &str =
+    "showtell train --model <NAME> --data <DIR> --encoder-weights <FILE> --out <RUN> [OPTIONS]
+       showtell train --config <FILE> [OPTIONS]
+       showtell train --resume --out <RUN> [OPTIONS]";
+
 /// The setting that says where the run's files are.
 pub const PLACE: &[Setting] = Place::SETTINGS;
 
@@ -129,7 +135,7 @@ impl Args for TrainArgs {
         let command = command
             .args(run_flags())
             .args(configuration().into_iter().flat_map(flag));
-        DeviceArgs::augment_args(command)
+        DeviceArgs::augment_args(command).override_usage(USAGE)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
