@@ -8,7 +8,7 @@ mod window;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image;
 use showtell::data::vocabulary::{EOS, PAD, SOS, Vocabulary};
-use showtell::decode::{self, Search, Sentence};
+use showtell::decode::{self, Search};
 use showtell::model::{Captions, Decoder, Engine, MODELS, Sizes};
 use showtell::nn::params::{Declarations, Params};
 use showtell::train::config::{Config, EncoderWeights};
@@ -225,11 +225,7 @@ fn captions(dataset: &Flickr8k, run: &RunDirectory, search: Search) -> Vec<Strin
     let pixels: Vec<u8> = images
         .flat_map(|&i| image::load(&paths[i], 40).unwrap().pixels)
         .collect();
-    let sentences: Vec<Sentence> = engine
-        .with_images(&pixels, |images| {
-            search.sentences(&engine, &engine.features(images)?)
-        })
-        .unwrap();
+    let sentences = search.caption(&engine, &pixels).unwrap();
     assert!(sentences.iter().all(|s| s.attention.is_empty()));
     let said = sentences.iter();
     said.map(|s| engine.vocabulary.decode(&s.tokens)).collect()

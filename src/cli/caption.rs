@@ -116,9 +116,7 @@ fn sentences(engine: &Engine, paths: &[PathBuf], search: Search) -> Result<Vec<S
     for path in paths {
         pixels.extend(image::load(path, side)?.pixels);
     }
-    Ok(engine.with_images(&pixels, |images| {
-        search.sentences(engine, &engine.features(images)?)
-    })?)
+    Ok(search.caption(engine, &pixels)?)
 }
 
 fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence, grid: [usize; 2]) -> Attention<'a> {

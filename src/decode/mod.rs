@@ -32,6 +32,7 @@ pub struct Search {
 }
 
 impl Search {
+    /// The most probable token every time.
     pub const GREEDY: Search = Search {
         beam: 1,
         length_penalty: 0.0,
@@ -58,6 +59,20 @@ impl Search {
     /// an image's K rows holds the image.
     pub fn batch(&self, most: usize) -> usize {
         (4 * most / self.beam).clamp(1, most)
+    }
+
+    /// The sentence for each of these images, `pixels` (N, S, S, 3) on the host, cut after [`LONGEST`] tokens. The engine's
+    /// vocabulary makes text of its tokens.
+    ///
+    /// # Errors
+    /// When the pixels are not those of whole images, or the device fails.
+    ///
+    /// # Panics
+    /// Before [`Engine::prepare`].
+    pub fn caption(&self, engine: &Engine, pixels: &[u8]) -> Result<Vec<Sentence>> {
+        engine.with_images(pixels, |images| {
+            self.sentences(engine, &engine.features(images)?)
+        })
     }
 
     /// The sentence for each of the images with these features, (B, D) or (B, C, D), as [`Engine::features`] gives

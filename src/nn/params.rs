@@ -1,12 +1,12 @@
-//! The parameters of a model: all trainables in one arena, their gradients in another, all else
-//! (frozen weights, running statistics) in a third.
+//! The parameters of a model: all trained tensors in one arena, their gradients in another, and everything else (frozen
+//! weights, running statistics) in a third.
 //!
 //! A model declares its tensors in [`Declarations`] and keeps the [`Id`]s; `build` then lays out
 //! the arenas: every tensor starts at a multiple of 64 bytes, rows at multiples of 8 elements. Padding holds
 //! zeros in values and gradients, so that clipping and optimisers run over a whole arena at once. The
 //! decoder's trainables come first, then the encoder's: each group is one range.
 //!
-//! Names, shapes and layouts seen from outside are PyTorch's; inside, convolution filters are KRSC.
+//! Names, shapes and layouts are PyTorch's when seen from outside; inside, convolution filters are KRSC.
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -23,14 +23,14 @@ const START_ALIGNMENT: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(usize);
 
-/// What a tensor is to training.
+/// The part that a tensor has in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Trained with the decoder's learning rate and weight decay.
     Decoder,
     /// Trained with the encoder's.
     Encoder,
-    /// Not trained, or changed by something else than the optimiser: running statistics.
+    /// Not changed by an optimiser: frozen weights, and running statistics.
     Frozen,
 }
 
@@ -83,7 +83,7 @@ impl Entry {
     }
 }
 
-/// The tensors of a model that is being put together.
+/// The tensors of a model that is being built.
 #[derive(Default)]
 pub struct Declarations(Vec<Entry>);
 
@@ -115,7 +115,7 @@ impl Declarations {
         Id(self.0.len() - 1)
     }
 
-    /// Room for all that was declared, zeroed.
+    /// Allocates all tensors that were declared, filled with zeros.
     pub fn build(self, device: &Device, dtype: DType) -> Result<Params> {
         let offsets = |roles: &[Role], start: usize| {
             let mut next = start;
@@ -180,18 +180,22 @@ pub struct Params {
 }
 
 impl Params {
+    /// The element type of all of them.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// All tensors, in the order of their declaration.
     pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
         (0..self.entries.len()).map(Id)
     }
 
+    /// The tensor of that name, if there is one.
     pub fn find(&self, name: &str) -> Option<Id> {
         self.names.get(name).copied()
     }
 
+    /// The tensor's name, as PyTorch has it.
     pub fn name(&self, id: Id) -> &str {
         &self.entries[id.0].name
     }
@@ -201,14 +205,17 @@ impl Params {
         &self.entries[id.0].shape
     }
 
+    /// The part that the tensor has in training.
     pub fn role(&self, id: Id) -> Role {
         self.entries[id.0].role
     }
 
+    /// Whether an optimiser changes the tensor.
     pub fn is_trained(&self, id: Id) -> bool {
         self.role(id) != Role::Frozen
     }
 
+    /// The tensor itself, on the device.
     pub fn value(&self, id: Id) -> &Tensor {
         &self.tensors[id.0].0
     }

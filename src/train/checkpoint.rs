@@ -1,9 +1,9 @@
 //! Checkpoints: one safetensors file with weights, optimiser and position, under PyTorch's names and in
 //! its layouts, so that weights move both ways.
 //!
-//! Parameters and buffers have the reference's names; the optimiser's state has theirs behind
-//! `optimizer.exp_avg.` and the like. The metadata holds the format version, the position, and where a frozen
-//! encoder that is not in the file came from.
+//! Parameters and buffers have PyTorch's names. The optimiser's state has the same names with `optimizer.exp_avg.` or the
+//! like in front. The metadata holds the format version, the position, and, if a frozen encoder is not in the file,
+//! where it came from.
 
 use super::config::Config;
 use super::optimiser::Optimiser;
@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Raised when a file written before can no longer be read.
+/// It increases when files of the version before can no longer be read.
 pub const FORMAT_VERSION: u32 = 1;
 
 const VERSION_KEY: &str = "showtell.format";
@@ -28,21 +28,22 @@ const POSITION_KEY: &str = "showtell.position";
 const ENCODER_KEY: &str = "showtell.encoder";
 const STATE_PREFIX: &str = "optimizer.";
 
-/// Where a run stands.
+/// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Epochs completed.
     pub epoch: usize,
-    /// Batches of the epoch under way that are behind us, those without any readable image included.
+    /// Batches of the current epoch that are done, including those without any readable image.
     pub epoch_batches: usize,
-    /// Steps taken in the epoch under way.
+    /// Steps taken in the current epoch.
     pub epoch_step: usize,
     /// Steps taken in all.
     pub step: u64,
+    /// The learning rates, and the best score so far.
     pub schedule: ScheduleState,
     /// Steps since the optimiser's state was last reset.
     pub optimiser_steps: u64,
-    /// Sums of loss and cross-entropy over the steps of the epoch under way.
+    /// Sums of loss and cross-entropy over the steps of the current epoch.
     pub epoch_sums: [f64; 2],
 }
 
@@ -60,13 +61,14 @@ impl Position {
         }
     }
 
+    /// Whether as many steps were taken as the settings allow.
     pub fn reached_step_limit(&self, config: &Config) -> bool {
         config
             .max_steps
             .is_some_and(|limit| self.step >= limit as u64)
     }
 
-    /// Whether nothing is left to do: all epochs are complete, or the limit of steps came at the end of one.
+    /// Whether nothing is left to do: all epochs are complete, or the limit of steps was reached at the end of an epoch.
     pub fn is_end_of(&self, config: &Config) -> bool {
         self.epoch >= config.epochs || (self.reached_step_limit(config) && self.epoch_batches == 0)
     }
@@ -75,6 +77,7 @@ impl Position {
 /// The file that a frozen encoder was read from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderSource {
+    /// Where it is.
     pub path: PathBuf,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
@@ -92,7 +95,7 @@ impl EncoderSource {
     }
 
     /// # Errors
-    /// When the file is another than it was, or is gone.
+    /// When the file is missing, or is not the same file any more.
     fn verify(&self) -> Result<()> {
         let found = hash(&self.path)?;
         if found == self.sha256 {
@@ -112,7 +115,7 @@ fn hash(path: &Path) -> Result<String> {
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Writes a checkpoint. The tensors of an encoder that `source` stands for are left out.
+/// Writes a checkpoint. With a `source`, the encoder is left out, and the checkpoint names its file.
 ///
 /// # Errors
 /// [`Error::Diverged`] when a weight is not a finite number; then no file is written. When the file cannot be
@@ -176,6 +179,7 @@ fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
 /// An opened checkpoint.
 pub struct Checkpoint {
     file: WeightFile,
+    /// Where the run was.
     pub position: Position,
     /// Where the encoder is, when it is not in the file.
     pub encoder: Option<EncoderSource>,
@@ -212,11 +216,11 @@ impl Checkpoint {
         })
     }
 
-    /// Makes the engine that of the checkpoint: all weights come from it, those of a frozen encoder from the file that
-    /// it names.
+    /// Gives the engine the weights of the checkpoint, and those of a frozen encoder from the file that the checkpoint
+    /// names. The engine is then ready for inference.
     ///
     /// # Errors
-    /// When a tensor is missing or has another shape, or the encoder's file is another than it was.
+    /// When a tensor is missing or has another shape, or the encoder's file is not the same file any more.
     pub fn restore(&self, engine: &mut Engine) -> Result<()> {
         self.load_weights(&engine.params)?;
         if let Some(source) = &self.encoder {
@@ -251,11 +255,11 @@ impl Checkpoint {
     }
 }
 
-/// Loads any subset of parameters and buffers by name (the setting `init`). Gives the names that the model has and
-/// the file has not.
+/// Loads any subset of parameters and buffers by name (the setting `init`). Returns the names that are missing in the
+/// file.
 ///
 /// # Errors
-/// When the file has a tensor that the model has not, or one of another shape.
+/// When the file has a tensor that the model does not have, or one with another shape.
 pub fn load_subset(path: &Path, params: &Params) -> Result<Vec<String>> {
     let file = WeightFile::open(path)?;
     for tensor in file.tensors() {

@@ -19,7 +19,9 @@ pub const BATCH: usize = 32;
 /// Unweighted means over batches of [`BATCH`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct MeanLosses {
+    /// What is minimised.
     pub loss: f64,
+    /// The cross-entropy in it.
     pub ce: f64,
 }
 
@@ -29,7 +31,9 @@ pub struct Captioned {
     /// Index into the data set's images.
     #[serde(skip)]
     pub image: usize,
+    /// The image's name.
     pub file: String,
+    /// The words, with spaces between them.
     pub caption: String,
 }
 
@@ -42,7 +46,7 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// For images of the data set that have features. `search` is how captions are looked for.
+    /// For images of the data set that have features; captions are found by `search`.
     pub fn new(
         engine: &'a Engine,
         dataset: &'a Flickr8k,
@@ -151,7 +155,7 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// Captions paired with the references of their images, as BLEU wants them.
+    /// Captions with the references of their images, as BLEU needs them.
     fn pairs(&self, captioned: &[Captioned]) -> Vec<(String, Vec<String>)> {
         let pair = |c: &Captioned| {
             let references = self.dataset.images()[c.image].captions.clone();
@@ -165,7 +169,7 @@ impl<'a> Evaluator<'a> {
         bleu::corpus(&self.pairs(captioned))
     }
 
-    /// The mean of sentences' BLEU-1 … BLEU-4 over every caption sample, the published protocol of show-tell.
+    /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: the published protocol of show-tell.
     pub fn sentence_bleu(&self, captioned: &[Captioned]) -> [f64; 4] {
         let mut pairs = Vec::new();
         for pair in self.pairs(captioned) {

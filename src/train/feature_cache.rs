@@ -1,7 +1,7 @@
 //! Features on disk: one file for each set of images, memory-mapped, shared by runs and processes.
 //!
 //! A file is named by its key, a hash of all that the features depend on: the encoder's weights and running
-//! statistics as they stand in memory, its structure, the preprocessing, the shape of the features, how they
+//! statistics as they are in memory, its structure, the preprocessing, the shape of the features, how they
 //! are stored, and the images, each by name, length and time of modification (reading 8,000 photos to
 //! hash them would take longer than it saves). When any of it changes, the key changes, and so does the file's name.
 //!
@@ -35,14 +35,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// Raised when the layout changes, or what the encoder or the preprocessing before it compute.
+/// It increases when the layout changes, or when the encoder or the preprocessing compute something else.
 const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"showfeat";
 
 const DIGEST: usize = 32;
 
-/// What a file says of itself.
+/// The first bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Header {
@@ -151,7 +151,7 @@ impl FeatureFile {
     /// Opens a file that must be as `expected`, and complete.
     ///
     /// # Errors
-    /// When there is no such file, it is another's, it is truncated or damaged.
+    /// When the file is missing, has another header, or is truncated or damaged.
     pub fn open(path: &Path, expected: &Header) -> Result<Self> {
         let map = files::map(path)?;
         let refuse = |message: &str| Err(Error::file(path, message));
@@ -209,7 +209,7 @@ fn checksum(header: &Header, flags: &[u8], rows: &[[u8; DIGEST]]) -> [u8; DIGEST
     hash.finalize().into()
 }
 
-/// Where [`write`]'s caller puts rows.
+/// Takes the rows of a file that [`write`] makes.
 pub struct RowWriter<'a> {
     out: &'a mut BufWriter<File>,
     path: &'a Path,

@@ -1,4 +1,4 @@
-//! A run's records: one JSON object a line, appended as training goes.
+//! A run's records: one JSON object per line, appended during training.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ pub struct StepRecord {
     pub ce: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: f32,
+    /// Learning rate of the decoder.
     pub lr: f64,
     /// Milliseconds the step took, waiting for data included.
     pub ms: f64,
@@ -29,18 +30,25 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Steps taken up to its end.
     pub step: u64,
+    /// What is minimised.
     pub train_loss: f64,
+    /// The cross-entropy in it.
     pub train_ce: f64,
+    /// What its validation found, if it was validated.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     pub validation: Option<ValidationRecord>,
+    /// Learning rate of the decoder at its end.
     pub lr: f64,
+    /// How long it took, validation included.
     pub seconds: f64,
 }
 
 /// What an epoch's validation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationRecord {
+    /// What is minimised.
     pub validation_loss: f64,
+    /// The cross-entropy in it.
     pub validation_ce: f64,
     /// Corpus BLEU-1 … BLEU-4, 0 to 1.
     pub bleu: [f64; 4],
@@ -53,7 +61,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Goes on after so many records: whatever follows them is cut off. 0 makes an empty log.
+    /// Opens a log and keeps its first `records` records; what follows them is cut off.
     ///
     /// # Errors
     /// When there are fewer.

@@ -1,5 +1,5 @@
-//! Training: recipes, steps, schedules, validation, records, checkpoints. Knows no terminal: what
-//! happens is told to an [`Observer`].
+//! Training: settings, steps, schedules, validation, records, checkpoints. It writes to no terminal, but tells an
+//! [`Observer`] what happens.
 
 mod available_memory;
 pub mod checkpoint;
@@ -18,14 +18,14 @@ pub mod step_graph;
 pub mod step_memory;
 pub mod trainer;
 
-/// Something that takes long.
+/// A part of the work that takes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Decoding all images of a data set to see whether they can be, counted in images.
+    /// Decoding all images of a data set, to find those that cannot be decoded; counted in images.
     Images,
     /// Encoding the training images, counted in images.
     Features,
-    /// An epoch by number, from 1, counted in steps.
+    /// An epoch with its number, which counts from 1; counted in steps.
     Epoch(usize),
     /// Encoding the validation images, counted in images.
     ValidationFeatures,
@@ -35,11 +35,11 @@ pub enum Stage {
     Captions,
 }
 
-/// Is told what training does.
+/// Something that is told what training does.
 pub trait Observer {
-    /// A stage of so many parts begins.
+    /// A stage begins that has this many parts.
     fn begin(&mut self, stage: Stage, parts: usize);
-    /// So many parts of the stage are done.
+    /// This many parts of the stage are done.
     fn progress(&mut self, done: usize);
     /// The stage is over.
     fn end(&mut self);

@@ -1,4 +1,4 @@
-//! The optimiser of a run: its state in arenas laid out as the parameters, one group after the other.
+//! The optimiser of a run. Its state lies in arenas that are laid out as the parameters' arena.
 
 use super::config::{Config, Optimizer};
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::ops::fill;
 use crate::ops::optimiser::{self, Adam, Moments, Sgd};
 use crate::tensor::{Context, Tensor};
 
-/// How parameters are updated, with the settings of each group and the state: arenas as long as the parameters'.
+/// How parameters are updated: the settings of each group, and the state, in arenas as long as that of the parameters.
 enum Method {
     Sgd {
         settings: [Sgd; 2],
@@ -21,12 +21,12 @@ enum Method {
     },
 }
 
-/// Which gradients are too large.
+/// When gradients are clipped.
 enum Limit {
     None,
-    /// All of them, when their norm is larger than this.
+    /// When the norm of all together is larger than this.
     Norm(f64),
-    /// Those with a larger absolute value.
+    /// Each one with a larger absolute value.
     Value(f64),
 }
 
@@ -161,7 +161,7 @@ impl Optimiser {
         Ok(())
     }
 
-    /// Forgets all momentum, as a newly made optimiser.
+    /// Forgets all momentum: the optimiser is then like a new one.
     ///
     /// # Errors
     /// When the device fails.
@@ -176,7 +176,7 @@ impl Optimiser {
         }
     }
 
-    /// The arenas of the state under the names that checkpoints store them by.
+    /// The arenas of the state, each with its name in checkpoints.
     pub fn state(&self) -> Vec<(&'static str, &Tensor)> {
         match &self.method {
             Method::Sgd { velocity, .. } => vec![("momentum_buffer", velocity)],

@@ -36,10 +36,10 @@ impl RunDirectory {
         self
     }
 
-    /// Makes the directory, if it is not there.
+    /// Makes the directory, if it does not exist.
     ///
     /// # Errors
-    /// When it holds a run already, one that has a checkpoint or took a step: it would be lost.
+    /// When the directory holds a run that has a checkpoint or took a step, and would be lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory::at(path.as_ref());
         std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
@@ -52,7 +52,7 @@ impl RunDirectory {
         Ok(run)
     }
 
-    /// A run that is there.
+    /// A run that exists.
     ///
     /// # Errors
     /// When the directory has no `config.toml`.
@@ -65,6 +65,7 @@ impl RunDirectory {
         Ok(run)
     }
 
+    /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -79,6 +80,10 @@ impl RunDirectory {
         config.map_err(|e| Error::file(self.config(), e.to_string()))
     }
 
+    /// Writes the settings of the run.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn write_config(&self, config: &Config) -> Result<()> {
         let (path, text) = (self.config(), config.to_toml());
         files::write_atomically(&path, |file| {
@@ -110,7 +115,7 @@ impl RunDirectory {
         Ok(engine)
     }
 
-    /// Whether a run that stands at `position` has nothing left to do, its last record included.
+    /// Whether a run at this position has nothing left to do, not even its last record to write.
     pub fn is_finished(&self, config: &Config, position: &Position) -> Result<bool> {
         if position.is_end_of(config) || !position.reached_step_limit(config) {
             return Ok(position.is_end_of(config));
@@ -120,32 +125,38 @@ impl RunDirectory {
         Ok(records.matches('\n').count() > position.epoch)
     }
 
+    /// The settings: `config.toml`.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
+    /// The words, one per line: `vocab.txt`.
     pub fn vocabulary(&self) -> PathBuf {
         self.path.join("vocab.txt")
     }
 
+    /// The records of steps: `steps.jsonl`.
     pub fn steps(&self) -> PathBuf {
         self.path.join("steps.jsonl")
     }
 
+    /// The records of epochs: `epochs.jsonl`.
     pub fn epochs(&self) -> PathBuf {
         self.path.join("epochs.jsonl")
     }
 
+    /// The best checkpoint: `best.safetensors`.
     pub fn best(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
 
+    /// The last checkpoint: `last.safetensors`.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")
     }
 }
 
-/// The captioner that a configuration describes, with a vocabulary of so many words.
+/// The captioner that a configuration describes, with a vocabulary of this many words.
 pub fn structure(config: &Config, vocabulary: usize) -> CaptionerConfig {
     CaptionerConfig {
         encoder: ResNetConfig {

@@ -1,4 +1,4 @@
-//! The learning rate over a run: lowered at the end of an epoch that did not improve, or falling step by step.
+//! The learning rate during a run: lowered at the end of an epoch that did not improve, or falling with every step.
 
 use super::config::{Config, Schedule};
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 /// Share of the rate that is left at the end of a linear schedule.
 const LINEAR_END: f64 = 0.1;
 
-/// Where the schedule stands; part of every checkpoint.
+/// The state of the schedule, which is part of every checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleState {
     /// Learning rates of the decoder and of the encoder; those of the first step for a linear schedule.
     pub lr: [f64; 2],
-    /// The best score so far, lower being better; none before the first epoch.
+    /// The best score so far, where lower is better; `None` before the end of the first epoch.
     pub best: Option<f64>,
 }
 
@@ -20,11 +20,12 @@ pub struct ScheduleState {
 pub struct Verdict {
     /// The epoch is the best so far.
     pub improved: bool,
-    /// The rate was lowered: the optimiser's state is to be reset.
+    /// The rate was lowered, and the optimiser's state has to be reset.
     pub lowered: bool,
 }
 
 impl ScheduleState {
+    /// Before the first step.
     pub fn new(config: &Config) -> Self {
         ScheduleState {
             lr: [config.lr, config.encoder_lr],
@@ -44,7 +45,7 @@ impl ScheduleState {
         self.lr.map(|lr| lr * left)
     }
 
-    /// Whether a score, lower being better, is the best so far.
+    /// Whether a score, where lower is better, is the best so far.
     pub fn is_best(&self, score: f64) -> bool {
         self.best.is_none_or(|best| score < best)
     }

@@ -9,7 +9,7 @@ use crate::tensor::{Context, DType, Tensor};
 /// Lives in the step arena if there are copies.
 #[derive(Clone)]
 pub(super) struct Filters {
-    /// The encoder's range of the arena of trainables; none where the parameters themselves serve.
+    /// A copy of the encoder's range of the arena; `None` where the parameters themselves are read.
     trained: Option<Tensor>,
     dtype: DType,
 }

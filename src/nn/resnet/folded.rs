@@ -111,6 +111,7 @@ impl Folded {
         Ok(())
     }
 
+    /// How many leading parts it has.
     pub fn parts(&self) -> usize {
         self.parts
     }

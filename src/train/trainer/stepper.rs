@@ -16,6 +16,7 @@ use std::cell::Cell;
 
 /// An engine that is trained, with all that its steps need.
 pub(super) struct Stepper {
+    /// The captioner that is trained.
     pub engine: Engine,
     state: StepState,
 }
@@ -63,6 +64,7 @@ impl Stepper {
         Ok(Stepper { engine, state })
     }
 
+    /// The optimiser, as the last step left it.
     pub fn optimiser(&self) -> &Optimiser {
         &self.state.optimiser
     }
