@@ -4,19 +4,19 @@
 //
 // attention_forward: scores, softmax, weights of the cells and context in one launch.
 //   Mapping: S blocks of 256 threads for each image; a block takes every S-th slab of 128 vectors of columns of the
-//   values. A warp takes the keys of four positions at a time, lanes along A, eight 16-byte loads in flight a
+//   values. A warp takes the keys of four positions at a time, lanes along A, eight 16-byte loads in flight per
 //   lane; the query and the weight are in shared memory. Every warp reduces the P scores of shared memory by itself, so
 //   that the softmax costs two barriers. A thread per cell gathers its positions: M is separable, and the positions of
 //   a cell are a rectangle. Then each half of the block sums half of the cells for its columns, eight loads in
 //   flight, and the halves meet in shared memory.
-//   Bytes: keys B P A 4 = 6.4 MB and values B C D 4 = 16.8 MB, each element read once with S = 1. With S blocks an image
+//   Bytes: keys B P A 4 = 6.4 MB and values B C D 4 = 16.8 MB, each element read once with S = 1. With S blocks per image
 //   keys are read S times, all but once from L2: the price of having the scores in each block without a
-//   second launch. Flops: 1.6 M multiply-adds a step and image. Bound: with one block an image, 725 KB at the 64 bytes
-//   a cycle that an SM takes from L2 are 11,300 cycles; S = 2 (64 blocks) 7,100; S = 4 (128 blocks, H100) 5,100. The
-//   host takes the largest S that leaves one block an SM; from B = 67 on (A100), S = 1 and every byte is read once.
+//   second launch. Flops: 1.6 M multiply-adds per step and image. Bound: with one block per image, 725 KB at the 64 bytes
+//   per cycle that an SM takes from L2 are 11,300 cycles; S = 2 (64 blocks) 7,100; S = 4 (128 blocks, H100) 5,100. The
+//   host takes the largest S that leaves one block per SM; from B = 67 on (A100), S = 1 and every byte is read once.
 //
 // attention_cells_backward, then attention_scores_backward: the backward of a step in two launches, as the softmax needs
-//   all of d beta, and reading 16.8 MB needs the whole chip and not a block an image.
+//   all of d beta, and reading 16.8 MB needs the whole chip and not one block per image.
 //   The first: d beta_c = d context . f_c, a warp for every two cells of an image (128 blocks), d context in shared memory.
 //   Values are read once: 16.8 MB, one FFMA for 4 bytes. Bound: L2 bandwidth.
 //   The second: a block for each (image, 64 columns of A): d alpha = M d beta + d alpha', the softmax's backward (each block
@@ -24,7 +24,7 @@
 //
 // attention_keys_backward, once after the loop: dk_pa = w_a sum_t de_tp [k_pa + q_ta > 0], and of each block the sums
 //   of dw_a and db. A thread holds 4 positions x WIDTH columns and walks over the steps; keys are read
-//   once and dk written once (12.8 MB), where adding up in the loop would move 12.8 MB a step.
+//   once and dk written once (12.8 MB), where adding up in the loop would move 12.8 MB per step.
 //   attention_partials_sum adds the blocks' sums up, in order.
 //
 // attention_values_backward, once after the loop: df_c = sum_t beta_tc d context_t; a thread holds 8 cells x WIDTH
@@ -47,7 +47,7 @@ struct AttentionStep {
     int context_ld;
 };
 
-// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too. Two vectors of four keys a lane are loaded
+// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too. Two vectors of four keys per lane are loaded
 // before any is used.
 template <class V>
 __device__ __forceinline__ void score_positions(

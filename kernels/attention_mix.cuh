@@ -97,7 +97,7 @@ __device__ __forceinline__ void weighted_rows(
             }
         }
         if (half == 1) of_other_half[parity][vector] = sum;
-        // One barrier a slab: the other buffer is written before the next.
+        // One barrier per slab: the other buffer is written before the next.
         __syncthreads();
         if (half == 0 && col < cols) {
             V other = of_other_half[parity][vector];

@@ -16,7 +16,7 @@
 //
 // All is bound by memory. Batch mode: moments 1 read of x, merge, normalise 1 read and 1 write (and the residual's
 // read); backward 2 reads, merge, 2 reads and 1 write. Running mode: one launch forward; backward has no sums in dx,
-// so one pass over x and dy makes dx and the sums. 16 bytes a load, four rows in flight for each thread.
+// so one pass over x and dy makes dx and the sums. 16 bytes per load, four rows in flight for each thread.
 #include "vector.cuh"
 
 constexpr float EPSILON = 1e-5f;
@@ -120,7 +120,7 @@ BATCH_NORM_MOMENTS(f32x4)
 BATCH_NORM_MOMENTS(bf16x1)
 BATCH_NORM_MOMENTS(bf16x8)
 
-// Merges take 8 channels a block, a sector of f32, and 32 threads for each.
+// Merges take 8 channels per block, a sector of f32, and 32 threads for each.
 constexpr int MERGED = 8;
 
 // The sum over the threads of a channel, given to each of them. All threads of the block must arrive.

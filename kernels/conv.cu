@@ -15,7 +15,7 @@
 //
 // Flops 2·N·P·Q·K·R·S·C each. Bytes, if level 2 keeps what neighbours share: x, f, z and y once. As for products, f32 is
 // bound by FFMA; tf32 and bf16 by the tensor cores in 3x3 layers, by memory in the 1x1 layers of the first stages (about
-// C/2 flops a byte).
+// C/2 flops per byte).
 //
 // Tried: div and mod in every step (a third of the instructions); columns in memory (im2col: r·s times the bytes).
 #include "elementwise.cuh"

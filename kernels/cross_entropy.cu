@@ -3,7 +3,7 @@
 //
 // Grid: a block of 256 threads a row. A thread takes every 256th vector of logits, and meets the others only in the
 // reductions.
-// - `cross_entropy_gradient`: the row waits in shared memory (4 V bytes, 35 KB at V = 8,915: four blocks a
+// - `cross_entropy_gradient`: the row waits in shared memory (4 V bytes, 35 KB at V = 8,915: four blocks per
 //   multiprocessor on an A100) for its maximum and its sum. Every logit is read once and written once: 8 bytes,
 //   about 13 instructions, bound by memory.
 // - `cross_entropy_gradient_twice`: for rows that do not fit there. Maximum and sum in one pass, in which the

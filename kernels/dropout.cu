@@ -4,8 +4,8 @@
 // one-dimensional over rows x blocks. Row r of x is step first_t + r / batch of sequence r % batch, and the
 // counter's row word is sequence << 12 | step: the mask depends on nothing else, so it equals the CPU's bit by bit.
 // The step's number is read from device memory: recorded launches draw new masks when it changes.
-// Bytes: 8 per element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes a
-// thread an A100 moves 5e10 threads a second and could draw 1.4e11. Bound: memory.
+// Bytes: 8 per element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes per
+// thread an A100 moves 5e10 threads per second and could draw 1.4e11. Bound: memory.
 // With V = f32x1 a thread reads its columns one by one.
 
 #include "vector.cuh"

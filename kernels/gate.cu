@@ -2,8 +2,8 @@
 //
 // Mapping: a thread takes a vector of a row; the grid is one-dimensional over rows x vectors, so
 // that a narrow matrix fills blocks too.
-// Bytes: forward reads g and x, writes s (over g) and z: 16 an element; backward reads three and writes two: 20.
-// Each is touched once. Flops: one exponential and one division an element forward, which is far below what
+// Bytes: forward reads g and x, writes s (over g) and z: 16 per element; backward reads three and writes two: 20.
+// Each is touched once. Flops: one exponential and one division per element forward, which is far below what
 // a memory access costs. Bound: memory; at attend's 32 x 2048 that is 1 MB, so the launch itself.
 
 #include "vector.cuh"

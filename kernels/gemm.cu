@@ -5,13 +5,13 @@
 // fast, has the small cut alone.
 //
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
-// (bf16) flops a byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
+// (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
 // and bf16 by the tensor cores from about 512 in every dimension, and below that by latency. Where the tiles would not
 // fill the multiprocessors, k is split among gridDim.y blocks (`k_split` each) that write partial sums to a
 // workspace [split][m][n]; gemm_sum_parts adds them up in order, so that results repeat bit for bit.
 //
 // Tried: atomics instead of the workspace (results change from run to run); three stages of 128 bytes for the
-// large cut (96 KiB, one block a multiprocessor on A100).
+// large cut (96 KiB, one block per multiprocessor on A100).
 #include "source.cuh"
 
 struct GemmShape {

@@ -10,14 +10,14 @@
 //   The tile is narrow because a step is one of a chain: 64 blocks for H = 512 and 32 rows, each streaming
 //   8 units of weights. Rows are never split over K, as the cell needs whole sums.
 //   Bytes: weights 4 (K1 + K2) 4H, read from L2 (show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
-//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB a block through the SM's 64 bytes a
+//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB per block through the SM's 64 bytes per
 //   cycle, 10,300 cycles, in tf32 and bf16; FFMA makes it 15,000 (335 MFLOP on 64 of the 108 SMs of an A100). Show-tell,
 //   B = 128, K = 512: 128 blocks of 64 rows, 197 KB each, 3,100 cycles.
 //   Estimated: 16 units per block halve the blocks and leave half of the chip idle; 4 units per block read x twice as
 //   often, which is then more than the weights.
 //
 // lstm_cell_backward: the cell's gradient; dh is the sum of up to two tensors. A thread takes WIDTH units of a row. Bytes: 12 or
-//   13 floats a unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
+//   13 floats per unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
 //
 // lstm_set_biases: gates = b_ih + b_hh in every row. Bytes: gates once.
 

@@ -1,7 +1,7 @@
 // y = (v / 255 - mean) / std for pixels v of u8, three channels: every step rounded to f32 as torchvision does.
 //
 // Grid: a thread for as many elements as 16 bytes of y hold, pixels running on, where neither tensor is padded; else
-// a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, two divisions an element fit
+// a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, two divisions per element fit
 // beside that.
 #include "vector.cuh"
 

@@ -2,7 +2,7 @@
 // missing_bp = 1 - sum_t alpha_tbp; loss = lambda / (B P) sum missing^2; d_alpha_bp = -2 lambda / (B P) missing_bp.
 //
 // Grid: a thread for every (b, p), a warp reading 32 neighbouring positions of a step; the sum over t runs in
-// order. `regulariser_squares_f32` leaves a partial sum a block, which one block of `regulariser_loss_f32` adds up.
+// order. `regulariser_squares_f32` leaves a partial sum for each block, which one block of `regulariser_loss_f32` adds up.
 // Each alpha is read once, 4 bytes and 1 flop: bound by memory, or by latency at the recipe's 0.6 MB.
 #include "reduce.cuh"
 

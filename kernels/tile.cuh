@@ -2,7 +2,7 @@
 // convolutions and the recurrent step share.
 //
 // K is walked in steps of KBYTES bytes. A ring of STAGES steps in shared memory is filled with asynchronous copies of
-// 16 bytes by a `Source` (source.cuh has the usual ones), STAGES - 1 steps ahead; one barrier a step. Warps own
+// 16 bytes by a `Source` (source.cuh has the usual ones), STAGES - 1 steps ahead; one barrier per step. Warps own
 // parts of WARP_M x WARP_N, from shared memory to registers and into multiply-adds:
 //
 //   f32          exact products: each lane has (WARP_M / 8) x (WARP_N / 4) sums

@@ -3,7 +3,7 @@
 //
 // Grid: a block of 256 threads per row. The row is read once into shared memory (4 V bytes; rows that do not fit are
 // read again instead, mostly from L2). Each of k rounds finds the best entry behind the last one chosen: a pass of
-// V / 256 comparisons a thread and a reduction. Bound by latency at a batch of rows and k up to a dozen; no
+// V / 256 comparisons per thread and a reduction. Bound by latency at a batch of rows and k up to a dozen; no
 // list of k in registers, so any k will do.
 #include "reduce.cuh"
 
