@@ -25,11 +25,8 @@ template <class V>
 __device__ __forceinline__ void embedding_forward(
     const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols, int ids_ld,
     int weight_ld, int y_ld) {
-    unsigned vectors = cols / V::WIDTH;
-    unsigned long long i = thread_number();
-    if (i >= (unsigned long long)rows * vectors) return;
-    unsigned row = i / vectors;
-    size_t col = i % vectors * V::WIDTH;
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
     unsigned id = id_at(ids, row, ids_cols, ids_ld);
     V values;
     if (id < (unsigned)words) {

@@ -11,11 +11,8 @@
 template <class V>
 __device__ __forceinline__ void gate_forward(
     float* g, const float* x, float* z, int rows, int cols, int g_ld, int x_ld, int z_ld) {
-    unsigned vectors = cols / V::WIDTH;
-    unsigned long long i = thread_number();
-    if (i >= (unsigned long long)rows * vectors) return;
-    size_t row = i / vectors;
-    size_t col = i % vectors * V::WIDTH;
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
     V gate = load<V>(g + row * g_ld + col);
     V value = load<V>(x + row * x_ld + col);
 #pragma unroll
@@ -31,11 +28,8 @@ template <class V>
 __device__ __forceinline__ void gate_backward(
     const float* s, const float* x, const float* dz, float* dg, float* dx, int rows, int cols, int s_ld, int x_ld,
     int dz_ld, int dg_ld, int dx_ld) {
-    unsigned vectors = cols / V::WIDTH;
-    unsigned long long i = thread_number();
-    if (i >= (unsigned long long)rows * vectors) return;
-    size_t row = i / vectors;
-    size_t col = i % vectors * V::WIDTH;
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
     V gate = load<V>(s + row * s_ld + col);
     V value = load<V>(x + row * x_ld + col);
     V d = load<V>(dz + row * dz_ld + col);

@@ -181,11 +181,9 @@ template <class V>
 __device__ __forceinline__ void cell_backward(
     const LstmCell& at, const float* gates, const float* c_prev, const float* c, const float* dh, const float* later,
     float* dc, float* d_gates) {
-    const unsigned vectors = at.hidden / V::WIDTH;
-    const unsigned long long n = thread_number();
-    if (n >= (unsigned long long)at.rows * vectors) return;
-    const size_t row = n / vectors, hidden = at.hidden;
-    const size_t unit = n % vectors * V::WIDTH;
+    const auto [row, unit, inside] = vector_position<V>(at.rows, at.hidden);
+    if (!inside) return;
+    const size_t hidden = at.hidden;
     gates += row * at.gates_ld + unit;
     d_gates += row * at.d_gates_ld + unit;
     dc += row * at.dc_ld + unit;
@@ -225,11 +223,8 @@ LSTM_CELL_BACKWARD(f32x4)
 template <class V>
 __device__ __forceinline__ void set_biases(
     const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
-    const unsigned vectors = cols / V::WIDTH;
-    const unsigned long long n = thread_number();
-    if (n >= (unsigned long long)rows * vectors) return;
-    const size_t row = n / vectors;
-    const size_t col = n % vectors * V::WIDTH;
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
     V sum = load<V>(bias_ih + col), other = load<V>(bias_hh + col);
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) sum[k] += other[k];

@@ -93,4 +93,17 @@ __device__ __forceinline__ unsigned long long thread_number() {
     return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+// The first element of the thread's vector in a matrix of whole vectors, which threads take row by row.
+struct Position {
+    size_t row, col;
+    bool inside;
+};
+
+template <class V>
+__device__ __forceinline__ Position vector_position(int rows, int cols) {
+    const unsigned vectors = cols / V::WIDTH;
+    const unsigned long long i = thread_number();
+    return {i / vectors, i % vectors * V::WIDTH, i < (unsigned long long)rows * vectors};
+}
+
 __device__ __forceinline__ f32 sigmoid(f32 x) { return 1.0f / (1.0f + expf(-x)); }
