@@ -11,10 +11,19 @@ struct PreprocessNormalisation {
     float std[3];
 };
 
+// The normalisation of three channels in a row, from channel `first` on.
+__device__ __forceinline__ PreprocessNormalisation from_channel(const PreprocessNormalisation& by, int first) {
+    PreprocessNormalisation turned;
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        turned.mean[i] = first == 0 ? by.mean[i] : first == 1 ? by.mean[(i + 1) % 3] : by.mean[(i + 2) % 3];
+        turned.std[i] = first == 0 ? by.std[i] : first == 1 ? by.std[(i + 1) % 3] : by.std[(i + 2) % 3];
+    }
+    return turned;
+}
+
 __device__ __forceinline__ float normalised(u8 v, int c, const PreprocessNormalisation& by) {
-    const float mean = c == 0 ? by.mean[0] : c == 1 ? by.mean[1] : by.mean[2];
-    const float std = c == 0 ? by.std[0] : c == 1 ? by.std[1] : by.std[2];
-    return (v / 255.0f - mean) / std;
+    return (v / 255.0f - by.mean[c]) / by.std[c];
 }
 
 template <class V, class T = typename V::Element>
@@ -22,19 +31,21 @@ __device__ __forceinline__ void normalise(
     const u8* images, T* y, long long pixels, int ldi, int ldy, const PreprocessNormalisation& by) {
     const long long first = (long long)thread_number() * V::WIDTH, count = 3 * pixels;
     if (first >= count) return;
+    const auto turned = from_channel(by, (int)(first % 3));
     if constexpr (V::WIDTH == 1) {
-        const long long pixel = first / 3;
-        const int c = (int)(first - 3 * pixel);
-        narrow(normalised(images[pixel * ldi + c], c, by), y[pixel * ldy + c]);
+        const long long pixel = first / 3, channel = first - 3 * pixel;
+        narrow(normalised(images[pixel * ldi + channel], 0, turned), y[pixel * ldy + channel]);
     } else if (first + V::WIDTH <= count) {
-        const int channel = (int)(first % 3);
         const auto from = load<Vector<u8, V::WIDTH>>(images + first);
         Wide<V> values;
 #pragma unroll
-        for (int i = 0; i < V::WIDTH; ++i) values[i] = normalised(from[i], (channel + i) % 3, by);
+        for (int i = 0; i < V::WIDTH; ++i) values[i] = normalised(from[i], i % 3, turned);
         store_wide<V>(y + first, values);
     } else {
-        for (long long i = first; i < count; ++i) narrow(normalised(images[i], (int)(i % 3), by), y[i]);
+#pragma unroll
+        for (int i = 0; i < V::WIDTH; ++i) {
+            if (first + i < count) narrow(normalised(images[first + i], i % 3, turned), y[first + i]);
+        }
     }
 }
 
