@@ -16,6 +16,12 @@ pub struct Family {
     pub members: &'static [Member],
 }
 
+impl Family {
+    pub fn member(&self, key: &[&str]) -> Option<&'static Member> {
+        self.members.iter().find(|member| member.key == key)
+    }
+}
+
 pub struct Member {
     /// The parts of the kernel's name behind the family's.
     pub key: &'static [&'static str],
@@ -230,8 +236,7 @@ impl<'a> Launch<'a> {
     /// When there is none for the key, a tensor has another element type than it takes, or is on another device, or one that
     /// is written overlaps another.
     pub fn run<A: Arguments>(&self, key: &[&str], blocks: Blocks, arguments: A) -> Result<()> {
-        let member = A::FAMILY.members.iter().find(|member| member.key == key);
-        let Some(member) = member else {
+        let Some(member) = A::FAMILY.member(key) else {
             let message = format!("the CUDA device has no kernel for {}", key.join(", "));
             return Err(Error::operation(self.op, message));
         };
