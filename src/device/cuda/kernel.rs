@@ -15,6 +15,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// The kernel `name` of an image, made for blocks of at most `threads` threads.
     pub const fn new(image: &'static Image, name: &'static str, threads: u32) -> Self {
         Kernel {
             image,
@@ -23,6 +24,7 @@ impl Kernel {
         }
     }
 
+    /// The most threads of a block.
     pub fn threads(&self) -> u32 {
         self.threads
     }
@@ -37,6 +39,7 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// `blocks` along x, y and z, of `threads` threads each.
     pub fn blocks(blocks: [usize; 3], threads: u32) -> Self {
         let shared = 0;
         Grid {
@@ -46,12 +49,12 @@ impl Grid {
         }
     }
 
-    /// As many blocks of `threads` as `count` threads need.
+    /// As many blocks of `threads` threads as `count` threads need.
     pub fn threads_for(count: usize, threads: u32) -> Self {
         Grid::blocks([count.div_ceil(threads as usize), 1, 1], threads)
     }
 
-    /// With so many bytes of dynamic shared memory for every block.
+    /// With this many bytes of dynamic shared memory for every block.
     pub fn shared(self, bytes: usize) -> Self {
         let shared = bytes;
         Grid { shared, ..self }
