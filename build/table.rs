@@ -237,71 +237,62 @@ impl Module<'_> {
         ))
     }
 
-    fn family(&self, name: &str, members: &[&Kernel]) -> Result<String, String> {
+    /// The struct of the arguments, and the family behind it.
+    fn family(&self, family: &str, members: &[&Kernel]) -> Result<String, String> {
         let first = members[0];
-        let rust_name = camel_case(name);
-        let names: Vec<&str> = first.parameters.iter().map(|p| parameter_name(p)).collect();
-        let mut kernels = String::new();
-        let mut kinds = Vec::new();
-        for member in members {
-            let parameters = self.parameters(member)?;
-            let of_member: Vec<String> = parameters.iter().map(Parameter::rust).collect();
-            let own: Vec<&str> = member
-                .parameters
-                .iter()
-                .map(|p| parameter_name(p))
-                .collect();
-            if kinds.is_empty() {
-                kinds.clone_from(&of_member);
-            }
-            if kinds != of_member || names != own {
-                let message = format!("its parameters are not those of {}", first.name.text);
-                return self.refuse(&member.name, &message);
-            }
-            let elements = parameters.iter().filter_map(|parameter| match parameter {
-                Parameter::Pointer(_, element) => Some(format!("DType::{element}, ")),
-                Parameter::Value(_) => None,
-            });
-            let elements: String = elements.collect();
-            let threads = self.translate(&member.name, &member.threads, &[])?;
-            let (name, key) = (&member.name.text, &member.key);
-            kernels += &format!(
-                "Member {{ key: &{key:?}, kernel: Kernel::new(&IMAGE, {name:?}, ({threads}) as u32), \
-                 elements: &[{elements}] }},\n"
-            );
-        }
-        if self
-            .scope
-            .items()
-            .any(|item| matches!(item, Item::Struct(s) if s.name.text == rust_name))
-        {
-            let message = format!("the struct {rust_name} has the name that its arguments get");
+        let struct_name = camel_case(family);
+        let taken = |item: &Item| matches!(item, Item::Struct(s) if s.name.text == struct_name);
+        if self.scope.items().any(taken) {
+            let message = format!("the struct {struct_name} has the name that its arguments get");
             return self.refuse(&first.name, &message);
         }
-        let fields = names.iter().zip(&kinds);
-        let fields: String = fields
-            .map(|(name, kind)| format!("pub {name}: {kind}, "))
-            .collect();
-        let values = names
-            .iter()
-            .zip(&kinds)
-            .map(|(name, kind)| match kind.as_str() {
-                INPUT => format!("tensors.input(self.{name})?, "),
-                OUTPUT => format!("tensors.output(self.{name})?, "),
-                _ => format!("self.{name}, "),
-            });
-        let values: String = values.collect();
-        let addresses = (0..names.len()).map(|at| format!("(&raw mut values.{at}).cast(), "));
-        let addresses: String = addresses.collect();
+        let names = parameter_names(first);
+        let parameters = self.parameters(first)?;
+        let kernels = members.iter().map(|member| self.member(member, first));
+        let kernels = kernels.collect::<Result<String, _>>()?;
+        let (mut fields, mut values, mut addresses) = (String::new(), String::new(), String::new());
+        for (at, (name, parameter)) in names.iter().zip(&parameters).enumerate() {
+            fields += &format!("pub {name}: {}, ", parameter.rust());
+            values += &match parameter {
+                Parameter::Pointer(false, _) => format!("tensors.input(self.{name})?, "),
+                Parameter::Pointer(true, _) => format!("tensors.output(self.{name})?, "),
+                Parameter::Value(_) => format!("self.{name}, "),
+            };
+            addresses += &format!("(&raw mut values.{at}).cast(), ");
+        }
         Ok(format!(
-            "pub struct {rust_name}<'a> {{ {fields}}}\n\
-             impl Arguments for {rust_name}<'_> {{\n\
-             const FAMILY: Family = Family {{ name: {name:?}, members: &[\n{kernels}] }};\n\
+            "pub struct {struct_name}<'a> {{ {fields}}}\n\
+             impl Arguments for {struct_name}<'_> {{\n\
+             const FAMILY: Family = Family {{ members: &[\n{kernels}] }};\n\
              fn with_addresses(self, tensors: &mut Tensors, launch: impl FnOnce(&mut [*mut c_void]) -> Result<()>) \
              -> Result<()> {{\n\
              let mut values = ({values});\n\
              launch(&mut [{addresses}])\n\
              }}\n}}\n"
+        ))
+    }
+
+    /// A kernel of the family of `first`, whose parameters it has; only the element types may be others.
+    fn member(&self, member: &Kernel, first: &Kernel) -> Result<String, String> {
+        let parameters = self.parameters(member)?;
+        let kinds = |parameters: &[Parameter]| -> Vec<String> {
+            parameters.iter().map(Parameter::rust).collect()
+        };
+        let alike = kinds(&parameters) == kinds(&self.parameters(first)?);
+        if !alike || parameter_names(member) != parameter_names(first) {
+            let message = format!("its parameters are not those of {}", first.name.text);
+            return self.refuse(&member.name, &message);
+        }
+        let elements = parameters.iter().filter_map(|parameter| match parameter {
+            Parameter::Pointer(_, element) => Some(format!("DType::{element}, ")),
+            Parameter::Value(_) => None,
+        });
+        let elements: String = elements.collect();
+        let threads = self.translate(&member.name, &member.threads, &[])?;
+        let (name, key) = (&member.name.text, &member.key);
+        Ok(format!(
+            "Member {{ key: &{key:?}, kernel: Kernel::new(&IMAGE, {name:?}, ({threads}) as u32), \
+             elements: &[{elements}] }},\n"
         ))
     }
 
@@ -371,21 +362,19 @@ impl Module<'_> {
 /// Of what only CUDA may use.
 const UNUSED: &str = "#[allow(dead_code)] ";
 
-const INPUT: &str = "Input<'a>";
-const OUTPUT: &str = "Output<'a>";
-
 impl Parameter {
     fn rust(&self) -> String {
         match self {
-            Parameter::Pointer(false, _) => INPUT.into(),
-            Parameter::Pointer(true, _) => OUTPUT.into(),
+            Parameter::Pointer(false, _) => "Input<'a>".into(),
+            Parameter::Pointer(true, _) => "Output<'a>".into(),
             Parameter::Value(kind) => kind.clone(),
         }
     }
 }
 
-fn parameter_name(tokens: &[Token]) -> &str {
-    tokens.last().map_or("", |token| &token.text)
+fn parameter_names(kernel: &Kernel) -> Vec<&str> {
+    let names = kernel.parameters.iter().filter_map(|tokens| tokens.last());
+    names.map(|token| token.text.as_str()).collect()
 }
 
 fn camel_case(name: &str) -> String {

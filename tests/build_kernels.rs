@@ -120,7 +120,7 @@ fn a_macro_makes_a_family_of_kernels() {
     "#;
     let table = table_of(text).unwrap();
     for kernel in [
-        "name: \"some_step\", members",
+        "impl Arguments for SomeStep<'_>",
         "key: &[\"f32x4\", \"large\"], kernel: Kernel::new(&IMAGE, \"some_step_f32x4_large\", (THREADS) as u32), \
          elements: &[DType::F32, ]",
         "key: &[\"bf16x8\", \"small\"], kernel: Kernel::new(&IMAGE, \"some_step_bf16x8_small\", (THREADS) as u32), \

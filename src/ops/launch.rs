@@ -12,7 +12,6 @@ use std::ffi::c_void;
 
 /// The kernels that do one thing for several element types, widths or cuts.
 pub struct Family {
-    pub name: &'static str,
     pub members: &'static [Member],
 }
 
