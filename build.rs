@@ -1,4 +1,4 @@
-//! Compiles `kernels/*.cu` and writes the table of kernels that the crate includes.
+//! Compiles `kernels/*.cu`, and writes for the crate what it has to know of the kernels: see build/table.rs.
 //!
 //! nvcc is looked for in NVCC, PATH, CUDA_HOME, CUDA_PATH, /usr/local/cuda and target/cuda-toolkit (where
 //! scripts/cuda-toolkit puts it). Every file is compiled once, to PTX for the oldest architecture that the kernels
@@ -9,10 +9,16 @@
 //! Without nvcc the table is there, with no code behind it: the crate builds, and opening a CUDA device says why
 //! it cannot.
 
+#[path = "build/expression.rs"]
+mod expression;
 #[path = "build/nvcc.rs"]
 mod nvcc;
+#[path = "build/source.rs"]
+mod source;
 #[path = "build/table.rs"]
 mod table;
+#[path = "build/tokens.rs"]
+mod tokens;
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -36,7 +42,9 @@ fn main() {
 
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run through cargo")?);
-    let sources = sources(Path::new("kernels"))?;
+    let files = source::read_all(Path::new("kernels"))?;
+    let sources = files.iter().filter(|file| table::is_compiled(file));
+    let sources: Vec<&Path> = sources.map(|file| file.path.as_path()).collect();
     let nvcc = match nvcc::find(&out) {
         Ok(nvcc) => Some(nvcc),
         Err(missing) => {
@@ -52,30 +60,15 @@ fn build() -> Result<(), String> {
     if let Some(toolkit) = &toolkit {
         println!("cargo:rustc-env=SHOWTELL_CUDA_TOOLKIT={}", toolkit.release);
     }
-    let mut table = String::new();
-    for (source, compiled) in sources.iter().zip(&compiled) {
-        table += &table::module(source, compiled.as_ref())?;
-    }
+    let table = table::write(&files, &compiled)?;
     let path = out.join("kernels.rs");
     fs::write(&path, table).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// The files to compile, in order of their names.
-fn sources(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let refuse = |e: std::io::Error| format!("{}: {e}", folder.display());
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(refuse)? {
-        paths.push(entry.map_err(refuse)?.path());
-    }
-    paths.retain(|path| path.extension().is_some_and(|e| e == "cu"));
-    paths.sort();
-    Ok(paths)
 }
 
 /// Compiles every file, as many at once as cargo allows. Files that have not changed since are left.
 fn compile_all(
     toolkit: &nvcc::Toolkit,
-    sources: &[PathBuf],
+    sources: &[&Path],
     out: &Path,
 ) -> Result<Vec<Option<nvcc::Compiled>>, String> {
     let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok());
@@ -89,7 +82,7 @@ fn compile_all(
                     let Some(i) = next.lock().expect(lock).next() else {
                         break;
                     };
-                    let result = toolkit.compile(&sources[i], out);
+                    let result = toolkit.compile(sources[i], out);
                     results.lock().expect(lock)[i] = Some(result);
                 }
             });
@@ -104,8 +97,9 @@ fn compile_all(
             Err(message) => failures.push(message),
         }
     }
-    match failures.is_empty() {
-        true => Ok(compiled),
-        false => Err(failures.join("\n")),
+    if failures.is_empty() {
+        Ok(compiled)
+    } else {
+        Err(failures.join("\n"))
     }
 }

@@ -1,7 +1,6 @@
 //! nvcc: where it is, what it can, and compiling a file with it.
 
 use std::env;
-use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -35,10 +34,13 @@ pub struct Compiled {
 /// The first nvcc of those places where one may be.
 pub fn find(out: &Path) -> Result<Nvcc, String> {
     if let Some(named) = env::var_os("NVCC").map(PathBuf::from) {
-        return match named.is_file() {
-            true => Ok(Nvcc(named)),
-            false => Err(format!("NVCC names {}, which is no file", named.display())),
-        };
+        if !named.is_file() {
+            return Err(format!(
+                "NVCC names {}, which is not a file",
+                named.display()
+            ));
+        }
+        return Ok(Nvcc(named));
     }
     let name = format!("nvcc{}", env::consts::EXE_SUFFIX);
     let path = env::var_os("PATH").unwrap_or_default();
@@ -156,17 +158,12 @@ impl Toolkit {
     }
 
     /// Everything that the result depends on, as a line of text.
-    fn state(&self, source: &Path) -> Result<String, String> {
+    pub fn state(&self, source: &Path) -> Result<String, String> {
         let mut hasher = DefaultHasher::new();
         (&self.nvcc, self.release, &self.architectures).hash(&mut hasher);
         include_str!("nvcc.rs").hash(&mut hasher);
-        let folder = source.parent().unwrap_or(Path::new("."));
-        let mut files = vec![source.to_path_buf()];
-        let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        files.extend(paths.filter(|path| path.extension() == Some(OsStr::new("cuh"))));
-        files.sort();
-        for file in files {
+        let files = super::source::headers(source)?;
+        for file in std::iter::once(source.to_path_buf()).chain(files) {
             let text = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
             (file, text).hash(&mut hasher);
         }
@@ -207,8 +204,9 @@ fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|e| format!("{name}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let told = text(&output.stdout) + &text(&output.stderr);
-    match output.status.success() {
-        true => Ok(told),
-        false => Err(format!("{name} failed ({}):\n{told}", output.status)),
+    if output.status.success() {
+        Ok(told)
+    } else {
+        Err(format!("{name} failed ({}):\n{told}", output.status))
     }
 }

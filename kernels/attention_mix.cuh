@@ -1,10 +1,7 @@
 // What attention's kernels share: the fixed mix of cells to positions, sums of weighted rows. attention.cu has the maths.
 #pragma once
-#include "pack.cuh"
+#include "vector.cuh"
 #include "reduce.cuh"
-
-constexpr int THREADS = 256;
-constexpr int WARPS = THREADS / 32;
 
 // The grids of cells and positions: CellMix. Position i of p averages, along an axis, the cells
 // i n / p .. ceil((i + 1) n / p) of n; so the positions that cell r is part of are r p / n .. ceil((r + 1) p / n).
@@ -29,15 +26,6 @@ __device__ __forceinline__ int cell_count(const AttentionMix& mix) { return mix.
 
 __device__ __forceinline__ int position_count(const AttentionMix& mix) { return mix.positions_h * mix.positions_w; }
 
-__device__ __forceinline__ float warp_sum(float x) {
-    return reduce_lanes<32>(x, Sum());
-}
-
-// NaN stays NaN, as in a softmax on the host.
-__device__ __forceinline__ float warp_max(float x) {
-    return reduce_lanes<32>(x, [](float a, float b) { return b > a || b != b ? b : a; });
-}
-
 // NaN stays NaN; one instruction.
 __device__ __forceinline__ float relu(float x) {
     float y;
@@ -52,9 +40,9 @@ __device__ __forceinline__ float cell_sum(const AttentionMix& mix, const float* 
     int row_end = range_end(r, mix.positions_h, mix.cells_h);
     int col_start = range_start(c, mix.positions_w, mix.cells_w), col_end = range_end(c, mix.positions_w, mix.cells_w);
     float sum = 0.0f;
-    for (int i = range_start(r, mix.positions_h, mix.cells_h); i < row_end; i++) {
+    for (int i = range_start(r, mix.positions_h, mix.cells_h); i < row_end; ++i) {
         float row = 0.0f;
-        for (int j = col_start; j < col_end; j++) {
+        for (int j = col_start; j < col_end; ++j) {
             float value = y == nullptr ? 1.0f : y[i * mix.positions_w + j];
             row += shares[mix.positions_h + j] * value;
         }
@@ -71,48 +59,51 @@ __device__ __forceinline__ void set_shares(const AttentionMix& mix, float* share
     }
 }
 
-// y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
-// Half of the block takes the even rows and half the odd ones.
-constexpr int SLAB_PACKS = 128;
+// Vectors of columns that half a block takes: a slab.
+constexpr int SLAB_VECTORS = THREADS / 2;
 constexpr int ROWS_IN_FLIGHT = 8;
 
-template <int WIDTH>
-__device__ __forceinline__ void weighted_rows(const float* weights, const float* x, int rows, int cols, int ld, float* y) {
-    __shared__ Pack<WIDTH> of_other_half[2][SLAB_PACKS];
-    int half = threadIdx.x / SLAB_PACKS, pack = threadIdx.x % SLAB_PACKS;
-    int slabs = (cols + SLAB_PACKS * WIDTH - 1) / (SLAB_PACKS * WIDTH);
+// y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
+// Half of the block takes the even rows and half the odd ones.
+
+template <class V>
+__device__ __forceinline__ void weighted_rows(
+    const float* weights, const float* x, int rows, int cols, int ld, float* y) {
+    __shared__ V of_other_half[2][SLAB_VECTORS];
+    int half = threadIdx.x / SLAB_VECTORS, vector = threadIdx.x % SLAB_VECTORS;
+    int slabs = (cols + SLAB_VECTORS * V::WIDTH - 1) / (SLAB_VECTORS * V::WIDTH);
     int parity = 0;
     for (int slab = blockIdx.x; slab < slabs; slab += gridDim.x, parity ^= 1) {
-        int col = (slab * SLAB_PACKS + pack) * WIDTH;
-        Pack<WIDTH> sum = {};
+        int col = (slab * SLAB_VECTORS + vector) * V::WIDTH;
+        V sum = {};
         if (col < cols) {
             const float* from = x + col;
             int row = half;
             for (; row + 2 * (ROWS_IN_FLIGHT - 1) < rows; row += 2 * ROWS_IN_FLIGHT) {
-                Pack<WIDTH> values[ROWS_IN_FLIGHT];
+                V values[ROWS_IN_FLIGHT];
 #pragma unroll
-                for (int i = 0; i < ROWS_IN_FLIGHT; i++) values[i] = load<WIDTH>(from + (size_t)(row + 2 * i) * ld);
+                for (int i = 0; i < ROWS_IN_FLIGHT; ++i) values[i] = load<V>(from + (size_t)(row + 2 * i) * ld);
 #pragma unroll
-                for (int i = 0; i < ROWS_IN_FLIGHT; i++) {
+                for (int i = 0; i < ROWS_IN_FLIGHT; ++i) {
                     float weight = weights[row + 2 * i];
 #pragma unroll
-                    for (int k = 0; k < WIDTH; k++) sum.at[k] += weight * values[i].at[k];
+                    for (int k = 0; k < V::WIDTH; ++k) sum[k] += weight * values[i][k];
                 }
             }
             for (; row < rows; row += 2) {
-                Pack<WIDTH> values = load<WIDTH>(from + (size_t)row * ld);
+                V values = load<V>(from + (size_t)row * ld);
 #pragma unroll
-                for (int k = 0; k < WIDTH; k++) sum.at[k] += weights[row] * values.at[k];
+                for (int k = 0; k < V::WIDTH; ++k) sum[k] += weights[row] * values[k];
             }
         }
-        if (half == 1) of_other_half[parity][pack] = sum;
-        // One barrier a slab: the other buffer is written before the next.
+        if (half == 1) of_other_half[parity][vector] = sum;
+        // One barrier per slab: the other buffer is written before the next.
         __syncthreads();
         if (half == 0 && col < cols) {
-            Pack<WIDTH> other = of_other_half[parity][pack];
+            V other = of_other_half[parity][vector];
 #pragma unroll
-            for (int k = 0; k < WIDTH; k++) sum.at[k] += other.at[k];
-            store<WIDTH>(y + col, sum);
+            for (int k = 0; k < V::WIDTH; ++k) sum[k] += other[k];
+            store<V>(y + col, sum);
         }
     }
 }

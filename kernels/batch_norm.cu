@@ -7,7 +7,7 @@
 //               dx = gamma * invstd * (dy - dbeta / M - (x - mean) * invstd * dgamma / M)
 //
 // Grid of all but the merges and the fold: a block takes `step` rows (blockIdx.x) of up to 32 groups of channels
-// (blockIdx.y), one group of WIDTH channels for each of its first 2^lanes threads, the next row for the next threads
+// (blockIdx.y), one vector of channels for each of its first 2^log2_lanes threads, the next row for the next threads
 // and so on: a warp reads runs of at least 128 bytes where there are so many channels.
 //
 // Column sums are on two levels, both in a fixed order: a thread's rows and then a tree over the block's threads in
@@ -16,25 +16,22 @@
 //
 // All is bound by memory. Batch mode: moments 1 read of x, merge, normalise 1 read and 1 write (and the residual's
 // read); backward 2 reads, merge, 2 reads and 1 write. Running mode: one launch forward; backward has no sums in dx,
-// so one pass over x and dy makes dx and the sums. 16 bytes a load, four rows in flight for each thread.
-#include "channels.cuh"
+// so one pass over x and dy makes dx and the sums. 16 bytes per load, four rows in flight for each thread.
+#include "vector.cuh"
 
-constexpr int THREADS = 256;
 constexpr float EPSILON = 1e-5f;
 
-/// How a launch walks the matrix.
+// How a launch walks the matrix.
 struct BatchNormTask {
     int rows;
     int cols;
-    /// Whether threads take 16 bytes of a row, or one channel.
-    int wide;
-    /// 2^lanes threads side by side along a row.
-    int lanes;
-    /// Rows of a block.
+    // 2^log2_lanes threads side by side along a row.
+    int log2_lanes;
+    // Rows of a block.
     int step;
 };
 
-/// What a thread takes: channels from `first`, rows `row`, `row + parts`, ... below `end`.
+// What a thread takes: channels from `first`, rows `row`, `row + parts`, ... below `end`.
 struct Place {
     bool inside;
     int first;
@@ -44,34 +41,34 @@ struct Place {
     int end;
 };
 
-template <int WIDTH>
-__device__ inline Place place(const BatchNormTask& task) {
-    const int lane = threadIdx.x & ((1 << task.lanes) - 1);
+template <class V>
+__device__ __forceinline__ Place place(const BatchNormTask& task) {
+    const int lane = threadIdx.x & ((1 << task.log2_lanes) - 1);
     Place at;
-    at.first = ((blockIdx.y << task.lanes) + lane) * WIDTH;
+    at.first = ((blockIdx.y << task.log2_lanes) + lane) * V::WIDTH;
     at.inside = at.first < task.cols;
-    at.part = threadIdx.x >> task.lanes;
-    at.parts = THREADS >> task.lanes;
+    at.part = threadIdx.x >> task.log2_lanes;
+    at.parts = THREADS >> task.log2_lanes;
     const int start = blockIdx.x * task.step;
     at.row = start + at.part;
     at.end = min(start + task.step, task.rows);
     return at;
 }
 
-template <typename T, int WIDTH>
-__device__ void moments(const T* x, float* partial, int ldx, const BatchNormTask& task) {
-    __shared__ float means[WIDTH][THREADS], squares[WIDTH][THREADS], counts[THREADS];
-    const Place at = place<WIDTH>(task);
-    float mean[WIDTH] = {}, square[WIDTH] = {}, count = 0.0f;
+template <class V, class T = typename V::Element>
+__device__ __forceinline__ void moments(const T* x, float* partial, int ldx, const BatchNormTask& task) {
+    __shared__ float means[V::WIDTH][THREADS], squares[V::WIDTH][THREADS], counts[THREADS];
+    const Place at = place<V>(task);
+    Wide<V> mean = {}, square = {};
+    float count = 0.0f;
     if (at.inside) {
 #pragma unroll 4
         for (int row = at.row; row < at.end; row += at.parts) {
-            float value[WIDTH];
-            load_channels(x + (size_t)row * ldx + at.first, value);
+            Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
             count += 1.0f;
             const float weight = 1.0f / count;
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) {
+            for (int i = 0; i < V::WIDTH; ++i) {
                 const float difference = value[i] - mean[i];
                 mean[i] += difference * weight;
                 square[i] += difference * (value[i] - mean[i]);
@@ -84,19 +81,19 @@ __device__ void moments(const T* x, float* partial, int ldx, const BatchNormTask
         if (at.part >= half && at.part < 2 * half) {
             counts[self] = count;
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) {
+            for (int i = 0; i < V::WIDTH; ++i) {
                 means[i][self] = mean[i];
                 squares[i][self] = square[i];
             }
         }
         __syncthreads();
         if (at.part < half) {
-            const int other = self + (half << task.lanes);
+            const int other = self + (half << task.log2_lanes);
             const float total = count + counts[other];
             // Without rows on either side there is nothing to merge.
             const float weight = total > 0.0f ? counts[other] / total : 0.0f;
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) {
+            for (int i = 0; i < V::WIDTH; ++i) {
                 const float difference = means[i][other] - mean[i];
                 mean[i] += difference * weight;
                 square[i] += squares[i][other] + difference * difference * (count * weight);
@@ -107,27 +104,27 @@ __device__ void moments(const T* x, float* partial, int ldx, const BatchNormTask
     if (!at.inside || at.part > 0) return;
     float* of_block = partial + (size_t)blockIdx.x * 2 * task.cols + at.first;
 #pragma unroll
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < V::WIDTH; ++i) {
         of_block[i] = mean[i];
         of_block[task.cols + i] = square[i];
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_moments_f32(const float* x, float* partial, int ldx, BatchNormTask task) {
-    if (task.wide) moments<float, WIDE<float>>(x, partial, ldx, task);
-    else moments<float, 1>(x, partial, ldx, task);
-}
+#define BATCH_NORM_MOMENTS(V)                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                          \
+        batch_norm_moments_##V(const V::Element* x, float* partial, int ldx, BatchNormTask task) { \
+        moments<V>(x, partial, ldx, task);                                                         \
+    }
+BATCH_NORM_MOMENTS(f32x1)
+BATCH_NORM_MOMENTS(f32x4)
+BATCH_NORM_MOMENTS(bf16x1)
+BATCH_NORM_MOMENTS(bf16x8)
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_moments_bf16(const __nv_bfloat16* x, float* partial, int ldx, BatchNormTask task) {
-    if (task.wide) moments<__nv_bfloat16, WIDE<__nv_bfloat16>>(x, partial, ldx, task);
-    else moments<__nv_bfloat16, 1>(x, partial, ldx, task);
-}
-
-/// Merges take 8 channels a block, a sector of f32, and 32 threads for each.
+// Merges take 8 channels per block, a sector of f32, and 32 threads for each.
 constexpr int MERGED = 8;
 
-/// The sum over the threads of a channel, given to each of them. All threads of the block must arrive.
-__device__ inline double sum_of_channel(double value) {
+// The sum over the threads of a channel, given to each of them. All threads of the block must arrive.
+__device__ __forceinline__ double sum_of_channel(double value) {
     __shared__ double sums[THREADS];
     const int self = threadIdx.x;
     sums[self] = value;
@@ -142,9 +139,11 @@ __device__ inline double sum_of_channel(double value) {
     return sum;
 }
 
-/// The blocks' moments to mean and invstd; running statistics, if there are any, follow. `per_row` is 1 / M,
-/// `per_other_row` 1 / (M - 1).
-extern "C" __global__ void __launch_bounds__(256) batch_norm_merge_moments_f32(const float* partial, float* mean, float* invstd, float* running_mean, float* running_var, double momentum, double per_row, double per_other_row, int rows, int cols, int step) {
+// The blocks' moments to mean and invstd; running statistics, if there are any, follow. `per_row` is 1 / M,
+// `per_other_row` 1 / (M - 1).
+extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_moments_f32(
+    const float* partial, float* mean, float* invstd, float* running_mean, float* running_var, double momentum,
+    double per_row, double per_other_row, int rows, int cols, int step) {
     const int channel = blockIdx.x * MERGED + threadIdx.x % MERGED;
     const bool inside = channel < cols;
     const int slices = inside ? (rows + step - 1) / step : 0;
@@ -169,20 +168,25 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_merge_moments_f32(c
     running_var[channel] = (float)((1.0 - momentum) * running_var[channel] + momentum * (squares * per_other_row));
 }
 
-/// y from x and statistics: `spread` is invstd, or the running variance where `mean_to` and `invstd_to` take
-/// what normalised.
-template <typename T, int WIDTH>
-__device__ void normalise(const T* x, const T* residual, const float* gamma, const float* beta, const float* mean, const float* spread, float* mean_to, float* invstd_to, T* y, int ldx, int ldr, int ldy, int relu, const BatchNormTask& task) {
-    const Place at = place<WIDTH>(task);
+// y from x, mean and invstd; or, where `var` is not null, from the running mean and variance: `mean_to` and `invstd_to` take
+// what normalised.
+template <class V, class T = typename V::Element>
+__device__ __forceinline__ void normalise(
+    const T* x, const T* residual, const float* gamma, const float* beta, const float* mean, const float* invstd,
+    const float* var, float* mean_to, float* invstd_to, T* y, int ldx, int ldr, int ldy, int relu,
+    const BatchNormTask& task) {
+    const Place at = place<V>(task);
     if (!at.inside) return;
-    float centre[WIDTH], scale[WIDTH], offset[WIDTH];
+    Wide<V> centre, scale, offset;
 #pragma unroll
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < V::WIDTH; ++i) {
         const int channel = at.first + i;
         centre[i] = mean[channel];
-        float inverse = spread[channel];
-        if (invstd_to != nullptr) {
-            inverse = rsqrtf(inverse + EPSILON);
+        float inverse;
+        if (var == nullptr) {
+            inverse = invstd[channel];
+        } else {
+            inverse = rsqrtf(var[channel] + EPSILON);
             if (blockIdx.x == 0 && at.part == 0) {
                 mean_to[channel] = centre[i];
                 invstd_to[channel] = inverse;
@@ -193,38 +197,38 @@ __device__ void normalise(const T* x, const T* residual, const float* gamma, con
     }
 #pragma unroll 2
     for (int row = at.row; row < at.end; row += at.parts) {
-        float value[WIDTH];
-        load_channels(x + (size_t)row * ldx + at.first, value);
+        Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) value[i] = (value[i] - centre[i]) * scale[i] + offset[i];
+        for (int i = 0; i < V::WIDTH; ++i) value[i] = (value[i] - centre[i]) * scale[i] + offset[i];
         if (residual != nullptr) {
-            float added[WIDTH];
-            load_channels(residual + (size_t)row * ldr + at.first, added);
+            Wide<V> added = load_wide<V>(residual + (size_t)row * ldr + at.first);
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) value[i] += added[i];
+            for (int i = 0; i < V::WIDTH; ++i) value[i] += added[i];
         }
         if (relu) {
             // A NaN stays.
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) value[i] = value[i] < 0.0f ? 0.0f : value[i];
+            for (int i = 0; i < V::WIDTH; ++i) value[i] = value[i] < 0.0f ? 0.0f : value[i];
         }
-        store_channels(y + (size_t)row * ldy + at.first, value);
+        store_wide<V>(y + (size_t)row * ldy + at.first, value);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_normalise_f32(const float* x, const float* residual, const float* gamma, const float* beta, const float* mean, const float* spread, float* mean_to, float* invstd_to, float* y, int ldx, int ldr, int ldy, int relu, BatchNormTask task) {
-    if (task.wide) normalise<float, WIDE<float>>(x, residual, gamma, beta, mean, spread, mean_to, invstd_to, y, ldx, ldr, ldy, relu, task);
-    else normalise<float, 1>(x, residual, gamma, beta, mean, spread, mean_to, invstd_to, y, ldx, ldr, ldy, relu, task);
-}
+#define BATCH_NORM_NORMALISE(V)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_normalise_##V(                                  \
+        const V::Element* x, const V::Element* residual, const float* gamma, const float* beta, const float* mean,   \
+        const float* invstd, const float* var, float* mean_to, float* invstd_to, V::Element* y, int ldx, int ldr,    \
+        int ldy, int relu, BatchNormTask task) {                                                                     \
+        normalise<V>(x, residual, gamma, beta, mean, invstd, var, mean_to, invstd_to, y, ldx, ldr, ldy, relu, task); \
+    }
+BATCH_NORM_NORMALISE(f32x1)
+BATCH_NORM_NORMALISE(f32x4)
+BATCH_NORM_NORMALISE(bf16x1)
+BATCH_NORM_NORMALISE(bf16x8)
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_normalise_bf16(const __nv_bfloat16* x, const __nv_bfloat16* residual, const float* gamma, const float* beta, const float* mean, const float* spread, float* mean_to, float* invstd_to, __nv_bfloat16* y, int ldx, int ldr, int ldy, int relu, BatchNormTask task) {
-    if (task.wide) normalise<__nv_bfloat16, WIDE<__nv_bfloat16>>(x, residual, gamma, beta, mean, spread, mean_to, invstd_to, y, ldx, ldr, ldy, relu, task);
-    else normalise<__nv_bfloat16, 1>(x, residual, gamma, beta, mean, spread, mean_to, invstd_to, y, ldx, ldr, ldy, relu, task);
-}
-
-/// The sum over the threads that have the same channels, for those of the first row.
+// The sum over the threads that have the same channels, for those of the first row.
 template <int WIDTH>
-__device__ inline void sum_parts(float (&value)[WIDTH], const Place& at, int lanes) {
+__device__ __forceinline__ void sum_parts(Vector<f32, WIDTH>& value, const Place& at, int log2_lanes) {
     __shared__ float values[WIDTH][THREADS];
     for (int half = at.parts / 2; half > 0; half /= 2) {
         if (at.part >= half && at.part < 2 * half) {
@@ -234,66 +238,70 @@ __device__ inline void sum_parts(float (&value)[WIDTH], const Place& at, int lan
         __syncthreads();
         if (at.part < half) {
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) value[i] += values[i][threadIdx.x + (half << lanes)];
+            for (int i = 0; i < WIDTH; ++i) value[i] += values[i][threadIdx.x + (half << log2_lanes)];
         }
     }
     // The next sum may write over what another thread still reads.
     __syncthreads();
 }
 
-/// The blocks' sums of dy * (x - mean) * invstd and of dy. With dx also gamma * invstd * dy, which is dx where
-/// the statistics are constants.
-template <typename T, int WIDTH>
-__device__ void sums(const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, T* dx, float* partial, int ldx, int ldy, int ldd, const BatchNormTask& task) {
-    const Place at = place<WIDTH>(task);
-    float d_gamma[WIDTH] = {}, d_beta[WIDTH] = {};
-    float centre[WIDTH], inverse[WIDTH];
+// The blocks' sums of dy * (x - mean) * invstd and of dy. With dx also gamma * invstd * dy, which is dx where
+// the statistics are constants.
+template <class V, class T = typename V::Element>
+__device__ __forceinline__ void sums(
+    const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, T* dx, float* partial, int ldx,
+    int ldy, int ldd, const BatchNormTask& task) {
+    const Place at = place<V>(task);
+    Wide<V> d_gamma = {}, d_beta = {};
+    Wide<V> centre, inverse;
     if (at.inside) {
-        float scale[WIDTH];
+        Wide<V> scale;
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) {
+        for (int i = 0; i < V::WIDTH; ++i) {
             centre[i] = mean[at.first + i];
             inverse[i] = invstd[at.first + i];
             scale[i] = gamma[at.first + i] * inverse[i];
         }
 #pragma unroll 4
         for (int row = at.row; row < at.end; row += at.parts) {
-            float value[WIDTH], gradient[WIDTH];
-            load_channels(x + (size_t)row * ldx + at.first, value);
-            load_channels(dy + (size_t)row * ldy + at.first, gradient);
+            Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
+            Wide<V> gradient = load_wide<V>(dy + (size_t)row * ldy + at.first);
 #pragma unroll
-            for (int i = 0; i < WIDTH; ++i) {
+            for (int i = 0; i < V::WIDTH; ++i) {
                 d_beta[i] += gradient[i];
                 d_gamma[i] += gradient[i] * ((value[i] - centre[i]) * inverse[i]);
                 gradient[i] *= scale[i];
             }
-            if (dx != nullptr) store_channels(dx + (size_t)row * ldd + at.first, gradient);
+            if (dx != nullptr) store_wide<V>(dx + (size_t)row * ldd + at.first, gradient);
         }
     }
-    sum_parts(d_gamma, at, task.lanes);
-    sum_parts(d_beta, at, task.lanes);
+    sum_parts(d_gamma, at, task.log2_lanes);
+    sum_parts(d_beta, at, task.log2_lanes);
     if (!at.inside || at.part > 0) return;
     float* of_block = partial + (size_t)blockIdx.x * 2 * task.cols + at.first;
 #pragma unroll
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < V::WIDTH; ++i) {
         of_block[i] = d_gamma[i];
         of_block[task.cols + i] = d_beta[i];
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_sums_f32(const float* x, const float* dy, const float* gamma, const float* mean, const float* invstd, float* dx, float* partial, int ldx, int ldy, int ldd, BatchNormTask task) {
-    if (task.wide) sums<float, WIDE<float>>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);
-    else sums<float, 1>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);
-}
+#define BATCH_NORM_SUMS(V)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_sums_##V(                                 \
+        const V::Element* x, const V::Element* dy, const float* gamma, const float* mean, const float* invstd, \
+        V::Element* dx, float* partial, int ldx, int ldy, int ldd, BatchNormTask task) {                       \
+        sums<V>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);                                 \
+    }
+BATCH_NORM_SUMS(f32x1)
+BATCH_NORM_SUMS(f32x4)
+BATCH_NORM_SUMS(bf16x1)
+BATCH_NORM_SUMS(bf16x8)
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_sums_bf16(const __nv_bfloat16* x, const __nv_bfloat16* dy, const float* gamma, const float* mean, const float* invstd, __nv_bfloat16* dx, float* partial, int ldx, int ldy, int ldd, BatchNormTask task) {
-    if (task.wide) sums<__nv_bfloat16, WIDE<__nv_bfloat16>>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);
-    else sums<__nv_bfloat16, 1>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);
-}
-
-/// The blocks' sums to the gradients of gamma and beta, and to what dx takes from them:
-/// dx = gamma * invstd * (dy - shift - (x - mean) * slope). What is null is not written.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_merge_sums_f32(const float* partial, const float* invstd, float* d_gamma, float* d_beta, float* shift, float* slope, int accumulate, double per_row, int rows, int cols, int step) {
+// The blocks' sums to the gradients of gamma and beta, and to what dx takes from them:
+// dx = gamma * invstd * (dy - shift - (x - mean) * slope). What is null is not written.
+extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_sums_f32(
+    const float* partial, const float* invstd, float* d_gamma, float* d_beta, float* shift, float* slope,
+    int accumulate, double per_row, int rows, int cols, int step) {
     const int channel = blockIdx.x * MERGED + threadIdx.x % MERGED;
     const bool inside = channel < cols;
     const int slices = inside ? (rows + step - 1) / step : 0;
@@ -313,14 +321,16 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_merge_sums_f32(cons
     slope[channel] = (float)(of_gamma * per_row * invstd[channel]);
 }
 
-/// dx of batch mode.
-template <typename T, int WIDTH>
-__device__ void gradient(const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, const float* shift, const float* slope, T* dx, int ldx, int ldy, int ldd, const BatchNormTask& task) {
-    const Place at = place<WIDTH>(task);
+// dx of batch mode.
+template <class V, class T = typename V::Element>
+__device__ __forceinline__ void gradient(
+    const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, const float* shift,
+    const float* slope, T* dx, int ldx, int ldy, int ldd, const BatchNormTask& task) {
+    const Place at = place<V>(task);
     if (!at.inside) return;
-    float centre[WIDTH], scale[WIDTH], constant[WIDTH], factor[WIDTH];
+    Wide<V> centre, scale, constant, factor;
 #pragma unroll
-    for (int i = 0; i < WIDTH; ++i) {
+    for (int i = 0; i < V::WIDTH; ++i) {
         const int channel = at.first + i;
         centre[i] = mean[channel];
         scale[i] = gamma[channel] * invstd[channel];
@@ -329,41 +339,48 @@ __device__ void gradient(const T* x, const T* dy, const float* gamma, const floa
     }
 #pragma unroll 4
     for (int row = at.row; row < at.end; row += at.parts) {
-        float value[WIDTH], from[WIDTH];
-        load_channels(x + (size_t)row * ldx + at.first, value);
-        load_channels(dy + (size_t)row * ldy + at.first, from);
+        Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
+        Wide<V> from = load_wide<V>(dy + (size_t)row * ldy + at.first);
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) from[i] = scale[i] * (from[i] - constant[i] - (value[i] - centre[i]) * factor[i]);
-        store_channels(dx + (size_t)row * ldd + at.first, from);
+        for (int i = 0; i < V::WIDTH; ++i)
+            from[i] = scale[i] * (from[i] - constant[i] - (value[i] - centre[i]) * factor[i]);
+        store_wide<V>(dx + (size_t)row * ldd + at.first, from);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_gradient_f32(const float* x, const float* dy, const float* gamma, const float* mean, const float* invstd, const float* shift, const float* slope, float* dx, int ldx, int ldy, int ldd, BatchNormTask task) {
-    if (task.wide) gradient<float, WIDE<float>>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);
-    else gradient<float, 1>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);
-}
+#define BATCH_NORM_GRADIENT(V)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_gradient_##V(                               \
+        const V::Element* x, const V::Element* dy, const float* gamma, const float* mean, const float* invstd,   \
+        const float* shift, const float* slope, V::Element* dx, int ldx, int ldy, int ldd, BatchNormTask task) { \
+        gradient<V>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);                          \
+    }
+BATCH_NORM_GRADIENT(f32x1)
+BATCH_NORM_GRADIENT(f32x4)
+BATCH_NORM_GRADIENT(bf16x1)
+BATCH_NORM_GRADIENT(bf16x8)
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_gradient_bf16(const __nv_bfloat16* x, const __nv_bfloat16* dy, const float* gamma, const float* mean, const float* invstd, const float* shift, const float* slope, __nv_bfloat16* dx, int ldx, int ldy, int ldd, BatchNormTask task) {
-    if (task.wide) gradient<__nv_bfloat16, WIDE<__nv_bfloat16>>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);
-    else gradient<__nv_bfloat16, 1>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);
-}
+// Elements of a filter that a block folds.
+constexpr int FOLDED = 1024;
 
-/// Filter k times gamma_k * invstd_k, and the bias that is left of the normalisation. Grid: filters along x,
-/// 1024 of their elements along y. Once per load: f64 costs nothing and gives the CPU's numbers.
-template <typename T>
-__device__ void fold(const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, T* folded, float* bias, int ldf, int ldt, int cols) {
+// Filter k times gamma_k * invstd_k, and the bias that is left of the normalisation. Grid: filters along x,
+// FOLDED of their elements along y. Once per load: f64 costs nothing and gives the CPU's numbers.
+template <class T>
+__device__ __forceinline__ void fold(
+    const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, T* folded,
+    float* bias, int ldf, int ldt, int cols) {
     const int k = blockIdx.x;
     const double scale = gamma[k] * (1.0 / sqrt(var[k] + (double)EPSILON));
     if (blockIdx.y == 0 && threadIdx.x == 0) bias[k] = (float)(beta[k] - mean[k] * scale);
-    const int end = min(cols, (int)(blockIdx.y + 1) * 1024);
-    for (int col = blockIdx.y * 1024 + threadIdx.x; col < end; col += THREADS)
+    const int end = min(cols, (int)(blockIdx.y + 1) * FOLDED);
+    for (int col = blockIdx.y * FOLDED + threadIdx.x; col < end; col += THREADS)
         narrow(filter[(size_t)k * ldf + col] * (float)scale, folded[(size_t)k * ldt + col]);
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_fold_f32(const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, float* folded, float* bias, int ldf, int ldt, int cols) {
-    fold(filter, gamma, beta, mean, var, folded, bias, ldf, ldt, cols);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_fold_bf16(const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, __nv_bfloat16* folded, float* bias, int ldf, int ldt, int cols) {
-    fold(filter, gamma, beta, mean, var, folded, bias, ldf, ldt, cols);
-}
+#define BATCH_NORM_FOLD(T)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_fold_##T(                                      \
+        const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, T* folded, \
+        float* bias, int ldf, int ldt, int cols) {                                                                  \
+        fold(filter, gamma, beta, mean, var, folded, bias, ldf, ldt, cols);                                         \
+    }
+BATCH_NORM_FOLD(f32)
+BATCH_NORM_FOLD(bf16)

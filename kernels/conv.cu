@@ -6,28 +6,27 @@
 //             only where stride divides: pixels fall into stride² classes (blockIdx.z) that see every stride-th tap, so
 //             that nothing is multiplied by the zeros between. Taps count upwards, dy's pixels downwards (SIGN -1)
 //   filter    df[k, (r,s,c)] = Σ_(n,p,q) dy[(n,p,q), k] x[…]: lines are windows on both sides (Order::MN); windows are cut
-//             in parts (blockIdx.y) whose sums gemm_sum adds up in order, so that results repeat bit for bit
+//             in parts (blockIdx.y) whose sums gemm_sum_parts adds up in order, so that results repeat bit for bit
 //
 //   stem      forward for few channels, below
 //
-// A block makes a tile; tiles of one row of windows are neighbours, so that they share the pixels in level 2. Names: 128
-// and 64 are the cuts tile::Large (tile::Tall for f32) and tile::Small.
+// A block makes a tile; tiles of one row of windows are neighbours, so that they share the pixels in level 2. Names: the
+// arithmetic and the cut.
 //
 // Flops 2·N·P·Q·K·R·S·C each. Bytes, if level 2 keeps what neighbours share: x, f, z and y once. As for products, f32 is
 // bound by FFMA; tf32 and bf16 by the tensor cores in 3x3 layers, by memory in the 1x1 layers of the first stages (about
-// C/2 flops a byte).
+// C/2 flops per byte).
 //
 // Tried: div and mod in every step (a third of the instructions); columns in memory (im2col: r·s times the bytes).
+#include "elementwise.cuh"
 #include "window.cuh"
 
-// x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart, z as y with ldz.
-// `part`: windows of a block of the filter's gradient. `flag`: ReLU, or whether to add to what is there.
+// x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart.
 struct ConvShape {
     int n, h, w, c, ldx;
     int p, q, k, ldy;
     int r, s, stride, padding;
-    int ldf, ldz;
-    int part, flag;
+    int ldf;
 };
 
 template <class A, class B, int DEPTH>
@@ -52,7 +51,9 @@ __device__ __forceinline__ void run(Product& product, const A& a, const B& b, in
 
 // y = act(sum + b + z) for a pair of columns.
 template <class T>
-__device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile::Target<const T>& z, const float* bias, bool relu, int row, int col, float a, float b) {
+__device__ __forceinline__ void put_output(
+    const tile::Target<T>& y, const tile::Target<const T>& z, const float* bias, bool relu, int row, int col, float a,
+    float b) {
     if (row >= y.rows || col >= y.cols) return;
     const bool both = col + 1 < y.cols;
     if (bias != nullptr) {
@@ -61,9 +62,9 @@ __device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile:
     }
     if (z.to != nullptr) {
         if (both && z.pairs) {
-            const float2 residual = tile::load_pair(z.at(row, col));
-            a += residual.x;
-            b += residual.y;
+            const auto residual = load_wide<Vector<T, 2>>(z.at(row, col));
+            a += residual[0];
+            b += residual[1];
         } else {
             a += widen(*z.at(row, col));
             if (both) b += widen(z.at(row, col)[1]);
@@ -75,7 +76,7 @@ __device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile:
         b = b < 0.0f ? 0.0f : b;
     }
     if (both && y.pairs) {
-        tile::store_pair(y.at(row, col), a, b);
+        store_wide<Vector<T, 2>>(y.at(row, col), {a, b});
     } else {
         narrow(a, *y.at(row, col));
         if (both) narrow(b, y.at(row, col)[1]);
@@ -84,8 +85,9 @@ __device__ __forceinline__ void put_output(const tile::Target<T>& y, const tile:
 
 using tile::Order;
 
-template <class Math, class Cut, class T = typename Math::Element>
-__device__ __forceinline__ void forward(const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape) {
+template <class Math, class Cut, class T = class Math::Element>
+__device__ __forceinline__ void forward(
+    const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape, int ldz, bool relu) {
     using Product = tile::Product<Math, Cut, Order::K, Order::K>;
     const int rows = shape.n * shape.p * shape.q, depth = shape.r * shape.s * shape.c;
     const int tiles_n = (shape.k + Cut::N - 1) / Cut::N;
@@ -98,13 +100,14 @@ __device__ __forceinline__ void forward(const T* x, const T* filter, const float
         return tile::Place{image * shape.h, p * shape.stride - shape.padding, q * shape.stride - shape.padding};
     });
     const tile::RowLoader<typename Product::B, Cut::THREADS> filters(
-        filter, shape.ldf, shape.k - first_col, tile::in_chunks(filter, shape.ldf), [=](int row) { return first_col + row; });
+        filter, shape.ldf, shape.k - first_col, tile::in_chunks(filter, shape.ldf),
+        [=](int row) { return first_col + row; });
     Product product;
     run(product, windows, filters, 0, depth);
     const tile::Target<T> to(y, shape.ldy, rows, shape.k);
-    const tile::Target<const T> residual(z, shape.ldz, rows, shape.k);
+    const tile::Target<const T> residual(z, ldz, rows, shape.k);
     product.each_pair([&](int row, int col, float a, float b) {
-        put_output(to, residual, bias, shape.flag != 0, first_row + row, first_col + col, a, b);
+        put_output(to, residual, bias, relu, first_row + row, first_col + col, a, b);
     });
 }
 
@@ -118,9 +121,16 @@ struct FilterColumns {
     int filters, ld, taps_j, step_i, step_j, count;
     bool chunks;
 
-    __device__ __forceinline__ FilterColumns(const Element* base, int filters, int ld, int taps_j, int step_i, int step_j, int cols, bool chunks)
-        : from(base + (Lines::first() < cols ? Lines::first() : 0)), filters(filters), ld(ld), taps_j(taps_j), step_i(step_i), step_j(step_j),
-          count(cols - Lines::first()), chunks(chunks) {
+    __device__ __forceinline__
+    FilterColumns(const Element* base, int filters, int ld, int taps_j, int step_i, int step_j, int cols, bool chunks)
+        : from(base + (Lines::first() < cols ? Lines::first() : 0)),
+          filters(filters),
+          ld(ld),
+          taps_j(taps_j),
+          step_i(step_i),
+          step_j(step_j),
+          count(cols - Lines::first()),
+          chunks(chunks) {
 #pragma unroll
         for (int line = 0; line < Lines::COUNT; ++line) {
             k[line] = Lines::line(line);
@@ -140,7 +150,7 @@ struct FilterColumns {
         }
     }
 
-   private:
+ private:
     __device__ __forceinline__ void wrap(int line) {
         while (k[line] >= filters) {
             k[line] -= filters;
@@ -152,26 +162,30 @@ struct FilterColumns {
     }
 };
 
-template <class Math, class Cut, class T = typename Math::Element>
-__device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const ConvShape& shape) {
+template <class Math, class Cut, class T = class Math::Element>
+__device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const ConvShape& shape, bool accumulate) {
     using Product = tile::Product<Math, Cut, Order::K, Order::MN>;
     const int stride = shape.stride;
     const int class_h = (int)blockIdx.z / stride, class_w = (int)blockIdx.z % stride;
     // This class's pixels, and its first tap and number of taps, in each direction.
     const int rows_h = (shape.h - class_h + stride - 1) / stride, rows_w = (shape.w - class_w + stride - 1) / stride;
     const int r0 = (class_h + shape.padding) % stride, s0 = (class_w + shape.padding) % stride;
-    const int taps_r = max(0, (shape.r - r0 + stride - 1) / stride), taps_s = max(0, (shape.s - s0 + stride - 1) / stride);
+    const int taps_r = max(0, (shape.r - r0 + stride - 1) / stride),
+              taps_s = max(0, (shape.s - s0 + stride - 1) / stride);
     const int rows = shape.n * rows_h * rows_w, depth = taps_r * taps_s * shape.k;
     const int tiles_n = (shape.c + Cut::N - 1) / Cut::N;
     const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
     if (first_row >= rows) return;
     const tile::Images of{shape.p, shape.q, shape.k, shape.ldy, taps_r, taps_s};
     const bool chunks_y = tile::in_chunks(dy, shape.ldy) && shape.k % Product::A::VECTOR == 0;
-    const tile::WindowRows<typename Product::A, Cut::THREADS, -1> windows(dy, of, rows - first_row, chunks_y, [&](int row) {
-        const int line = (first_row + row) / rows_w, w = first_row + row - line * rows_w;
-        const int image = line / rows_h, h = line - image * rows_h;
-        return tile::Place{image * shape.p, h + (class_h + shape.padding - r0) / stride, w + (class_w + shape.padding - s0) / stride};
-    });
+    const tile::WindowRows<typename Product::A, Cut::THREADS, -1> windows(
+        dy, of, rows - first_row, chunks_y, [&](int row) {
+            const int line = (first_row + row) / rows_w, w = first_row + row - line * rows_w;
+            const int image = line / rows_h, h = line - image * rows_h;
+            return tile::Place{
+                image * shape.p, h + (class_h + shape.padding - r0) / stride,
+                w + (class_w + shape.padding - s0) / stride};
+        });
     const bool chunks_f = tile::in_chunks(filter, shape.ldf) && shape.c % Product::B::VECTOR == 0;
     const T* base = filter + (r0 * shape.s + s0) * shape.c + first_col;
     const FilterColumns<typename Product::B, Cut::THREADS> filters(
@@ -189,20 +203,22 @@ __device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const 
         for (int j = 0; j < Product::PAIRS; ++j) {
             const int col = first_col + product.col(j);
             const float2 sum = product.sums[i][j];
-            if (col < shape.c) narrow(shape.flag ? sum.x + widen(to[col]) : sum.x, to[col]);
-            if (col + 1 < shape.c) narrow(shape.flag ? sum.y + widen(to[col + 1]) : sum.y, to[col + 1]);
+            if (col < shape.c) narrow(accumulate ? sum.x + widen(to[col]) : sum.x, to[col]);
+            if (col + 1 < shape.c) narrow(accumulate ? sum.y + widen(to[col + 1]) : sum.y, to[col + 1]);
         }
     }
 }
 
-template <class Math, class Cut, class T = typename Math::Element>
-__device__ __forceinline__ void filter_gradient(const T* x, const T* dy, float* df, const ConvShape& shape) {
+template <class Math, class Cut, class T = class Math::Element>
+__device__ __forceinline__ void filter_gradient(
+    const T* x, const T* dy, float* df, const ConvShape& shape, int part_windows, bool accumulate) {
     using Product = tile::Product<Math, Cut, Order::MN, Order::MN>;
     const int windows = shape.n * shape.p * shape.q, cols = shape.r * shape.s * shape.c;
     const int tiles_n = (cols + Cut::N - 1) / Cut::N;
     const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
-    const int start = blockIdx.y * shape.part, end = min(windows, start + shape.part);
-    const tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(dy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
+    const int start = blockIdx.y * part_windows, end = min(windows, start + part_windows);
+    const tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(
+        dy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
     const tile::Images of{shape.h, shape.w, shape.c, shape.ldx, shape.r, shape.s};
     const bool chunks = tile::in_chunks(x, shape.ldx) && shape.c % Product::B::VECTOR == 0;
     const tile::WindowColumns<typename Product::B, Cut::THREADS> pixels(
@@ -214,105 +230,85 @@ __device__ __forceinline__ void filter_gradient(const T* x, const T* dy, float* 
         const int row = first_row + i, col = first_col + j;
         if (row >= to.rows || col >= to.cols) return;
         float* at = to.at(row, col);
-        *at = shape.flag ? *at + a : a;
-        if (col + 1 < to.cols) at[1] = shape.flag ? at[1] + b : b;
+        *at = accumulate ? *at + a : a;
+        if (col + 1 < to.cols) at[1] = accumulate ? at[1] + b : b;
     });
 }
 
-extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_f32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Ffma, tile::Tall>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_f32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Ffma, tile::Small>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_data_f32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Ffma, tile::Tall>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_data_f32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Ffma, tile::Small>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_f32_128(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Ffma, tile::Tall>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_f32_64(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Ffma, tile::Small>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_tf32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Tf32, tile::Large>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_tf32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Tf32, tile::Small>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_data_tf32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Tf32, tile::Large>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_data_tf32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Tf32, tile::Small>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_tf32_128(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Tf32, tile::Large>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_tf32_64(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Tf32, tile::Small>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16_of_f32_128(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Bf16Of32, tile::Large>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_bf16_of_f32_64(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    forward<tile::Bf16Of32, tile::Small>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_data_bf16_of_f32_128(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Bf16Of32, tile::Large>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_data_bf16_of_f32_64(const float* dy, const float* filter, float* dx, ConvShape shape) {
-    data<tile::Bf16Of32, tile::Small>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_bf16_of_f32_128(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Bf16Of32, tile::Large>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_bf16_of_f32_64(const float* x, const float* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Bf16Of32, tile::Small>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16_128(const __nv_bfloat16* x, const __nv_bfloat16* filter, const float* bias, const __nv_bfloat16* z, __nv_bfloat16* y, ConvShape shape) {
-    forward<tile::Bf16, tile::Large>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_forward_bf16_64(const __nv_bfloat16* x, const __nv_bfloat16* filter, const float* bias, const __nv_bfloat16* z, __nv_bfloat16* y, ConvShape shape) {
-    forward<tile::Bf16, tile::Small>(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_data_bf16_128(const __nv_bfloat16* dy, const __nv_bfloat16* filter, __nv_bfloat16* dx, ConvShape shape) {
-    data<tile::Bf16, tile::Large>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_data_bf16_64(const __nv_bfloat16* dy, const __nv_bfloat16* filter, __nv_bfloat16* dx, ConvShape shape) {
-    data<tile::Bf16, tile::Small>(dy, filter, dx, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) conv_filter_bf16_128(const __nv_bfloat16* x, const __nv_bfloat16* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Bf16, tile::Large>(x, dy, df, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) conv_filter_bf16_64(const __nv_bfloat16* x, const __nv_bfloat16* dy, float* df, ConvShape shape) {
-    filter_gradient<tile::Bf16, tile::Small>(x, dy, df, shape);
-}
+#define CONV_FORWARD(MATH, CUT)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS) conv_forward_##MATH##_##CUT( \
+        const tile::math::MATH::Element* x, const tile::math::MATH::Element* filter, const float* bias,              \
+        const tile::math::MATH::Element* z, tile::math::MATH::Element* y, ConvShape shape, int ldz, int relu) {      \
+        forward<tile::math::MATH, tile::CUT>(x, filter, bias, z, y, shape, ldz, relu != 0);                          \
+    }
+CONV_FORWARD(f32, tall)
+CONV_FORWARD(f32, small)
+CONV_FORWARD(tf32, large)
+CONV_FORWARD(tf32, small)
+CONV_FORWARD(bf16_of_f32, large)
+CONV_FORWARD(bf16_of_f32, small)
+CONV_FORWARD(bf16, large)
+CONV_FORWARD(bf16, small)
+
+#define CONV_DATA(MATH, CUT)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS) conv_data_##MATH##_##CUT(    \
+        const tile::math::MATH::Element* dy, const tile::math::MATH::Element* filter, tile::math::MATH::Element* dx, \
+        ConvShape shape, int accumulate) {                                                                           \
+        data<tile::math::MATH, tile::CUT>(dy, filter, dx, shape, accumulate != 0);                                   \
+    }
+CONV_DATA(f32, tall)
+CONV_DATA(f32, small)
+CONV_DATA(tf32, large)
+CONV_DATA(tf32, small)
+CONV_DATA(bf16_of_f32, large)
+CONV_DATA(bf16_of_f32, small)
+CONV_DATA(bf16, large)
+CONV_DATA(bf16, small)
+
+#define CONV_FILTER(MATH, CUT)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS) conv_filter_##MATH##_##CUT( \
+        const tile::math::MATH::Element* x, const tile::math::MATH::Element* dy, float* df, ConvShape shape,        \
+        int part_windows, int accumulate) {                                                                         \
+        filter_gradient<tile::math::MATH, tile::CUT>(x, dy, df, shape, part_windows, accumulate != 0);              \
+    }
+CONV_FILTER(f32, tall)
+CONV_FILTER(f32, small)
+CONV_FILTER(tf32, large)
+CONV_FILTER(tf32, small)
+CONV_FILTER(bf16_of_f32, large)
+CONV_FILTER(bf16_of_f32, small)
+CONV_FILTER(bf16, large)
+CONV_FILTER(bf16, small)
 
 // The stem, and every layer of few channels: a pixel is less than a chunk of 16 bytes, so nothing of the above fits.
 //
-// A block holds 64 filters in shared memory, taps in lines, and makes 32 pixels of a line of y after the other, LINES of
+// A block holds 64 filters in shared memory, taps in lines, and makes 32 pixels of a line of y after the other, STEM_LINES of
 // them: the part of the image under them, R rows of ((32 - 1)·stride + S)·C numbers, comes to shared memory, where the (s,c)
 // of a window are neighbours. A thread has 4 pixels x 4 filters: 16 multiply-adds for 5 loads. 44 KiB for the 7x7 stem.
 // In f32 whatever the precision: 0.24 of 10.7 GFLOP of a ResNet-50. Bytes: x about 7/4 times (lines overlap), y once.
-namespace stem {
+constexpr int STEM_PIXELS = 32, STEM_FILTERS = 64, STEM_PITCH = STEM_FILTERS + 4, STEM_LINES = 4, STEM_THREADS = 128;
 
-constexpr int PIXELS = 32, FILTERS = 64, PITCH = FILTERS + 4, LINES = 4, THREADS = 128;
+// Numbers of one row of the patch: what STEM_PIXELS windows of width s see of c channels.
+__host__ __device__ constexpr int stem_run(int s, int c, int stride) { return ((STEM_PIXELS - 1) * stride + s) * c; }
+
+__host__ __device__ constexpr int stem_shared_bytes(int r, int s, int c, int stride) {
+    return (r * s * c * STEM_PITCH + r * stem_run(s, c, stride)) * sizeof(float);
+}
 
 template <class T>
-__device__ __forceinline__ void load_filters(const T* filter, float* weights, int first_k, int taps, const ConvShape& shape) {
-    for (int i = threadIdx.x; i < taps * FILTERS; i += THREADS) {
+__device__ __forceinline__ void load_filters(
+    const T* filter, float* weights, int first_k, int taps, const ConvShape& shape) {
+    for (int i = threadIdx.x; i < taps * STEM_FILTERS; i += STEM_THREADS) {
         const int k = i / taps, tap = i - k * taps;
-        weights[tap * PITCH + k] = first_k + k < shape.k ? widen(filter[(size_t)(first_k + k) * shape.ldf + tap]) : 0.0f;
+        weights[tap * STEM_PITCH + k] =
+            first_k + k < shape.k ? widen(filter[(size_t)(first_k + k) * shape.ldf + tap]) : 0.0f;
     }
 }
 
 template <class T>
-__device__ __forceinline__ void load_patch(const T* x, float* patch, int image, int top, int left, int run, const ConvShape& shape) {
-    for (int i = threadIdx.x; i < shape.r * run; i += THREADS) {
+__device__ __forceinline__ void load_patch(
+    const T* x, float* patch, int image, int top, int left, int run, const ConvShape& shape) {
+    for (int i = threadIdx.x; i < shape.r * run; i += STEM_THREADS) {
         const int r = i / run, at = i - r * run, pixel = at / shape.c, h = top + r, w = left + pixel;
         const bool inside = (unsigned)h < (unsigned)shape.h && (unsigned)w < (unsigned)shape.w;
         const T* row = x + (size_t)((image * shape.h + h) * shape.w + w) * shape.ldx;
@@ -321,29 +317,32 @@ __device__ __forceinline__ void load_patch(const T* x, float* patch, int image, 
 }
 
 template <class T>
-__device__ __forceinline__ void forward(const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape) {
+__device__ __forceinline__ void stem(
+    const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape, int ldz, bool relu) {
     extern __shared__ __align__(16) float shared[];
     const int window = shape.s * shape.c, taps = shape.r * window, step = shape.stride * shape.c;
-    const int run = (PIXELS - 1) * step + window;
-    float *weights = shared, *patch = shared + taps * PITCH;
-    const int parts = (shape.q + PIXELS - 1) / PIXELS, lines = shape.n * shape.p;
-    const int first_q = (int)blockIdx.x % parts * PIXELS, first_line = (int)blockIdx.x / parts * LINES, first_k = blockIdx.y * FILTERS;
+    const int run = stem_run(shape.s, shape.c, shape.stride);
+    float *weights = shared, *patch = shared + taps * STEM_PITCH;
+    const int parts = (shape.q + STEM_PIXELS - 1) / STEM_PIXELS, lines = shape.n * shape.p;
+    const int first_q = (int)blockIdx.x % parts * STEM_PIXELS, first_line = (int)blockIdx.x / parts * STEM_LINES,
+              first_k = blockIdx.y * STEM_FILTERS;
     const int mine_k = threadIdx.x % 16 * 4, mine_q = threadIdx.x / 16 * 4;
     const tile::Target<T> to(y, shape.ldy, lines * shape.q, shape.k);
-    const tile::Target<const T> residual(z, shape.ldz, lines * shape.q, shape.k);
+    const tile::Target<const T> residual(z, ldz, lines * shape.q, shape.k);
     load_filters(filter, weights, first_k, taps, shape);
-    for (int line = first_line; line < min(first_line + LINES, lines); ++line) {
+    for (int line = first_line; line < min(first_line + STEM_LINES, lines); ++line) {
         const int image = line / shape.p, p = line - image * shape.p;
         __syncthreads();
-        load_patch(x, patch, image, p * shape.stride - shape.padding, first_q * shape.stride - shape.padding, run, shape);
+        load_patch(
+            x, patch, image, p * shape.stride - shape.padding, first_q * shape.stride - shape.padding, run, shape);
         __syncthreads();
         float sums[4][4] = {};
         for (int r = 0; r < shape.r; ++r) {
             const float* pixels = patch + r * run + mine_q * step;
-            const float* of_row = weights + r * window * PITCH + mine_k;
+            const float* of_row = weights + r * window * STEM_PITCH + mine_k;
 #pragma unroll 3
             for (int e = 0; e < window; ++e) {
-                const float4 w = *reinterpret_cast<const float4*>(of_row + e * PITCH);
+                const float4 w = *reinterpret_cast<const float4*>(of_row + e * STEM_PITCH);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const float v = pixels[i * step + e];
@@ -358,34 +357,48 @@ __device__ __forceinline__ void forward(const T* x, const T* filter, const float
         for (int i = 0; i < 4; ++i) {
             const int q = first_q + mine_q + i, row = line * shape.q + q, col = first_k + mine_k;
             if (q >= shape.q) continue;
-            put_output(to, residual, bias, shape.flag != 0, row, col, sums[i][0], sums[i][1]);
-            put_output(to, residual, bias, shape.flag != 0, row, col + 2, sums[i][2], sums[i][3]);
+            put_output(to, residual, bias, relu, row, col, sums[i][0], sums[i][1]);
+            put_output(to, residual, bias, relu, row, col + 2, sums[i][2], sums[i][3]);
         }
     }
 }
 
-}  // namespace stem
+#define CONV_STEM(T)                                                                                            \
+    extern "C" __global__ void __launch_bounds__(STEM_THREADS) conv_stem_##T(                                   \
+        const T* x, const T* filter, const float* bias, const T* z, T* y, ConvShape shape, int ldz, int relu) { \
+        stem(x, filter, bias, z, y, shape, ldz, relu != 0);                                                     \
+    }
+CONV_STEM(f32)
+CONV_STEM(bf16)
 
-extern "C" __global__ void __launch_bounds__(128) conv_stem_f32(const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape) {
-    stem::forward(x, filter, bias, z, y, shape);
-}
-extern "C" __global__ void __launch_bounds__(128) conv_stem_bf16(const __nv_bfloat16* x, const __nv_bfloat16* filter, const float* bias, const __nv_bfloat16* z, __nv_bfloat16* y, ConvShape shape) {
-    stem::forward(x, filter, bias, z, y, shape);
-}
-
-// dy <- dy where y > 0, else 0: undoes the ReLU. A thread an element, grid as add.cu.
-template <typename T>
-__device__ void relu_backward(const T* y, T* dy, int rows, int cols, int ldy, int lddy) {
-    each_group<1>(rows, cols, [=](int row, int col, int) {
-        T* to = dy + (size_t)row * lddy + col;
-        if (!(widen(y[(size_t)row * ldy + col]) > 0.0f)) narrow(0.0f, *to);
+// dy <- dy where y > 0, else 0: undoes the ReLU. Grid as add.cu.
+template <class V, class T = typename V::Element>
+__device__ __forceinline__ void relu_backward(const T* y, T* dy, int rows, int cols, int ldy, int lddy) {
+    each_group<V::WIDTH>(rows, cols, [=](int row, int first, int count) {
+        const T* from = y + (size_t)row * ldy + first;
+        T* to = dy + (size_t)row * lddy + first;
+        if (count == V::WIDTH) {
+            const Wide<V> output = load_wide<V>(from);
+            V gradient = load<V>(to);
+#pragma unroll
+            for (int i = 0; i < V::WIDTH; ++i) {
+                if (!(output[i] > 0.0f)) narrow(0.0f, gradient[i]);
+            }
+            store<V>(to, gradient);
+        } else {
+            for (int i = 0; i < count; ++i) {
+                if (!(widen(from[i]) > 0.0f)) narrow(0.0f, to[i]);
+            }
+        }
     });
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv_relu_backward_f32(const float* y, float* dy, int rows, int cols, int ldy, int lddy) {
-    relu_backward(y, dy, rows, cols, ldy, lddy);
-}
-
-extern "C" __global__ void __launch_bounds__(256) conv_relu_backward_bf16(const __nv_bfloat16* y, __nv_bfloat16* dy, int rows, int cols, int ldy, int lddy) {
-    relu_backward(y, dy, rows, cols, ldy, lddy);
-}
+#define CONV_RELU_BACKWARD(V)                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                    \
+        conv_relu_backward_##V(const V::Element* y, V::Element* dy, int rows, int cols, int ldy, int lddy) { \
+        relu_backward<V>(y, dy, rows, cols, ldy, lddy);                                                      \
+    }
+CONV_RELU_BACKWARD(f32x1)
+CONV_RELU_BACKWARD(f32x4)
+CONV_RELU_BACKWARD(bf16x1)
+CONV_RELU_BACKWARD(bf16x8)

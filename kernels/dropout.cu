@@ -4,11 +4,11 @@
 // one-dimensional over rows x blocks. Row r of x is step first_t + r / batch of sequence r % batch, and the
 // counter's row word is sequence << 12 | step: the mask depends on nothing else, so it equals the CPU's bit by bit.
 // The step's number is read from device memory: recorded launches draw new masks when it changes.
-// Bytes: 8 an element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes a
-// thread an A100 moves 5e10 threads a second and could draw 1.4e11. Bound: memory.
-// Rows that do not start at multiples of 16 bytes (`aligned` is 0) are read a float at a time.
+// Bytes: 8 per element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes per
+// thread an A100 moves 5e10 threads per second and could draw 1.4e11. Bound: memory.
+// With V = f32x1 a thread reads its columns one by one.
 
-#include "pack.cuh"
+#include "vector.cuh"
 #include "philox.cuh"
 
 // Where a mask is drawn, and what it does.
@@ -21,44 +21,53 @@ struct DropoutMask {
     int batch;
 };
 
-__device__ __forceinline__ void dropout(const DropoutMask& mask, unsigned step, const float* x, float* y, int rows, int cols, int x_ld,
-                                        int y_ld, int aligned) {
-    unsigned blocks = (cols + 3) / 4;
+// Words of a Philox block: columns of a thread.
+constexpr int WORDS = 4;
+
+template <class V>
+__device__ __forceinline__ void dropout(
+    const DropoutMask& mask, unsigned step, const float* x, float* y, int rows, int cols, int x_ld, int y_ld) {
+    unsigned blocks = (cols + WORDS - 1) / WORDS;
     unsigned long long i = thread_number();
     if (i >= (unsigned long long)rows * blocks) return;
     unsigned row = i / blocks, block = i % blocks;
     unsigned sequence = row % mask.batch, t = mask.first_t + row / mask.batch;
     uint4 bits = philox(mask.seed, make_uint4(block, sequence << 12 | t, step, mask.site));
-    float factor[4] = {
+    float factor[WORDS] = {
         bits.x >= mask.threshold ? mask.scale : 0.0f,
         bits.y >= mask.threshold ? mask.scale : 0.0f,
         bits.z >= mask.threshold ? mask.scale : 0.0f,
         bits.w >= mask.threshold ? mask.scale : 0.0f,
     };
-    int col = 4 * block;
+    int col = WORDS * block;
     const float* from = x + (size_t)row * x_ld + col;
     float* to = y + (size_t)row * y_ld + col;
     // A dropped element is 0 whatever it was, an infinity or NaN too.
-    if (aligned && col + 4 <= cols) {
-        Pack<4> values = load<4>(from);
+    if constexpr (V::WIDTH == WORDS) {
+        V values = load<V>(from);
 #pragma unroll
-        for (int k = 0; k < 4; k++) values.at[k] = factor[k] == 0.0f ? 0.0f : values.at[k] * factor[k];
-        store<4>(to, values);
+        for (int k = 0; k < WORDS; ++k) values[k] = factor[k] == 0.0f ? 0.0f : values[k] * factor[k];
+        store<V>(to, values);
     } else {
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
+        for (int k = 0; k < WORDS; ++k) {
             if (col + k < cols) to[k] = factor[k] == 0.0f ? 0.0f : from[k] * factor[k];
         }
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-dropout_forward_f32(DropoutMask mask, const unsigned* step, const float* x, float* y, int rows, int cols, int x_ld,
-                    int y_ld, int aligned) {
-    dropout(mask, *step, x, y, rows, cols, x_ld, y_ld, aligned);
-}
+#define DROPOUT_FORWARD(V)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) dropout_forward_##V(                                      \
+        DropoutMask mask, const unsigned* step, const float* x, float* y, int rows, int cols, int x_ld, int y_ld) { \
+        dropout<V>(mask, *step, x, y, rows, cols, x_ld, y_ld);                                                      \
+    }
+DROPOUT_FORWARD(f32x1)
+DROPOUT_FORWARD(f32x4)
 
-extern "C" __global__ void __launch_bounds__(256)
-dropout_in_place_f32(DropoutMask mask, const unsigned* step, float* x, int rows, int cols, int ld, int aligned) {
-    dropout(mask, *step, x, x, rows, cols, ld, ld, aligned);
-}
+#define DROPOUT_IN_PLACE(V)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                    \
+        dropout_in_place_##V(DropoutMask mask, const unsigned* step, float* x, int rows, int cols, int ld) { \
+        dropout<V>(mask, *step, x, x, rows, cols, ld, ld);                                                   \
+    }
+DROPOUT_IN_PLACE(f32x1)
+DROPOUT_IN_PLACE(f32x4)

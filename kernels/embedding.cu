@@ -2,11 +2,11 @@
 //
 // ids lie in rows of ids_cols, ids_ld apart; number r is in row r / ids_cols.
 //
-// Forward: a thread takes WIDTH columns of a row of y; 1-D grid over rows x packs. Bytes: y once, the rows of W that
+// Forward: a thread takes WIDTH columns of a row of y; 1-D grid over rows x vectors. Bytes: y once, the rows of W that
 // are named once, the ids. Bound: memory. An id that is not below the number of rows gives NaN: it shows in the
 // loss, and nothing outside the table is read.
 //
-// Backward: a block for each (place r in the list, 128 packs of columns). Only the block at the first place
+// Backward: a block for each (place r in the list, 128 vectors of columns). Only the block at the first place
 // where an id occurs does anything: it finds all places by comparing the list with its id, 4096 at a time, each
 // warp's 32 comparisons by one ballot into a bit map in shared memory, and adds their rows of dy to dW, four loads in
 // flight, in order. So there is no sort and no atomic, and the sums are the same bits in every run.
@@ -15,66 +15,63 @@
 // it is overwritten, is a launch of its own and is most of the bytes: 18 MB at V = 8915, E = 512. Bound: that memory;
 // for the most frequent word, the latency of a quarter of its places.
 
-#include "pack.cuh"
+#include "vector.cuh"
 
 __device__ __forceinline__ unsigned id_at(const unsigned* ids, unsigned r, int ids_cols, int ids_ld) {
     return ids[(size_t)(r / ids_cols) * ids_ld + r % ids_cols];
 }
 
-template <int WIDTH>
-__device__ __forceinline__ void embedding_forward(const float* weight, const unsigned* ids, float* y, int words,
-                                                  int rows, int cols, int ids_cols, int ids_ld, int weight_ld,
-                                                  int y_ld) {
-    unsigned packs = cols / WIDTH;
-    unsigned long long i = thread_number();
-    if (i >= (unsigned long long)rows * packs) return;
-    unsigned row = i / packs;
-    size_t col = i % packs * WIDTH;
+template <class V>
+__device__ __forceinline__ void embedding_forward(
+    const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols, int ids_ld,
+    int weight_ld, int y_ld) {
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
     unsigned id = id_at(ids, row, ids_cols, ids_ld);
-    Pack<WIDTH> values;
+    V values;
     if (id < (unsigned)words) {
-        values = load<WIDTH>(weight + (size_t)id * weight_ld + col);
+        values = load<V>(weight + (size_t)id * weight_ld + col);
     } else {
 #pragma unroll
-        for (int k = 0; k < WIDTH; k++) values.at[k] = __int_as_float(0x7FC00000);
+        for (int k = 0; k < V::WIDTH; ++k) values[k] = __int_as_float(0x7FC00000);
     }
-    store<WIDTH>(y + (size_t)row * y_ld + col, values);
+    store<V>(y + (size_t)row * y_ld + col, values);
 }
 
 constexpr int SCATTER_THREADS = 128;
 constexpr int MAP_WORDS = 128;
 constexpr int IN_FLIGHT = 4;
 
-template <int WIDTH>
-__device__ __forceinline__ void embedding_backward(const unsigned* ids, const float* dy, float* dw, int words,
-                                                   int rows, int cols, int ids_cols, int ids_ld, int dy_ld, int dw_ld,
-                                                   long long padding) {
+template <class V>
+__device__ __forceinline__ void embedding_backward(
+    const unsigned* ids, const float* dy, float* dw, int words, int rows, int cols, int ids_cols, int ids_ld, int dy_ld,
+    int dw_ld, long long padding) {
     __shared__ unsigned map[MAP_WORDS];
-    int place = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int place = blockIdx.x, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     unsigned id = id_at(ids, place, ids_cols, ids_ld);
     if (id == padding || id >= (unsigned)words) return;
     bool repeated = false;
     for (int r = threadIdx.x; r < place; r += SCATTER_THREADS) repeated |= id_at(ids, r, ids_cols, ids_ld) == id;
     if (__syncthreads_or(repeated)) return;
 
-    int col = (blockIdx.y * SCATTER_THREADS + threadIdx.x) * WIDTH;
+    int col = (blockIdx.y * SCATTER_THREADS + threadIdx.x) * V::WIDTH;
     bool inside = col < cols;
     float* to = dw + (size_t)id * dw_ld + col;
-    Pack<WIDTH> sum = {};
-    if (inside) sum = load<WIDTH>(to);
+    V sum = {};
+    if (inside) sum = load<V>(to);
     // The last places found, the newest at the end: a queue that is emptied when it is full.
     int queue[IN_FLIGHT], queued = 0;
     auto empty_queue = [&]() {
-        Pack<WIDTH> values[IN_FLIGHT];
+        V values[IN_FLIGHT];
 #pragma unroll
-        for (int q = 0; q < IN_FLIGHT; q++) {
-            if (inside && q >= IN_FLIGHT - queued) values[q] = load<WIDTH>(dy + (size_t)queue[q] * dy_ld + col);
+        for (int q = 0; q < IN_FLIGHT; ++q) {
+            if (inside && q >= IN_FLIGHT - queued) values[q] = load<V>(dy + (size_t)queue[q] * dy_ld + col);
         }
 #pragma unroll
-        for (int q = 0; q < IN_FLIGHT; q++) {
+        for (int q = 0; q < IN_FLIGHT; ++q) {
             if (inside && q >= IN_FLIGHT - queued) {
 #pragma unroll
-                for (int k = 0; k < WIDTH; k++) sum.at[k] += values[q].at[k];
+                for (int k = 0; k < V::WIDTH; ++k) sum[k] += values[q][k];
             }
         }
         queued = 0;
@@ -82,17 +79,17 @@ __device__ __forceinline__ void embedding_backward(const unsigned* ids, const fl
     // Nothing in front of `place`, and the words of the map begin at its own.
     for (int first = place; first < rows; first += 32 * MAP_WORDS) {
         int used = min(MAP_WORDS, (rows - first + 31) / 32);
-        for (int word = warp; word < used; word += SCATTER_THREADS / 32) {
+        for (int word = warp; word < used; word += SCATTER_THREADS / WARP) {
             int r = first + 32 * word + lane;
             bool same = r < rows && id_at(ids, r, ids_cols, ids_ld) == id;
             unsigned bits = __ballot_sync(0xFFFFFFFFu, same);
             if (lane == 0) map[word] = bits;
         }
         __syncthreads();
-        for (int word = 0; word < used; word++) {
+        for (int word = 0; word < used; ++word) {
             for (unsigned bits = map[word]; bits != 0; bits &= bits - 1) {
 #pragma unroll
-                for (int q = 0; q + 1 < IN_FLIGHT; q++) queue[q] = queue[q + 1];
+                for (int q = 0; q + 1 < IN_FLIGHT; ++q) queue[q] = queue[q + 1];
                 queue[IN_FLIGHT - 1] = first + 32 * word + __ffs(bits) - 1;
                 if (++queued == IN_FLIGHT) empty_queue();
             }
@@ -100,30 +97,24 @@ __device__ __forceinline__ void embedding_backward(const unsigned* ids, const fl
         __syncthreads();
     }
     empty_queue();
-    if (inside) store<WIDTH>(to, sum);
+    if (inside) store<V>(to, sum);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-embedding_forward_f32(const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols,
-                      int ids_ld, int weight_ld, int y_ld) {
-    embedding_forward<1>(weight, ids, y, words, rows, cols, ids_cols, ids_ld, weight_ld, y_ld);
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-embedding_forward_f32x4(const float* weight, const unsigned* ids, float* y, int words, int rows, int cols,
-                        int ids_cols, int ids_ld, int weight_ld, int y_ld) {
-    embedding_forward<4>(weight, ids, y, words, rows, cols, ids_cols, ids_ld, weight_ld, y_ld);
-}
+#define EMBEDDING_FORWARD(V)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS) embedding_forward_##V(                                     \
+        const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols, int ids_ld, \
+        int weight_ld, int y_ld) {                                                                                   \
+        embedding_forward<V>(weight, ids, y, words, rows, cols, ids_cols, ids_ld, weight_ld, y_ld);                  \
+    }
+EMBEDDING_FORWARD(f32x1)
+EMBEDDING_FORWARD(f32x4)
 
 // padding: the id whose row gets nothing, or -1.
-extern "C" __global__ void __launch_bounds__(128)
-embedding_backward_f32(const unsigned* ids, const float* dy, float* dw, int words, int rows, int cols, int ids_cols,
-                       int ids_ld, int dy_ld, int dw_ld, long long padding) {
-    embedding_backward<1>(ids, dy, dw, words, rows, cols, ids_cols, ids_ld, dy_ld, dw_ld, padding);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-embedding_backward_f32x4(const unsigned* ids, const float* dy, float* dw, int words, int rows, int cols, int ids_cols,
-                         int ids_ld, int dy_ld, int dw_ld, long long padding) {
-    embedding_backward<4>(ids, dy, dw, words, rows, cols, ids_cols, ids_ld, dy_ld, dw_ld, padding);
-}
+#define EMBEDDING_BACKWARD(V)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(SCATTER_THREADS) embedding_backward_##V(                         \
+        const unsigned* ids, const float* dy, float* dw, int words, int rows, int cols, int ids_cols, int ids_ld, \
+        int dy_ld, int dw_ld, long long padding) {                                                                \
+        embedding_backward<V>(ids, dy, dw, words, rows, cols, ids_cols, ids_ld, dy_ld, dw_ld, padding);           \
+    }
+EMBEDDING_BACKWARD(f32x1)
+EMBEDDING_BACKWARD(f32x4)

@@ -1,17 +1,17 @@
 // C = op(A) op(B) + bias, or C += that: op(A) (m, k), op(B) (k, n), C (m, n), bias (n) added to every row.
 //
 // A block makes a tile of C with the main loop of tile.cuh: blocks of a row of tiles are neighbours, so that they share A in
-// level 2. Names: n and t are A and B as they are or transposed; 128 and 64 are the cuts tile::Large (tile::Tall for f32) and
-// tile::Small. tt, which nothing here needs to be fast, has the small cut alone.
+// level 2. Names: the arithmetic, n and t for A and B as they are or transposed, and the cut. tt, which nothing here needs to be
+// fast, has the small cut alone.
 //
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
-// (bf16) flops a byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
+// (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
 // and bf16 by the tensor cores from about 512 in every dimension, and below that by latency. Where the tiles would not
 // fill the multiprocessors, k is split among gridDim.y blocks (`k_split` each) that write partial sums to a
-// workspace [split][m][n]; gemm_sum adds them up in order, so that results repeat bit for bit.
+// workspace [split][m][n]; gemm_sum_parts adds them up in order, so that results repeat bit for bit.
 //
 // Tried: atomics instead of the workspace (results change from run to run); three stages of 128 bytes for the
-// large cut (96 KiB, one block a multiprocessor on A100).
+// large cut (96 KiB, one block per multiprocessor on A100).
 #include "source.cuh"
 
 struct GemmShape {
@@ -48,7 +48,7 @@ __device__ __forceinline__ auto matrix_loader(const typename Side::Element* base
 // Writes to f32 or, where that is null, to bf16.
 struct GemmEpilogue {
     tile::Target<float> c32;
-    tile::Target<__nv_bfloat16> c16;
+    tile::Target<bf16> c16;
     const float* bias;
     bool accumulate;
 
@@ -62,8 +62,9 @@ struct GemmEpilogue {
         }
         T* to = c.at(row, col);
         if (both && c.pairs) {
-            const float2 before = accumulate ? tile::load_pair(to) : float2{0.0f, 0.0f};
-            tile::store_pair(to, x + before.x, y + before.y);
+            using Pair = Vector<T, 2>;
+            const Wide<Pair> before = accumulate ? load_wide<Pair>(to) : Wide<Pair>{};
+            store_wide<Pair>(to, {x + before[0], y + before[1]});
             return;
         }
         narrow(accumulate ? x + widen(*to) : x, *to);
@@ -71,9 +72,11 @@ struct GemmEpilogue {
     }
 };
 
-template <class Math, class Cut, tile::Order A_ORDER, tile::Order B_ORDER>
-__device__ __forceinline__ void gemm(const typename Math::Element* a, const typename Math::Element* b, const float* bias, float* c32, __nv_bfloat16* c16, const GemmShape& s) {
-    using Product = tile::Product<Math, Cut, A_ORDER, B_ORDER>;
+template <class Math, class Layout, class Cut>
+__device__ __forceinline__ void gemm(
+    const typename Math::Element* a, const typename Math::Element* b, const float* bias, float* c32, bf16* c16,
+    const GemmShape& s) {
+    using Product = tile::Product<Math, Cut, Layout::A, Layout::B>;
     extern __shared__ __align__(128) unsigned char memory[];
     const int tiles_n = (s.n + Cut::N - 1) / Cut::N;
     const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
@@ -90,7 +93,7 @@ __device__ __forceinline__ void gemm(const typename Math::Element* a, const type
     const size_t part = (size_t)blockIdx.y * s.m * s.ldc;
     const GemmEpilogue epilogue{{c32 + part, s.ldc, s.m, s.n}, {c16, s.ldc, s.m, s.n}, bias, s.accumulate != 0};
     product.each_pair([&](int row, int col, float x, float y) {
-        if (c32 != nullptr) {
+        if (!tile::same<Math, tile::math::bf16> || c32 != nullptr) {
             epilogue.put(epilogue.c32, first_row + row, first_col + col, x, y);
         } else {
             epilogue.put(epilogue.c16, first_row + row, first_col + col, x, y);
@@ -98,109 +101,59 @@ __device__ __forceinline__ void gemm(const typename Math::Element* a, const type
     });
 }
 
-using tile::Order;
+// c is null where C is bf16, and c16 where it is f32, as it is for all but math::bf16.
+#define GEMM(MATH, LAYOUT, CUT)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS)                          \
+        gemm_##MATH##_##LAYOUT##_##CUT(                                                                          \
+            const tile::math::MATH::Element* a, const tile::math::MATH::Element* b, const float* bias, float* c, \
+            bf16* c16, GemmShape shape) {                                                                        \
+        gemm<tile::math::MATH, tile::layout::LAYOUT, tile::CUT>(a, b, bias, c, c16, shape);                      \
+    }
+GEMM(f32, nn, tall)
+GEMM(f32, nt, tall)
+GEMM(f32, tn, tall)
+GEMM(f32, nn, small)
+GEMM(f32, nt, small)
+GEMM(f32, tn, small)
+GEMM(f32, tt, small)
+GEMM(tf32, nn, large)
+GEMM(tf32, nt, large)
+GEMM(tf32, tn, large)
+GEMM(tf32, nn, small)
+GEMM(tf32, nt, small)
+GEMM(tf32, tn, small)
+GEMM(tf32, tt, small)
+GEMM(bf16_of_f32, nn, large)
+GEMM(bf16_of_f32, nt, large)
+GEMM(bf16_of_f32, tn, large)
+GEMM(bf16_of_f32, nn, small)
+GEMM(bf16_of_f32, nt, small)
+GEMM(bf16_of_f32, tn, small)
+GEMM(bf16_of_f32, tt, small)
+GEMM(bf16, nn, large)
+GEMM(bf16, nt, large)
+GEMM(bf16, tn, large)
+GEMM(bf16, nn, small)
+GEMM(bf16, nt, small)
+GEMM(bf16, tn, small)
+GEMM(bf16, tt, small)
 
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_nn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Tall, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_nt_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Tall, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_tn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Tall, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_nn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Small, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_nt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Small, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_tn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Small, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_f32_tt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Ffma, tile::Small, Order::MN, Order::K>(a, b, bias, c, nullptr, shape);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_tf32_nn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Large, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_tf32_nt_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Large, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_tf32_tn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Large, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_tf32_nn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Small, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_tf32_nt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Small, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_tf32_tn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Small, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_tf32_tt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Tf32, tile::Small, Order::MN, Order::K>(a, b, bias, c, nullptr, shape);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_of_f32_nn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Large, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_of_f32_nt_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Large, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_of_f32_tn_128(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Large, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_of_f32_nn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Small, Order::K, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_of_f32_nt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Small, Order::K, Order::K>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_of_f32_tn_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Small, Order::MN, Order::MN>(a, b, bias, c, nullptr, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_of_f32_tt_64(const float* a, const float* b, const float* bias, float* c, GemmShape shape) {
-    gemm<tile::Bf16Of32, tile::Small, Order::MN, Order::K>(a, b, bias, c, nullptr, shape);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_nn_128(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Large, Order::K, Order::MN>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_nt_128(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Large, Order::K, Order::K>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 2) gemm_bf16_tn_128(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Large, Order::MN, Order::MN>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_nn_64(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Small, Order::K, Order::MN>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_nt_64(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Small, Order::K, Order::K>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_tn_64(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Small, Order::MN, Order::MN>(a, b, bias, c, c16, shape);
-}
-extern "C" __global__ void __launch_bounds__(128, 3) gemm_bf16_tt_64(const __nv_bfloat16* a, const __nv_bfloat16* b, const float* bias, float* c, __nv_bfloat16* c16, GemmShape shape) {
-    gemm<tile::Bf16, tile::Small, Order::MN, Order::K>(a, b, bias, c, c16, shape);
-}
-
-// C = Σ over splits of partial[split] + bias, or C += that: the second pass, a thread for each element. Bytes: partial sums once.
-extern "C" __global__ void __launch_bounds__(256) gemm_sum(const float* partial, const float* bias, float* c, __nv_bfloat16* c16, int splits, GemmShape shape) {
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, count = (size_t)shape.m * shape.n;
+// C = Σ over parts of partial[part] + bias, or C += that: the second pass, a thread for each element. C is as for GEMM.
+// Bytes: partial sums once.
+extern "C" __global__ void __launch_bounds__(THREADS) gemm_sum_parts_f32(
+    const float* partial, const float* bias, float* c, bf16* c16, int parts, int rows, int cols, int ldc,
+    int accumulate) {
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, count = (size_t)rows * cols;
     if (i >= count) return;
-    const int row = (int)(i / shape.n), col = (int)(i % shape.n);
+    const int row = (int)(i / cols), col = (int)(i % cols);
     float sum = 0.0f;
 #pragma unroll 4
-    for (int split = 0; split < splits; ++split) sum += partial[split * count + i];
+    for (int part = 0; part < parts; ++part) sum += partial[part * count + i];
     if (bias != nullptr) sum += bias[col];
-    const size_t to = (size_t)row * shape.ldc + col;
+    const size_t to = (size_t)row * ldc + col;
     if (c != nullptr) {
-        c[to] = shape.accumulate ? c[to] + sum : sum;
+        c[to] = accumulate ? c[to] + sum : sum;
     } else {
-        c16[to] = __float2bfloat16(shape.accumulate ? __bfloat162float(c16[to]) + sum : sum);
+        narrow(accumulate ? widen(c16[to]) + sum : sum, c16[to]);
     }
 }

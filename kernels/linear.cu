@@ -7,21 +7,25 @@
 //
 // Bytes: dy once. One addition for each element of 4 (2) bytes: memory bounds it.
 //
-// Tried: one thread a column over all rows (one block a 128 columns: a bias of 512 keeps four multiprocessors busy).
-#include "elementwise.cuh"
+// Tried: one thread per column over all rows (one block per 128 columns: a bias of 512 keeps four multiprocessors busy).
+#include "vector.cuh"
 
-constexpr int COLUMNS = 64, WARPS = 4;
+// Columns and threads of a block.
+constexpr int COLUMNS = 64;
+constexpr int SUM_THREADS = 128;
+constexpr int SUM_WARPS = SUM_THREADS / WARP;
 
 // `y` holds the sums of part blockIdx.y from column 0 on, `cols` apart; dy's rows are ld apart.
 template <class T>
-__device__ __forceinline__ void sum_rows(const T* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
-    __shared__ float sums[WARPS][COLUMNS];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+__device__ __forceinline__ void sum_rows(
+    const T* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
+    __shared__ float sums[SUM_WARPS][COLUMNS];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int col = blockIdx.x * COLUMNS + 2 * lane;
     const int start = blockIdx.y * part_rows, end = min(rows, start + part_rows);
     float first = 0.0f, second = 0.0f;
 #pragma unroll 4
-    for (int row = start + warp; row < end; row += WARPS) {
+    for (int row = start + warp; row < end; row += SUM_WARPS) {
         const T* at = dy + (size_t)row * ld + col;
         if (col < cols) first += widen(at[0]);
         if (col + 1 < cols) second += widen(at[1]);
@@ -33,15 +37,15 @@ __device__ __forceinline__ void sum_rows(const T* dy, float* y, int rows, int co
     if (threadIdx.x >= COLUMNS || mine >= cols) return;
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < WARPS; ++w) sum += sums[w][threadIdx.x];
+    for (int w = 0; w < SUM_WARPS; ++w) sum += sums[w][threadIdx.x];
     float* to = y + (size_t)blockIdx.y * cols + mine;
     *to = accumulate ? *to + sum : sum;
 }
 
-extern "C" __global__ void __launch_bounds__(128) linear_sum_rows_f32(const float* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
-    sum_rows(dy, y, rows, cols, ld, part_rows, accumulate);
-}
-
-extern "C" __global__ void __launch_bounds__(128) linear_sum_rows_bf16(const __nv_bfloat16* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
-    sum_rows(dy, y, rows, cols, ld, part_rows, accumulate);
-}
+#define LINEAR_SUM_ROWS(T)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(SUM_THREADS)                                                   \
+        linear_sum_rows_##T(const T* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) { \
+        sum_rows(dy, y, rows, cols, ld, part_rows, accumulate);                                                 \
+    }
+LINEAR_SUM_ROWS(f32)
+LINEAR_SUM_ROWS(bf16)

@@ -1,6 +1,6 @@
 // The LSTM (src/ops/lstm/mod.rs has the equations). Gates lie as i f g o, H columns each.
 //
-// lstm_step: one step, the products with the state and the cell in one launch. Before it, gates (B, 4H) hold what does not
+// lstm_step_forward: one step, the products with the state and the cell in one launch. Before it, gates (B, 4H) hold what does not
 //   depend on the state (biases, the input's product); then gates += x1 W1ᵀ + x2 W2ᵀ, activations, c and h.
 //   Mapping: a block makes a tile of 32 (64 for larger batches) rows x 8 units with the main loop of tile.cuh, K running over
 //   both inputs. The cell needs the four gates of a unit in one place: the tile's column n reads the row
@@ -10,21 +10,19 @@
 //   The tile is narrow because a step is one of a chain: 64 blocks for H = 512 and 32 rows, each streaming
 //   8 units of weights. Rows are never split over K, as the cell needs whole sums.
 //   Bytes: weights 4 (K1 + K2) 4H, read from L2 (show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
-//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB a block through the SM's 64 bytes a
+//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB per block through the SM's 64 bytes per
 //   cycle, 10,300 cycles, in tf32 and bf16; FFMA makes it 15,000 (335 MFLOP on 64 of the 108 SMs of an A100). Show-tell,
 //   B = 128, K = 512: 128 blocks of 64 rows, 197 KB each, 3,100 cycles.
-//   Tried, on paper: 16 units a block halve the blocks and leave half of the chip idle; 4 units a block read x twice as
-//   often, which is more than the weights by then.
+//   Estimated: 16 units per block halve the blocks and leave half of the chip idle; 4 units per block read x twice as
+//   often, which is then more than the weights.
 //
 // lstm_cell_backward: the cell's gradient; dh is the sum of up to two tensors. A thread takes WIDTH units of a row. Bytes: 12 or
-//   13 floats a unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
+//   13 floats per unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
 //
 // lstm_set_biases: gates = b_ih + b_hh in every row. Bytes: gates once.
 
-#include "pack.cuh"
+#include "vector.cuh"
 #include "source.cuh"
-
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 constexpr int GATES = 4;
 // Columns of the tile that a warp has, and the units that they are.
@@ -75,19 +73,27 @@ struct StepSource {
     }
 
     static __device__ __forceinline__ A a_of(const StepInput& in, int rows, int first_row) {
-        return A(in.x, in.x_ld, rows - first_row, tile::in_chunks(in.x, in.x_ld),
-                 [=](int row) { return first_row + row; });
+        return A(
+            in.x, in.x_ld, rows - first_row, tile::in_chunks(in.x, in.x_ld), [=](int row) { return first_row + row; });
     }
 
     static __device__ __forceinline__ B b_of(const StepInput& in, int hidden, int first_unit) {
-        return B(in.weight, in.weight_ld, Product::Cut::N, tile::in_chunks(in.weight, in.weight_ld),
-                 [=](int col) { return weight_row(col, first_unit, hidden); });
+        return B(in.weight, in.weight_ld, Product::Cut::N, tile::in_chunks(in.weight, in.weight_ld), [=](int col) {
+            return weight_row(col, first_unit, hidden);
+        });
     }
 
-    __device__ __forceinline__ StepSource(const StepInput& first, const StepInput& next, int rows, int hidden,
-                                          int first_row, int first_unit)
-        : next(next), rows(rows), hidden(hidden), first_row(first_row), first_unit(first_unit), k(0),
-          depth(first.depth), a(a_of(first, rows, first_row)), b(b_of(first, hidden, first_unit)) {}
+    __device__ __forceinline__
+    StepSource(const StepInput& first, const StepInput& next, int rows, int hidden, int first_row, int first_unit)
+        : next(next),
+          rows(rows),
+          hidden(hidden),
+          first_row(first_row),
+          first_unit(first_unit),
+          k(0),
+          depth(first.depth),
+          a(a_of(first, rows, first_row)),
+          b(b_of(first, hidden, first_unit)) {}
 
     __device__ __forceinline__ void copy(unsigned to_a, unsigned to_b) {
         if (k >= depth) {
@@ -103,12 +109,13 @@ struct StepSource {
 };
 
 // Four warps of 16 x 16, or of 32 x 16; shared memory 40 and 48 KiB.
-using ShortStep = tile::Cut<32, 32, 128, 2, 2, 5>;
-using TallStep = tile::Cut<64, 32, 128, 2, 2, 4>;
+using short_step = tile::Cut<32, 32, 128, 2, 2, 5, 2>;
+using tall_step = tile::Cut<64, 32, 128, 2, 2, 4, 2>;
 
 template <class Math, class Cut>
-__device__ __forceinline__ void lstm_step(LstmStep at, const float* x1, const float* weight1, const float* x2,
-                                          const float* weight2, float* gates, const float* c_prev, float* c, float* h) {
+__device__ __forceinline__ void lstm_step(
+    LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates,
+    const float* c_prev, float* c, float* h) {
     using Product = tile::Product<Math, Cut, tile::Order::K, tile::Order::K>;
     static_assert(Product::PAIRS == 2, "a lane has two pairs of columns: the four gates of a unit");
     extern __shared__ __align__(128) unsigned char memory[];
@@ -117,7 +124,8 @@ __device__ __forceinline__ void lstm_step(LstmStep at, const float* x1, const fl
     const StepInput second{x2, weight2, at.depth2, at.x2_ld, at.weight2_ld};
     StepSource<Product> source(first, second, at.rows, at.hidden, first_row, first_unit);
     Product product;
-    const int steps = (at.depth1 + Product::DEPTH - 1) / Product::DEPTH + (at.depth2 + Product::DEPTH - 1) / Product::DEPTH;
+    const int steps =
+        (at.depth1 + Product::DEPTH - 1) / Product::DEPTH + (at.depth2 + Product::DEPTH - 1) / Product::DEPTH;
     product.run(source, steps, memory);
 
     const int unit = first_unit + product.first_col / GATES + threadIdx.x % 4;
@@ -142,41 +150,18 @@ __device__ __forceinline__ void lstm_step(LstmStep at, const float* x1, const fl
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_f32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                 float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Ffma, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_f32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                 float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Ffma, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_tf32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                  float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Tf32, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_tf32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                  float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Tf32, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_bf16_of_f32_32(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                         float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Bf16Of32, ShortStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
-
-extern "C" __global__ void __launch_bounds__(128)
-lstm_step_bf16_of_f32_64(LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2,
-                         float* gates, const float* c_prev, float* c, float* h) {
-    lstm_step<tile::Bf16Of32, TallStep>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);
-}
+#define LSTM_STEP_FORWARD(MATH, CUT)                                                                             \
+    extern "C" __global__ void __launch_bounds__(CUT::THREADS) lstm_step_forward_##MATH##_##CUT(                 \
+        LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates, \
+        const float* c_prev, float* c, float* h) {                                                               \
+        lstm_step<tile::math::MATH, CUT>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);                     \
+    }
+LSTM_STEP_FORWARD(f32, short_step)
+LSTM_STEP_FORWARD(f32, tall_step)
+LSTM_STEP_FORWARD(tf32, short_step)
+LSTM_STEP_FORWARD(tf32, tall_step)
+LSTM_STEP_FORWARD(bf16_of_f32, short_step)
+LSTM_STEP_FORWARD(bf16_of_f32, tall_step)
 
 // Sizes and row distances of the cell's backward.
 struct LstmCell {
@@ -192,74 +177,64 @@ struct LstmCell {
 };
 
 // `later` may be null.
-template <int WIDTH>
-__device__ __forceinline__ void cell_backward(const LstmCell& at, const float* gates, const float* c_prev,
-                                              const float* c, const float* dh, const float* later, float* dc,
-                                              float* d_gates) {
-    const unsigned packs = at.hidden / WIDTH;
-    const unsigned long long n = thread_number();
-    if (n >= (unsigned long long)at.rows * packs) return;
-    const size_t row = n / packs, hidden = at.hidden;
-    const size_t unit = n % packs * WIDTH;
+template <class V>
+__device__ __forceinline__ void cell_backward(
+    const LstmCell& at, const float* gates, const float* c_prev, const float* c, const float* dh, const float* later,
+    float* dc, float* d_gates) {
+    const auto [row, unit, inside] = vector_position<V>(at.rows, at.hidden);
+    if (!inside) return;
+    const size_t hidden = at.hidden;
     gates += row * at.gates_ld + unit;
     d_gates += row * at.d_gates_ld + unit;
     dc += row * at.dc_ld + unit;
-    Pack<WIDTH> i = load<WIDTH>(gates), f = load<WIDTH>(gates + hidden);
-    Pack<WIDTH> g = load<WIDTH>(gates + 2 * hidden), o = load<WIDTH>(gates + 3 * hidden);
-    Pack<WIDTH> before = load<WIDTH>(c_prev + row * at.c_prev_ld + unit);
-    Pack<WIDTH> state = load<WIDTH>(c + row * at.c_ld + unit);
-    Pack<WIDTH> d = load<WIDTH>(dh + row * at.dh_ld + unit), d_state = load<WIDTH>(dc), more = {};
-    if (later != nullptr) more = load<WIDTH>(later + row * at.later_ld + unit);
+    V i = load<V>(gates), f = load<V>(gates + hidden);
+    V g = load<V>(gates + 2 * hidden), o = load<V>(gates + 3 * hidden);
+    V before = load<V>(c_prev + row * at.c_prev_ld + unit);
+    V state = load<V>(c + row * at.c_ld + unit);
+    V d = load<V>(dh + row * at.dh_ld + unit), d_state = load<V>(dc), more = {};
+    if (later != nullptr) more = load<V>(later + row * at.later_ld + unit);
 #pragma unroll
-    for (int k = 0; k < WIDTH; k++) {
-        const float of_h = d.at[k] + more.at[k], tanh_c = tanhf(state.at[k]);
-        const float delta = d_state.at[k] + of_h * o.at[k] * (1.0f - tanh_c * tanh_c);
-        const float di = delta * g.at[k] * i.at[k] * (1.0f - i.at[k]);
-        d_state.at[k] = delta * f.at[k];
-        f.at[k] = delta * before.at[k] * f.at[k] * (1.0f - f.at[k]);
-        g.at[k] = delta * i.at[k] * (1.0f - g.at[k] * g.at[k]);
-        o.at[k] = of_h * tanh_c * o.at[k] * (1.0f - o.at[k]);
-        i.at[k] = di;
+    for (int k = 0; k < V::WIDTH; ++k) {
+        const float of_h = d[k] + more[k], tanh_c = tanhf(state[k]);
+        const float delta = d_state[k] + of_h * o[k] * (1.0f - tanh_c * tanh_c);
+        const float di = delta * g[k] * i[k] * (1.0f - i[k]);
+        d_state[k] = delta * f[k];
+        f[k] = delta * before[k] * f[k] * (1.0f - f[k]);
+        g[k] = delta * i[k] * (1.0f - g[k] * g[k]);
+        o[k] = of_h * tanh_c * o[k] * (1.0f - o[k]);
+        i[k] = di;
     }
-    store<WIDTH>(d_gates, i);
-    store<WIDTH>(d_gates + hidden, f);
-    store<WIDTH>(d_gates + 2 * hidden, g);
-    store<WIDTH>(d_gates + 3 * hidden, o);
-    store<WIDTH>(dc, d_state);
+    store<V>(d_gates, i);
+    store<V>(d_gates + hidden, f);
+    store<V>(d_gates + 2 * hidden, g);
+    store<V>(d_gates + 3 * hidden, o);
+    store<V>(dc, d_state);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-lstm_cell_backward_f32(LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh,
-                       const float* later, float* dc, float* d_gates) {
-    cell_backward<1>(at, gates, c_prev, c, dh, later, dc, d_gates);
-}
+#define LSTM_CELL_BACKWARD(V)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(THREADS) lstm_cell_backward_##V(                                  \
+        LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh, const float* later, \
+        float* dc, float* d_gates) {                                                                               \
+        cell_backward<V>(at, gates, c_prev, c, dh, later, dc, d_gates);                                            \
+    }
+LSTM_CELL_BACKWARD(f32x1)
+LSTM_CELL_BACKWARD(f32x4)
 
-extern "C" __global__ void __launch_bounds__(256)
-lstm_cell_backward_f32x4(LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh,
-                         const float* later, float* dc, float* d_gates) {
-    cell_backward<4>(at, gates, c_prev, c, dh, later, dc, d_gates);
-}
-
-template <int WIDTH>
-__device__ __forceinline__ void set_biases(const float* bias_ih, const float* bias_hh, float* gates, int rows,
-                                           int cols, int ld) {
-    const unsigned packs = cols / WIDTH;
-    const unsigned long long n = thread_number();
-    if (n >= (unsigned long long)rows * packs) return;
-    const size_t row = n / packs;
-    const size_t col = n % packs * WIDTH;
-    Pack<WIDTH> sum = load<WIDTH>(bias_ih + col), other = load<WIDTH>(bias_hh + col);
+template <class V>
+__device__ __forceinline__ void set_biases(
+    const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
+    const auto [row, col, inside] = vector_position<V>(rows, cols);
+    if (!inside) return;
+    V sum = load<V>(bias_ih + col), other = load<V>(bias_hh + col);
 #pragma unroll
-    for (int k = 0; k < WIDTH; k++) sum.at[k] += other.at[k];
-    store<WIDTH>(gates + row * ld + col, sum);
+    for (int k = 0; k < V::WIDTH; ++k) sum[k] += other[k];
+    store<V>(gates + row * ld + col, sum);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-lstm_set_biases_f32(const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
-    set_biases<1>(bias_ih, bias_hh, gates, rows, cols, ld);
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-lstm_set_biases_f32x4(const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) {
-    set_biases<4>(bias_ih, bias_hh, gates, rows, cols, ld);
-}
+#define LSTM_SET_BIASES(V)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                           \
+        lstm_set_biases_##V(const float* bias_ih, const float* bias_hh, float* gates, int rows, int cols, int ld) { \
+        set_biases<V>(bias_ih, bias_hh, gates, rows, cols, ld);                                                     \
+    }
+LSTM_SET_BIASES(f32x1)
+LSTM_SET_BIASES(f32x4)

@@ -8,38 +8,41 @@
 // What changes from step to step is read from device memory: schedule = (lr, t), and the clip factor (null: 1).
 // 1 - beta^t is -expm1(t ln beta), exact to rounding where the difference would cancel.
 //
-// Grid: a thread for every four parameters, a grid stride apart. Every value is read once and written once: 20
-// bytes a parameter for SGD (g, u, w read; u, w written), 28 for Adam: bound by memory.
+// Grid: a thread for every vector of parameters. Every value is read once and written once: 20 bytes per parameter for SGD
+// (g, u, w read; u, w written), 28 for Adam: bound by memory.
 #include "elementwise.cuh"
 
 struct SgdSettings {
     float momentum;
     float decay;
-    /// Gradients are clamped to +- this after the factor; infinite for no clamp.
+    // Gradients are clamped to +- this after the factor; infinite for no clamp.
     float bound;
 };
 
 struct AdamSettings {
     float beta1;
     float beta2;
-    /// 1 - beta, rounded once from the exact difference.
+    // 1 - beta, rounded once from the exact difference.
     float rest1;
     float rest2;
     float ln_beta1;
     float ln_beta2;
     float epsilon;
     float decay;
-    /// As in SgdSettings.
+    // As in SgdSettings.
     float bound;
 };
 
-/// Keeps NaN.
-__device__ inline float clamp(float value, float bound) {
+// Keeps NaN.
+__device__ __forceinline__ float clamp(float value, float bound) {
     value = value > bound ? bound : value;
     return value < -bound ? -bound : value;
 }
 
-extern "C" __global__ void __launch_bounds__(256) optimiser_sgd_f32(const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, int n, SgdSettings settings) {
+template <class V>
+__device__ __forceinline__ void sgd(
+    const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, int n,
+    const SgdSettings& settings) {
     const float lr = schedule[0];
     const float scale = factor ? *factor : 1.0f;
     const auto update = [=](float g, float& u, float& w) {
@@ -47,26 +50,33 @@ extern "C" __global__ void __launch_bounds__(256) optimiser_sgd_f32(const float*
         u = settings.momentum * u + g;
         w -= lr * u;
     };
-    if (in_groups<4>(gradients, 4) && in_groups<4>(velocity, 4) && in_groups<4>(values, 4)) {
-        each_group<4>(1, n, [=](int, int first, int count) {
-            if (count == 4) {
-                const Group<float, 4> g = load_group<4>(gradients + first);
-                Group<float, 4> u = load_group<4>(velocity + first);
-                Group<float, 4> w = load_group<4>(values + first);
+    each_group<V::WIDTH>(1, n, [=](int, int first, int count) {
+        if (count == V::WIDTH) {
+            const V g = load<V>(gradients + first);
+            V u = load<V>(velocity + first), w = load<V>(values + first);
 #pragma unroll
-                for (int i = 0; i < 4; ++i) update(g.at[i], u.at[i], w.at[i]);
-                store_group(velocity + first, u);
-                store_group(values + first, w);
-            } else {
-                for (int i = first; i < n; ++i) update(gradients[i], velocity[i], values[i]);
-            }
-        });
-    } else {
-        each_group<1>(1, n, [=](int, int i, int) { update(gradients[i], velocity[i], values[i]); });
-    }
+            for (int i = 0; i < V::WIDTH; ++i) update(g[i], u[i], w[i]);
+            store<V>(velocity + first, u);
+            store<V>(values + first, w);
+        } else {
+            for (int i = first; i < n; ++i) update(gradients[i], velocity[i], values[i]);
+        }
+    });
 }
 
-extern "C" __global__ void __launch_bounds__(256) optimiser_adam_f32(const float* schedule, const float* factor, const float* gradients, float* means, float* squares, float* values, int n, AdamSettings settings) {
+#define OPTIMISER_SGD(V)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) optimiser_sgd_##V(                                       \
+        const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, int n, \
+        SgdSettings settings) {                                                                                    \
+        sgd<V>(schedule, factor, gradients, velocity, values, n, settings);                                        \
+    }
+OPTIMISER_SGD(f32x1)
+OPTIMISER_SGD(f32x4)
+
+template <class V>
+__device__ __forceinline__ void adam(
+    const float* schedule, const float* factor, const float* gradients, float* means, float* squares, float* values,
+    int n, const AdamSettings& settings) {
     const float lr = schedule[0];
     const float t = schedule[1];
     const float scale = factor ? *factor : 1.0f;
@@ -78,23 +88,26 @@ extern "C" __global__ void __launch_bounds__(256) optimiser_adam_f32(const float
         v = settings.beta2 * v + settings.rest2 * g * g;
         w -= rate * m / (sqrtf(v) / correction + settings.epsilon);
     };
-    if (in_groups<4>(gradients, 4) && in_groups<4>(means, 4) && in_groups<4>(squares, 4) && in_groups<4>(values, 4)) {
-        each_group<4>(1, n, [=](int, int first, int count) {
-            if (count == 4) {
-                const Group<float, 4> g = load_group<4>(gradients + first);
-                Group<float, 4> m = load_group<4>(means + first);
-                Group<float, 4> v = load_group<4>(squares + first);
-                Group<float, 4> w = load_group<4>(values + first);
+    each_group<V::WIDTH>(1, n, [=](int, int first, int count) {
+        if (count == V::WIDTH) {
+            const V g = load<V>(gradients + first);
+            V m = load<V>(means + first), v = load<V>(squares + first), w = load<V>(values + first);
 #pragma unroll
-                for (int i = 0; i < 4; ++i) update(g.at[i], m.at[i], v.at[i], w.at[i]);
-                store_group(means + first, m);
-                store_group(squares + first, v);
-                store_group(values + first, w);
-            } else {
-                for (int i = first; i < n; ++i) update(gradients[i], means[i], squares[i], values[i]);
-            }
-        });
-    } else {
-        each_group<1>(1, n, [=](int, int i, int) { update(gradients[i], means[i], squares[i], values[i]); });
-    }
+            for (int i = 0; i < V::WIDTH; ++i) update(g[i], m[i], v[i], w[i]);
+            store<V>(means + first, m);
+            store<V>(squares + first, v);
+            store<V>(values + first, w);
+        } else {
+            for (int i = first; i < n; ++i) update(gradients[i], means[i], squares[i], values[i]);
+        }
+    });
 }
+
+#define OPTIMISER_ADAM(V)                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) optimiser_adam_##V(                             \
+        const float* schedule, const float* factor, const float* gradients, float* means, float* squares, \
+        float* values, int n, AdamSettings settings) {                                                    \
+        adam<V>(schedule, factor, gradients, means, squares, values, n, settings);                        \
+    }
+OPTIMISER_ADAM(f32x1)
+OPTIMISER_ADAM(f32x4)

@@ -1,6 +1,6 @@
 // The instructions of tensor cores and asynchronous copies, by name.
 //
-// Fragment layouts, T = lane (PTX ISA 9.7.14): every accumulator of m16n8 holds rows T/4 and T/4 + 8,
+// Fragment layouts, T = lane (PTX ISA 9.7.14): every accumulator of m16n8 holds row T/4 (`top`) and row T/4 + 8 (`bottom`),
 // columns 2·(T%4) and the next; operands hold rows T/4 (and T/4 + 8), k as each product says below.
 #pragma once
 #include <cuda_bf16.h>
@@ -11,17 +11,19 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
 
 // Copies the first `bytes` (0 to 16) of 16 bytes to shared memory, past level 1, and zeros for the rest.
 __device__ __forceinline__ void copy_16(unsigned to, const void* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                 "r"(bytes)
+                 : "memory");
 }
 
 // The same with 0 or 4 of 4 bytes, for what is aligned to 4 only.
 __device__ __forceinline__ void copy_4(unsigned to, const void* from, int bytes) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                 "r"(bytes)
+                 : "memory");
 }
 
-__device__ __forceinline__ void copy_commit() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most PENDING of the committed groups are on their way.
 template <int PENDING>
@@ -57,26 +59,39 @@ template <bool TRANSPOSED>
 __device__ __forceinline__ uint4 load_matrices(unsigned from) {
     uint4 v;
     if constexpr (TRANSPOSED) {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(from));
     } else {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(from));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"(from));
     }
     return v;
 }
 
-// c += a b of m16n8k16 in bf16. Of rows T/4 and T/4 + 8 of a, and of row T/4 of b (its column n), x holds k = 2·(T%4)
-// and the next, y the same + 8.
-__device__ __forceinline__ void multiply(float2& c0, float2& c1, uint2 a0, uint2 a1, uint2 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c0.x), "+f"(c0.y), "+f"(c1.x), "+f"(c1.y)
-                 : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+// The operands of an mma in the order of its registers. Each register is one step of k: `low` comes before `high`.
+struct FragmentA {
+    unsigned top_low, bottom_low, top_high, bottom_high;
+};
+struct FragmentB {
+    unsigned low, high;
+};
+
+// Sums += a b of m16n8k16 in bf16: `low` holds k = 2·(T%4) and the next, `high` the same + 8.
+__device__ __forceinline__ void multiply_bf16(float2& top, float2& bottom, FragmentA a, FragmentB b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(top.x), "+f"(top.y), "+f"(bottom.x), "+f"(bottom.y)
+        : "r"(a.top_low), "r"(a.bottom_low), "r"(a.top_high), "r"(a.bottom_high), "r"(b.low), "r"(b.high));
 }
 
-// c += a b of m16n8k8 in tf32: k = T%4, and the same + 4.
-__device__ __forceinline__ void multiply_tf32(float2& c0, float2& c1, uint2 a0, uint2 a1, uint2 b) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c0.x), "+f"(c0.y), "+f"(c1.x), "+f"(c1.y)
-                 : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+// Sums += a b of m16n8k8 in tf32: `low` holds k = T%4, `high` the same + 4.
+__device__ __forceinline__ void multiply_tf32(float2& top, float2& bottom, FragmentA a, FragmentB b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(top.x), "+f"(top.y), "+f"(bottom.x), "+f"(bottom.y)
+        : "r"(a.top_low), "r"(a.bottom_low), "r"(a.top_high), "r"(a.bottom_high), "r"(b.low), "r"(b.high));
 }
 
 // Rounded to the nearest tf32.

@@ -7,7 +7,6 @@
 // Rows beyond an operand's end are read as its last row: they make sums that no epilogue stores. Columns and k beyond the
 // end are zeros, in both operands, so that no NaN comes from memory that nobody owns.
 #pragma once
-#include "elementwise.cuh"
 #include "tile.cuh"
 
 namespace tile {
@@ -43,16 +42,10 @@ struct Lines {
     static constexpr int STEP = THREADS / Side::CHUNKS, COUNT = Side::LINES / STEP;
     static_assert(THREADS % Side::CHUNKS == 0 && Side::LINES % STEP == 0, "threads and lines");
 
-    static __device__ __forceinline__ int line(int i) {
-        return threadIdx.x / Side::CHUNKS + i * STEP;
-    }
+    static __device__ __forceinline__ int line(int i) { return threadIdx.x / Side::CHUNKS + i * STEP; }
     // First element of the chunk within its line.
-    static __device__ __forceinline__ int first() {
-        return threadIdx.x % Side::CHUNKS * Side::VECTOR;
-    }
-    static __device__ __forceinline__ int place(int i) {
-        return Side::place(line(i), threadIdx.x % Side::CHUNKS);
-    }
+    static __device__ __forceinline__ int first() { return threadIdx.x % Side::CHUNKS * Side::VECTOR; }
+    static __device__ __forceinline__ int place(int i) { return Side::place(line(i), threadIdx.x % Side::CHUNKS); }
 };
 
 // Rows of a matrix along which k runs (Order::K).
@@ -65,7 +58,8 @@ struct RowLoader {
 
     // Row i of the tile is row `index(i)` of the matrix: `index` is called for i below `rows` alone.
     template <class Index>
-    __device__ __forceinline__ RowLoader(const Element* base, int ld, int rows, bool chunks, Index index) : chunks(chunks) {
+    __device__ __forceinline__ RowLoader(const Element* base, int ld, int rows, bool chunks, Index index)
+        : chunks(chunks) {
 #pragma unroll
         for (int i = 0; i < Lines::COUNT; ++i) {
             const int row = index(min(Lines::line(i), rows - 1));
@@ -94,8 +88,10 @@ struct ColumnLoader {
 
     // `base` is at the tile's first column, of which `cols` are there.
     __device__ __forceinline__ ColumnLoader(const Element* base, int ld, int cols, bool chunks)
-        : from(base + (size_t)Lines::line(0) * ld + (Lines::first() < cols ? Lines::first() : 0)), ld(ld),
-          count(cols - Lines::first()), chunks(chunks) {}
+        : from(base + (size_t)Lines::line(0) * ld + (Lines::first() < cols ? Lines::first() : 0)),
+          ld(ld),
+          count(cols - Lines::first()),
+          chunks(chunks) {}
 
     // Copies k from `k` on, of which `left` are there; `offset` elements are added to every address.
     __device__ __forceinline__ void copy(unsigned to, int k, int left, int offset = 0) const {
@@ -115,25 +111,14 @@ struct Target {
     bool pairs;
 
     __device__ __forceinline__ Target(T* to, int ld, int rows, int cols)
-        : to(to), ld(ld), rows(rows), cols(cols),
-          pairs((reinterpret_cast<unsigned long long>(to) | (unsigned long long)ld * sizeof(T)) % (2 * sizeof(T)) == 0) {}
+        : to(to),
+          ld(ld),
+          rows(rows),
+          cols(cols),
+          pairs(
+              (reinterpret_cast<unsigned long long>(to) | (unsigned long long)ld * sizeof(T)) % (2 * sizeof(T)) == 0) {}
 
-    __device__ __forceinline__ T* at(int row, int col) const {
-        return to + (size_t)row * ld + col;
-    }
+    __device__ __forceinline__ T* at(int row, int col) const { return to + (size_t)row * ld + col; }
 };
-
-__device__ __forceinline__ float2 load_pair(const float* from) {
-    return *reinterpret_cast<const float2*>(from);
-}
-__device__ __forceinline__ float2 load_pair(const __nv_bfloat16* from) {
-    return __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
-}
-__device__ __forceinline__ void store_pair(float* to, float x, float y) {
-    *reinterpret_cast<float2*>(to) = {x, y};
-}
-__device__ __forceinline__ void store_pair(__nv_bfloat16* to, float x, float y) {
-    *reinterpret_cast<unsigned*>(to) = to_bf16_pair(x, y);
-}
 
 }  // namespace tile

@@ -2,21 +2,29 @@
 // convolutions and the recurrent step share.
 //
 // K is walked in steps of KBYTES bytes. A ring of STAGES steps in shared memory is filled with asynchronous copies of
-// 16 bytes by a `Source` (source.cuh has the usual ones), STAGES - 1 steps ahead; one barrier a step. Warps own
+// 16 bytes by a `Source` (source.cuh has the usual ones), STAGES - 1 steps ahead; one barrier per step. Warps own
 // parts of WARP_M x WARP_N, from shared memory to registers and into multiply-adds:
 //
-//   Ffma      f32, exact products: each lane has (WARP_M / 8) x (WARP_N / 4) sums
-//   Tf32      f32 rounded to tf32 on its way to the tensor cores (m16n8k8)
-//   Bf16Of32  f32 rounded to bf16 on its way to the tensor cores (m16n8k16)
-//   Bf16      bf16, ldmatrix, m16n8k16
+//   f32          exact products: each lane has (WARP_M / 8) x (WARP_N / 4) sums
+//   tf32         f32 rounded to tf32 on its way to the tensor cores (m16n8k8)
+//   bf16_of_f32  f32 rounded to bf16 on its way to the tensor cores (m16n8k16)
+//   bf16         bf16, ldmatrix, m16n8k16
 //
 // All sum in f32, and all have the sums where an mma's accumulator has them: rows T/4 + 8i, columns 8j + 2·(T%4) and the
-// next, so that four lanes write 32 bytes in a row and an epilogue needs to know one layout only. (Ffma with A in order MN:
+// next, so that four lanes write 32 bytes in a row and an epilogue needs to know one layout only. (f32 with A in order MN:
 // rows 4·(T/4) + i%4 + 32·(i/4), for a lane's four to be one load.)
 //
 // Shared memory holds an operand in the order it has in memory, K (k runs through memory: a line is a row) or MN (a line
 // is one k). Which k of a step goes to which k of an mma is free as long as A and B agree. f32 makes use
-// of it: lane T takes k = 4·(T%4) .. + 3 of 16, one load of 16 bytes in order K, which moves as much as an ldmatrix.x4.
+// of it: lane T takes k = 4·(T%4) .. + 3 of 16, one load of 16 bytes in order K, which moves as much as an ldmatrix.x4. In
+// order MN it takes the same k, one load for each. The k of an mma that each of them is:
+//
+//   k of the slice    0  1  2  3    4  5  6  7    8  9 10 11   12 13 14 15
+//   lane T%4          0  0  0  0    1  1  1  1    2  2  2  2    3  3  3  3
+//   tf32, first mma   0  4  .  .    1  5  .  .    2  6  .  .    3  7  .  .
+//   tf32, second mma  .  .  0  4    .  .  1  5    .  .  2  6    .  .  3  7
+//   bf16              0  1  8  9    2  3 10 11    4  5 12 13    6  7 14 15
+//
 // Chunks of 16 bytes are swizzled, chunk ^ key(line), so that neither copies nor loads meet in a bank:
 //
 //   K, lines of 64 bytes   key = line/2 % 4: eight lines at one chunk (ldmatrix), or two lines in full
@@ -24,49 +32,69 @@
 //   MN, bf16               key = line % 8: eight lines at one chunk (ldmatrix.trans)
 //   MN, f32                key = 2·(line/4 % 4): lines 4t + e, t = 0..3, at two chunks each
 //
-// Tried: a second barrier a step instead of the extra stage (slower by arithmetic: the copies start later);
-// one order only for f32, transposed on the way in (it needs copies of 4 bytes, four times the instructions).
+// Estimated: a second barrier per step instead of the extra stage is slower, as the copies start later; one order only
+// for f32, transposed on the way in, needs copies of 4 bytes and so four times the instructions.
 #pragma once
 #include "ptx.cuh"
+#include "vector.cuh"
 
 namespace tile {
 
 enum class Order { K, MN };
 
-struct Ffma {
+// Orders of A and B by whether each is as it is (n) or transposed (t).
+namespace layout {
+struct nn {
+    static constexpr Order A = Order::K, B = Order::MN;
+};
+struct nt {
+    static constexpr Order A = Order::K, B = Order::K;
+};
+struct tn {
+    static constexpr Order A = Order::MN, B = Order::MN;
+};
+struct tt {
+    static constexpr Order A = Order::MN, B = Order::K;
+};
+}  // namespace layout
+
+// Row: what a lane holds of one row of an operand for 16 k, for tensor cores.
+namespace math {
+struct f32 {
     using Element = float;
 };
-struct Tf32 {
+struct tf32 {
     using Element = float;
     using Row = uint4;
 };
-struct Bf16Of32 {
+struct bf16_of_f32 {
     using Element = float;
     using Row = uint2;
 };
-struct Bf16 {
+struct bf16 {
     using Element = __nv_bfloat16;
     using Row = uint2;
 };
+}  // namespace math
 
 template <class A, class B>
 constexpr bool same = false;
 template <class A>
 constexpr bool same<A, A> = true;
 
-// How a block is cut, independent of what it multiplies.
-template <int M_, int N_, int KBYTES_, int WARPS_M_, int WARPS_N_, int STAGES_>
+// How a block is cut, independent of what it multiplies. BLOCKS: how many fit on a multiprocessor of an A100.
+template <int M_, int N_, int KBYTES_, int WARPS_M_, int WARPS_N_, int STAGES_, int BLOCKS_>
 struct Cut {
-    static constexpr int M = M_, N = N_, KBYTES = KBYTES_, STAGES = STAGES_;
+    static constexpr int M = M_, N = N_, KBYTES = KBYTES_, STAGES = STAGES_, BLOCKS = BLOCKS_;
     static constexpr int WARPS_N = WARPS_N_, THREADS = 32 * WARPS_M_ * WARPS_N_;
     static constexpr int WARP_M = M_ / WARPS_M_, WARP_N = N_ / WARPS_N_;
     static constexpr int STAGE_BYTES = (M + N) * KBYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
 };
 
-// The usual cuts. Shared memory: 64, 48, 48 KiB: two blocks, three and three on a multiprocessor of an A100.
-using Large = Cut<128, 128, 64, 2, 2, 4>;  // 4 warps of 64x64, for tensor cores
-using Tall = Cut<128, 64, 64, 2, 2, 4>;    // 4 warps of 64x32: 8x8 sums a lane
-using Small = Cut<64, 64, 128, 2, 2, 3>;   // 4 warps of 32x32
+// The usual cuts. Shared memory: 64, 48, 48 KiB.
+using large = Cut<128, 128, 64, 2, 2, 4, 2>;  // 4 warps of 64x64, for tensor cores
+using tall = Cut<128, 64, 64, 2, 2, 4, 3>;    // 4 warps of 64x32, for f32: 8x8 sums per lane
+using small = Cut<64, 64, 128, 2, 2, 3, 3>;   // 4 warps of 32x32
 
 // A step of an operand in shared memory: ROWS rows (m or n) of KBYTES bytes of k.
 template <class E, int ROWS_, int KBYTES, Order ORDER_>
@@ -97,7 +125,7 @@ struct Operand {
 template <class Math, class Side, int COUNT>
 __device__ __forceinline__ void load_rows(typename Math::Row (&rows)[COUNT], unsigned from, int first, int slice) {
     const int lane = threadIdx.x % 32;
-    if constexpr (same<Math, Bf16>) {
+    if constexpr (same<Math, math::bf16>) {
 #pragma unroll
         for (int g = 0; g < COUNT; g += 2) {
             const int half = lane >> 3 & 1, group = lane >> 4, row = lane & 7;
@@ -124,7 +152,7 @@ __device__ __forceinline__ void load_rows(typename Math::Row (&rows)[COUNT], uns
                 v.z = shared_float(from + at + 2 * Side::LINE_BYTES);
                 v.w = shared_float(from + at + 3 * Side::LINE_BYTES);
             }
-            if constexpr (same<Math, Tf32>) {
+            if constexpr (same<Math, math::tf32>) {
                 rows[g] = {to_tf32(v.x), to_tf32(v.y), to_tf32(v.z), to_tf32(v.w)};
             } else {
                 rows[g] = {to_bf16_pair(v.x, v.y), to_bf16_pair(v.z, v.w)};
@@ -133,13 +161,14 @@ __device__ __forceinline__ void load_rows(typename Math::Row (&rows)[COUNT], uns
     }
 }
 
-__device__ __forceinline__ void multiply_rows(float2& c0, float2& c1, uint2 a0, uint2 a1, uint2 b) {
-    multiply(c0, c1, a0, a1, b);
+// Of two rows of A, 8 apart, and one of B.
+__device__ __forceinline__ void multiply_rows(float2& top, float2& bottom, uint2 a0, uint2 a1, uint2 b) {
+    multiply_bf16(top, bottom, FragmentA{a0.x, a1.x, a0.y, a1.y}, FragmentB{b.x, b.y});
 }
 
-__device__ __forceinline__ void multiply_rows(float2& c0, float2& c1, uint4 a0, uint4 a1, uint4 b) {
-    multiply_tf32(c0, c1, {a0.x, a0.y}, {a1.x, a1.y}, {b.x, b.y});
-    multiply_tf32(c0, c1, {a0.z, a0.w}, {a1.z, a1.w}, {b.z, b.w});
+__device__ __forceinline__ void multiply_rows(float2& top, float2& bottom, uint4 a0, uint4 a1, uint4 b) {
+    multiply_tf32(top, bottom, FragmentA{a0.x, a1.x, a0.y, a1.y}, FragmentB{b.x, b.y});
+    multiply_tf32(top, bottom, FragmentA{a0.z, a1.z, a0.w, a1.w}, FragmentB{b.z, b.w});
 }
 
 // The sums of a block's tile, and how to get them.
@@ -170,14 +199,12 @@ struct Product {
     // Row, within the tile, of this lane's sums[i].
     __device__ __forceinline__ int row(int i) const {
         const int group = threadIdx.x % 32 / 4;
-        if constexpr (same<Math, Ffma> && A_ORDER == Order::MN) return first_row + 4 * group + i % 4 + i / 4 * 32;
+        if constexpr (same<Math, math::f32> && A_ORDER == Order::MN) return first_row + 4 * group + i % 4 + i / 4 * 32;
         return first_row + group + 8 * i;
     }
 
     // Column, within the tile, of this lane's sums[..][j].x; .y is the next.
-    __device__ __forceinline__ int col(int j) const {
-        return first_col + 8 * j + threadIdx.x % 4 * 2;
-    }
+    __device__ __forceinline__ int col(int j) const { return first_col + 8 * j + threadIdx.x % 4 * 2; }
 
     // `epilogue(row, column, sum, sum of the next column)` for all of this lane's sums, column by column.
     template <class Epilogue>
@@ -214,13 +241,13 @@ struct Product {
         __syncthreads();
     }
 
-   private:
+ private:
     static __device__ __forceinline__ unsigned next(unsigned stage, unsigned start, unsigned end) {
         return stage + Cut::STAGE_BYTES == end ? start : stage + Cut::STAGE_BYTES;
     }
 
     __device__ __forceinline__ void add_step(unsigned a, unsigned b) {
-        if constexpr (same<Math, Ffma>) {
+        if constexpr (same<Math, math::f32>) {
 #pragma unroll 1  // 8x8 sums: 256 multiply-adds; further loads ahead would not fit in the registers
             for (int slice = 0; slice < DEPTH / 4; ++slice) add_ffma(a, b, slice);
         } else {

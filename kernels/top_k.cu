@@ -1,26 +1,27 @@
 // The k largest logits of every row (R, V), best first, the lower id winning a tie, with their log-probabilities
 // x - ln sum e^x. NaN and -infinity are never chosen: what is missing has id 0.
 //
-// Grid: a block of 256 threads a row. The row is read once into shared memory (4 V bytes; rows that do not fit are
+// Grid: a block of 256 threads per row. The row is read once into shared memory (4 V bytes; rows that do not fit are
 // read again instead, mostly from L2). Each of k rounds finds the best entry behind the last one chosen: a pass of
-// V / 256 comparisons a thread and a reduction. Bound by latency at a batch of rows and k up to a dozen; no
+// V / 256 comparisons per thread and a reduction. Bound by latency at a batch of rows and k up to a dozen; no
 // list of k in registers, so any k will do.
 #include "reduce.cuh"
 
-constexpr int THREADS = 256;
+// The shared memory in which a row waits.
+__host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
 
 struct Entry {
     float value;
     unsigned id;
 
-    __device__ bool is_before(Entry other) const {
+    __device__ __forceinline__ bool is_before(Entry other) const {
         return value > other.value || (value == other.value && id < other.id);
     }
 };
 
-/// The first in order of all threads' entries, in all threads.
-__device__ inline Entry first_of_block(Entry mine) {
-    __shared__ Entry of_warp[THREADS / 32];
+// The first in order of all threads' entries, in all threads.
+__device__ __forceinline__ Entry first_of_block(Entry mine) {
+    __shared__ Entry of_warp[WARPS];
     const auto first_of = [](Entry entry, int lanes) {
         for (int distance = lanes / 2; distance > 0; distance /= 2) {
             const Entry other = {
@@ -34,12 +35,14 @@ __device__ inline Entry first_of_block(Entry mine) {
     mine = first_of(mine, 32);
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = mine;
     __syncthreads();
-    mine = first_of(of_warp[threadIdx.x % (THREADS / 32)], THREADS / 32);
+    mine = first_of(of_warp[threadIdx.x % (WARPS)], WARPS);
     __syncthreads();
     return mine;
 }
 
-extern "C" __global__ void __launch_bounds__(256) top_k_f32(const float* logits, unsigned* ids, float* log_probabilities, int cols, int k, int ld, int ld_ids, int ld_log_probabilities, int in_shared) {
+extern "C" __global__ void __launch_bounds__(THREADS) top_k_f32(
+    const float* logits, unsigned* ids, float* log_probabilities, int cols, int k, int ld, int ld_ids,
+    int ld_log_probabilities, int in_shared) {
     extern __shared__ float kept[];
     const float* row = logits + (size_t)blockIdx.x * ld;
     unsigned* chosen = ids + (size_t)blockIdx.x * ld_ids;
@@ -56,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(256) top_k_f32(const float* logits,
     const float* values = in_shared ? kept : row;
     float sum = 0.0f;
     for (int i = threadIdx.x; i < cols; i += THREADS) sum += expf(values[i] - best.value);
-    const float normaliser = best.value + logf(reduce_block<THREADS>(sum, Sum()));
+    const float normaliser = best.value + logf(reduce_block(sum, Sum()));
     for (int place = 0; place < k; ++place) {
         if (place > 0) {
             const Entry last = best;

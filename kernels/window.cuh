@@ -70,7 +70,7 @@ struct WindowRows {
         wrap();
     }
 
-   private:
+ private:
     __device__ __forceinline__ void wrap() {
         while (c >= of.c && r < of.r) {
             c -= of.c;
@@ -89,8 +89,10 @@ struct WindowRows {
 #pragma unroll
             for (int i = 0; i < Lines::COUNT; ++i) {
                 const Element* from = nullptr;
-                if (more) from = element_at(x, of, places[i], SIGN * (tap / of.s), SIGN * (tap % of.s), at - tap * of.c);
-                copy_element(to + Lines::place(i) + e * (int)sizeof(Element), from == nullptr ? x : from, from != nullptr);
+                if (more)
+                    from = element_at(x, of, places[i], SIGN * (tap / of.s), SIGN * (tap % of.s), at - tap * of.c);
+                copy_element(
+                    to + Lines::place(i) + e * (int)sizeof(Element), from == nullptr ? x : from, from != nullptr);
             }
         }
     }
@@ -109,8 +111,18 @@ struct WindowColumns {
     bool chunks;
 
     // Windows from `start` on, `out_h` x `out_w` an image; columns from `column` on, of `columns`.
-    __device__ __forceinline__ WindowColumns(const Element* x, const Images& of, int out_h, int out_w, int stride, int padding, int start, int column, int columns, bool chunks)
-        : x(x), of(of), out_h(out_h), out_w(out_w), stride(stride), padding(padding), column(column + Lines::first()), columns(columns), chunks(chunks) {
+    __device__ __forceinline__ WindowColumns(
+        const Element* x, const Images& of, int out_h, int out_w, int stride, int padding, int start, int column,
+        int columns, bool chunks)
+        : x(x),
+          of(of),
+          out_h(out_h),
+          out_w(out_w),
+          stride(stride),
+          padding(padding),
+          column(column + Lines::first()),
+          columns(columns),
+          chunks(chunks) {
 #pragma unroll
         for (int i = 0; i < Lines::COUNT; ++i) {
             const int window = start + Lines::line(i), row = window / out_w;

@@ -1,14 +1,21 @@
-//! The build of the kernels: which compiler and architectures, what the table says of a declaration, and that what must
+//! The build of the kernels: which compiler and architectures, what Rust gets of a declaration, and that what must
 //! not be built is not. The parts with nvcc say that they skip where there is none.
 
+#[path = "../build/expression.rs"]
+mod expression;
 #[path = "../build/nvcc.rs"]
 #[allow(dead_code)] // the build uses the rest
 mod nvcc;
+#[path = "../build/source.rs"]
+mod source;
 #[path = "../build/table.rs"]
 mod table;
+#[path = "../build/tokens.rs"]
+mod tokens;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 #[test]
 fn architectures_are_clamped_to_what_the_compiler_knows() {
@@ -58,16 +65,28 @@ fn spills_are_refused_with_the_kernels_name() {
     }
 }
 
-/// The table for a file with this text.
-fn table_of(text: &str) -> Result<String, String> {
+/// What Rust gets of a folder with these files.
+fn table_of_files(files: &[(&str, &str)]) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("some.cu");
-    fs::write(&path, text).unwrap();
-    table::module(&path, None)
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let files = source::read_all(folder.path()).map_err(|e| relative(&e, folder.path()))?;
+    table::write(&files, &[]).map_err(|e| relative(&e, folder.path()))
 }
 
+fn relative(message: &str, folder: &Path) -> String {
+    message.replace(&format!("{}/", folder.display()), "")
+}
+
+fn table_of(text: &str) -> Result<String, String> {
+    table_of_files(&[("some.cu", text)])
+}
+
+const BOUNDED: &str = "extern \"C\" __global__ void __launch_bounds__(128) ";
+
 #[test]
-fn the_table_has_the_types_of_the_declarations() {
+fn the_arguments_have_the_names_and_types_of_the_declaration() {
     let text = r#"
         // extern "C" __global__ void not_this(int n) {}
         /* extern "C" __global__ void nor_this(int n) {} */
@@ -77,24 +96,206 @@ fn the_table_has_the_types_of_the_declarations() {
                       const long long n, unsigned seed, float scale) { }
     "#;
     let table = table_of(text).unwrap();
-    let expected = "pub const SOME_STEP_F32: Kernel<(Read<f32>, Write<half::bf16>, Read<u8>, \
-                    crate::ops::some::cuda::Shape, i64, u32, f32,)> = Kernel::new(&IMAGE, \"some_step_f32\", 128);";
-    assert!(table.contains(expected), "{table}");
+    let arguments = "pub struct SomeStep<'a> { pub x: Input<'a>, pub y: Output<'a>, pub z: Input<'a>, \
+                     pub shape: Shape, pub n: i64, pub seed: u32, pub scale: f32, }";
+    assert!(table.contains(arguments), "{table}");
+    let kernel = "Member { key: &[], kernel: Kernel::new(&IMAGE, \"some_step_f32\", (128) as u32), \
+                  elements: &[DType::F32, DType::Bf16, DType::U8, ] }";
+    assert!(table.contains(kernel), "{table}");
     assert_eq!(table.matches("Kernel::new").count(), 1, "{table}");
 }
 
 #[test]
-fn declarations_that_are_not_understood_are_errors() {
-    let declared = |rest: &str| table_of(&format!("extern \"C\" __global__ {rest}")).unwrap_err();
-    let unbounded = declared("void f(int n) {}");
+fn a_macro_makes_a_family_of_kernels() {
+    let text = r#"
+        constexpr int THREADS = 256;
+        using f32x4 = Vector<f32, 4>;
+        using bf16x8 = Vector<bf16, 8>;
+        #define SOME_STEP(V, CUT) \
+            extern "C" __global__ void __launch_bounds__(THREADS) some_step_##V##_##CUT(const V::Element* x) { \
+                step<V, CUT>(x); \
+            }
+        SOME_STEP(f32x4, large)
+        SOME_STEP(bf16x8, small)
+    "#;
+    let table = table_of(text).unwrap();
+    for kernel in [
+        "impl Arguments for SomeStep<'_>",
+        "key: &[\"f32x4\", \"large\"], kernel: Kernel::new(&IMAGE, \"some_step_f32x4_large\", (THREADS) as u32), \
+         elements: &[DType::F32, ]",
+        "key: &[\"bf16x8\", \"small\"], kernel: Kernel::new(&IMAGE, \"some_step_bf16x8_small\", (THREADS) as u32), \
+         elements: &[DType::Bf16, ]",
+    ] {
+        assert!(table.contains(kernel), "{kernel}\n{table}");
+    }
+}
+
+#[test]
+fn constants_and_functions_are_those_of_cuda() {
+    let header = r#"
+        namespace tile {
+        constexpr int WARP = 32, THREADS = 4 * WARP;
+        constexpr float EPSILON = 1e-5f;
+        __host__ __device__ constexpr int shared_bytes(int rows, int Cols) {
+            return (rows * Cols + THREADS / WARP) * sizeof(float);
+        }
+        template <int M_, int N_>
+        struct Cut { static constexpr int M = M_, AREA = M * N_; };
+        using large = Cut<128, 2 * WARP>;
+        }
+    "#;
+    let user = format!(
+        "#include \"some.cuh\"\n{}",
+        BOUNDED.replace("128", "tile::large::AREA") + "one_f32(float* x) {}"
+    );
+    let table = table_of_files(&[("other.cu", &user), ("some.cuh", header)]).unwrap();
+    for line in [
+        "pub const THREADS: usize = 4 * WARP;",
+        "pub const EPSILON: f32 = 1e-5;",
+        "pub const fn shared_bytes(rows: usize, cols: usize) -> usize",
+        "rows * cols + THREADS / WARP",
+        "let m = m_; let area = m * n_; Cut { m, area, }",
+        "pub const LARGE: Cut = Cut::new(128, 2 * WARP);",
+        "pub use super::some::*;",
+        "Kernel::new(&IMAGE, \"one_f32\", (LARGE.area) as u32)",
+    ] {
+        assert!(table.contains(line), "{line}\n{table}");
+    }
+}
+
+/// The generated struct of that name.
+fn struct_of(table: &str, name: &str) -> String {
+    let start = format!("pub struct {name} {{");
+    let line = table.lines().find(|line| line.starts_with(&start));
+    line.unwrap_or_else(|| panic!("no {name} in {table}"))
+        .into()
+}
+
+/// Whether rustc takes the struct and this function that uses it.
+fn compiles(declared: &str, user: &str) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("user.rs");
+    fs::write(&path, format!("{declared}\n{user}\n")).unwrap();
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--crate-type", "lib", "--emit", "metadata", "--out-dir"]);
+    let output = rustc.arg(folder.path()).arg(path).output().unwrap();
+    output.status.success()
+}
+
+#[test]
+fn a_field_that_moves_or_gets_another_name_does_so_in_rust() {
+    let with = |fields: &str| {
+        let text =
+            format!("struct Shape {{ {fields} }};\n{BOUNDED} one_f32(Shape at, float* x) {{}}");
+        struct_of(&table_of(&text).unwrap(), "Shape")
+    };
+    let before = with("int rows, ld; float mean[3];");
+    let user = "pub fn f(s: &Shape) -> i32 { s.rows + s.ld }";
+    assert_eq!(
+        before,
+        "pub struct Shape { pub rows: i32, pub ld: i32, pub mean: [f32; 3], }"
+    );
+    assert!(compiles(&before, user));
+    let moved = with("float mean[3]; int ld; int rows;");
+    assert_eq!(
+        moved,
+        "pub struct Shape { pub mean: [f32; 3], pub ld: i32, pub rows: i32, }"
+    );
+    assert!(compiles(&moved, user));
+    let renamed = with("int rows, x_ld; float mean[3];");
+    assert!(renamed.contains("pub x_ld: i32"), "{renamed}");
+    assert!(!compiles(&renamed, user));
+}
+
+#[test]
+fn what_is_not_understood_is_refused_with_its_name_and_line() {
+    let refused = |text: &str| table_of(text).unwrap_err();
+    let declared = |rest: &str| refused(&format!("\n\nextern \"C\" __global__ {rest}"));
+    let unbounded = declared("void f_f32(int n) {}");
+    assert!(
+        unbounded.starts_with("some.cu:3: not understood"),
+        "{unbounded}"
+    );
     assert!(
         unbounded.contains("__launch_bounds__ are missing"),
         "{unbounded}"
     );
-    let pointer = declared("void __launch_bounds__(32) f(const Thing* x) {}");
-    assert!(pointer.contains("some.cu: not understood"), "{pointer}");
-    let symbolic = declared("void __launch_bounds__(THREADS) f(int n) {}");
-    assert!(symbolic.contains("bounds are to be a number"), "{symbolic}");
+    for (text, message) in [
+        (
+            "f_f32(const Thing* x) {}",
+            "some.cu:1: f_f32: not understood: the parameter `const Thing * x`",
+        ),
+        (
+            "f_f32(Thing x) {}",
+            "some.cu:1: f_f32: not understood: the parameter `Thing x`",
+        ),
+    ] {
+        assert_eq!(refused(&format!("{BOUNDED}{text}")), message);
+    }
+    for (text, message) in [
+        (
+            "\nconstexpr int A = B;",
+            "some.cu:2: A: B is not understood in an expression",
+        ),
+        (
+            "constexpr int A = 1 ? 2 : 3;",
+            "some.cu:1: A: ? is not understood in an expression",
+        ),
+        (
+            "constexpr bool A = true;",
+            "some.cu:1: not understood: constexpr A",
+        ),
+        (
+            "constexpr float A = 1.0f / 3.0f;",
+            "some.cu:1: A: a float constant is to be one number",
+        ),
+        (
+            "__host__ __device__ constexpr int f(int a) { if (a) return 1; return 2; }",
+            "some.cu:1: not understood: constexpr f",
+        ),
+    ] {
+        assert_eq!(refused(text), message);
+    }
+    let symbolic = refused(&(BOUNDED.replace("128", "MANY") + "f_f32(float* x) {}"));
+    assert_eq!(
+        symbolic,
+        "some.cu:1: f_f32: MANY is not understood in an expression"
+    );
+    let unread =
+        format!("struct Shape {{\n int a;\n Other b;\n}};\n{BOUNDED}f_f32(Shape s, float* x) {{}}");
+    assert_eq!(
+        refused(&unread),
+        "some.cu:3: Shape: a kernel takes this struct, and its member at `Other` is not understood"
+    );
+    let twin =
+        format!("struct SomeStep {{ int a; }};\n{BOUNDED}some_step_f32(SomeStep s, float* x) {{}}");
+    assert!(refused(&twin).contains("the name that its arguments get"));
+    let unlike = format!("{BOUNDED}step_f32(float* x) {{}}\n{BOUNDED}step_bf16(float* y) {{}}");
+    assert_eq!(
+        refused(&unlike),
+        "some.cu:2: step_bf16: its parameters are not those of step_f32"
+    );
+}
+
+#[test]
+fn a_header_changes_only_what_includes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+    write("deep.cuh", "// deep\n");
+    write("middle.cuh", "#include \"deep.cuh\"\n");
+    write("one.cu", "#include \"middle.cuh\"\n");
+    write("other.cu", "// #include \"deep.cuh\"\n");
+    let headers = |name: &str| source::headers(&path(name)).unwrap();
+    assert_eq!(headers("one.cu"), [path("deep.cuh"), path("middle.cuh")]);
+    assert!(headers("other.cu").is_empty());
+    let Some(toolkit) = toolkit() else { return };
+    let states = || ["one.cu", "other.cu"].map(|name| toolkit.state(&path(name)).unwrap());
+    let before = states();
+    assert_eq!(states(), before);
+    write("deep.cuh", "// deeper\n");
+    let after = states();
+    assert!(after[0] != before[0] && after[1] == before[1]);
 }
 
 /// The compiler that built this crate's kernels, or none.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use showtell::device::cuda::{self, Grid, Image, Kernel, Write};
+use showtell::device::cuda::{self, Grid, Image, Kernel};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;
 use showtell::{Context, DType, Device, Tensor};
@@ -148,17 +148,14 @@ const PTX: &[u8] = b".version 7.0\n.target sm_80\n.address_size 64\n\
     .visible .entry store(.param .u64 at)\n.maxntid 64, 1, 1\n{\n.reg .b64 %rd<3>;\n.reg .b32 %r<2>;\n\
     ld.param.u64 %rd1, [at];\ncvta.to.global.u64 %rd2, %rd1;\nmov.u32 %r1, 7;\nst.global.u32 [%rd2], %r1;\nret;\n}\n";
 static STORE_IMAGE: Image = Image::new("store", PTX, &[]);
-const STORE: Kernel<(Write<u32>,)> = Kernel::new(&STORE_IMAGE, "store", 64);
+const STORE: Kernel = Kernel::new(&STORE_IMAGE, "store", 64);
 
 /// Launches a kernel that does nothing wrong by itself.
-fn store(
-    ctx: &Context,
-    kernel: &Kernel<(Write<u32>,)>,
-    grid: Grid,
-    address: u64,
-) -> showtell::Result<()> {
-    // SAFETY: the tests below give the address of a live tensor, or one that the emulator is to find at fault.
-    unsafe { device(ctx).launch(kernel, grid, &mut (Write::at(address),)) }
+fn store(ctx: &Context, kernel: &Kernel, grid: Grid, mut address: u64) -> showtell::Result<()> {
+    let arguments = &mut [(&raw mut address).cast()];
+    // SAFETY: the kernel has one parameter, an address. The tests below give that of a live tensor, or one that the emulator
+    // is to find at fault.
+    unsafe { device(ctx).launch(kernel, grid, arguments) }
 }
 
 #[test]

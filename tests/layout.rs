@@ -365,10 +365,63 @@ fn an_operation_has_one_stem_everywhere() {
     }
 }
 
+/// Structs, cuts, numbers of threads and sizes of shared memory stand in kernels/ alone, and build.rs makes them known to Rust;
+/// tensors reach a kernel only through a run that checks them.
+#[test]
+fn facts_of_kernels_stand_in_kernels_alone() {
+    let mut wrong = Vec::new();
+    for file in files("src/ops", &["rs"]) {
+        if code(&file).contains("kernel_struct!") || code(&file).contains("repr(C)") {
+            wrong.push(format!(
+                "{} has the twin of a struct of kernels/",
+                shown(&file)
+            ));
+        }
+    }
+    let operations = operations().into_iter();
+    let halves = operations.map(|op| root().join(format!("src/ops/{op}/cuda.rs")));
+    let shared = ["tile.rs", "matrix.rs"].map(|name| root().join("src/ops").join(name));
+    for file in halves.chain(shared) {
+        for (words, what) in [
+            ("THREADS:", "a number of threads"),
+            ("size_of::<f32>()", "a sum of shared memory"),
+            ("<< 10", "a size of shared memory"),
+            ("Cut::new", "a cut of tiles"),
+            ("Kernel", "a kernel by itself, not its family"),
+            ("device::cuda", "a launch past the checks of a run"),
+        ] {
+            if code(&file).contains(words) {
+                wrong.push(format!("{} has {what}: {words}", shown(&file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One dialect: what clang-format does not see to.
+#[test]
+fn kernels_speak_one_dialect() {
+    let mut wrong = Vec::new();
+    for file in files("kernels", &["cu", "cuh"]) {
+        let text = fs::read_to_string(&file).unwrap();
+        for (at, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            let plain_inline = code.contains("inline") && !code.contains("__forceinline__");
+            let counted_up = code.contains("++)") || code.contains("++;");
+            if line.contains("///") || plain_inline || counted_up || code.contains("typename T") {
+                wrong.push(format!("{}:{}: {}", shown(&file), at + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn files_are_not_longer_than_a_room() {
     let endings = ["rs", "cu", "cuh", "py"];
-    let folders = ["src", "tests", "benches", "kernels", "scripts", "emulator"];
+    let folders = [
+        "src", "tests", "benches", "build", "kernels", "scripts", "emulator",
+    ];
     for folder in folders {
         for file in files(folder, &endings) {
             let lines = fs::read_to_string(&file).unwrap().lines().count();

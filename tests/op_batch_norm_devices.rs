@@ -245,20 +245,20 @@ fn kernels_read_no_more_than_they_must() {
         (
             BatchNorm::Running,
             vec![
-                ("normalise_bf16", 1, 1),
-                ("sums_bf16", 2, 1),
+                ("normalise_bf16x8", 1, 1),
+                ("sums_bf16x8", 2, 1),
                 ("merge_sums_f32", 0, 0),
             ],
         ),
         (
             BatchNorm::Batch,
             vec![
-                ("moments_bf16", 1, 0),
+                ("moments_bf16x8", 1, 0),
                 ("merge_moments_f32", 0, 0),
-                ("normalise_bf16", 1, 1),
-                ("sums_bf16", 2, 0),
+                ("normalise_bf16x8", 1, 1),
+                ("sums_bf16x8", 2, 0),
                 ("merge_sums_f32", 0, 0),
-                ("gradient_bf16", 2, 1),
+                ("gradient_bf16x8", 2, 1),
             ],
         ),
     ] {

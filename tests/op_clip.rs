@@ -109,8 +109,11 @@ fn gradients_are_read_once_in_two_launches() {
     let Some(counts) = counters(run) else { return };
     assert_eq!(counts.as_object().unwrap().len(), 2);
     let of = |kernel: &str, what: &str| counts[kernel][what].as_u64().unwrap();
-    assert_eq!(of("clip_squares_f32", "launches"), 1);
-    assert_eq!(of("clip_squares_f32", "global_load_bytes"), 4 * len as u64);
+    assert_eq!(of("clip_squares_f32x4", "launches"), 1);
+    assert_eq!(
+        of("clip_squares_f32x4", "global_load_bytes"),
+        4 * len as u64
+    );
     assert_eq!(of("clip_norm_f32", "launches"), 1);
 }
 

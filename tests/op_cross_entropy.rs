@@ -172,14 +172,14 @@ fn each_logit_moves_once() {
     let of = |kernel: &str, what: &str| counts[kernel][what].as_u64().unwrap();
     let kernels = [
         "cross_entropy_count_f32",
-        "cross_entropy_gradient_f32",
+        "cross_entropy_gradient_f32x4",
         "cross_entropy_mean_f32",
     ];
     assert!(kernels.iter().all(|kernel| of(kernel, "launches") == 1));
     assert_eq!(counts.as_object().unwrap().len(), kernels.len());
     // The ignored row is not read, only cleared.
     let sectors = |rows: usize| (rows * words * 4 / 32) as u64;
-    let of = |what: &str| of("cross_entropy_gradient_f32", what);
+    let of = |what: &str| of("cross_entropy_gradient_f32x4", what);
     let small = of("global_load_sectors") - sectors(4);
     assert!(
         small <= 16 * rows as u64,

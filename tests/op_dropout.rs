@@ -173,7 +173,7 @@ fn is_one_launch() {
         counters(|| dropout::forward(&ctx, 0.5, &some_site(&ctx), 0, &x, &mut y).unwrap());
     let Some(counted) = counted else { return };
     assert_eq!(counted.as_object().unwrap().len(), 1);
-    let kernel = &counted["dropout_forward_f32"];
+    let kernel = &counted["dropout_forward_f32x4"];
     let bytes = 24 * 8 * 64 * 4;
     assert_eq!(kernel["launches"], 1);
     // A thread takes 16 bytes, and all of them the step's number from one sector.

@@ -62,7 +62,7 @@ fn a_fill_writes_each_byte_once() {
     let Some(counts) = counters(|| fill::zero(&ctx, &mut t).unwrap()) else {
         return;
     };
-    let of = |what: &str| counts["fill_f32"][what].as_u64().unwrap();
+    let of = |what: &str| counts["fill_f32x4"][what].as_u64().unwrap();
     let sectors = 64 * 100 * 4 / 32;
     assert_eq!((of("launches"), of("global_loads")), (1, 0));
     assert_eq!(

@@ -337,7 +337,8 @@ fn the_main_loop_costs_what_it_should() {
                 };
                 let share = multiplications / count("warp_instructions");
                 // As seen, of PTX: ptxas folds most of the other instructions, which are addresses.
-                let least = match &name[..name.len() - "_nn_128".len()] {
+                let arithmetic = name.rsplitn(3, '_').last().unwrap();
+                let least = match arithmetic {
                     "gemm_f32" => 0.6,
                     "gemm_tf32" => 0.1,
                     "gemm_bf16_of_f32" => 0.06,

@@ -370,7 +370,7 @@ fn a_step_is_one_launch() {
     });
     let Some(counted) = counted else { return };
     assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
-    let kernel = &counted["lstm_step_f32_32"];
+    let kernel = &counted["lstm_step_forward_f32_short_step"];
     let (depth, blocks) = (depths.iter().sum::<usize>(), hidden / 8);
     let loads = 4 * hidden * depth + blocks * batch * depth + batch * 5 * hidden;
     assert_eq!(kernel["launches"], 1);

@@ -192,7 +192,7 @@ fn an_update_is_one_launch_and_moves_each_value_once() {
         };
         let Some(counts) = counters(run) else { return };
         assert_eq!(counts.as_object().unwrap().len(), 1);
-        let of = |what: &str| counts["optimiser_adam_f32"][what].as_u64().unwrap();
+        let of = |what: &str| counts["optimiser_adam_f32x4"][what].as_u64().unwrap();
         let array = 4 * n as u64 / 32;
         assert_eq!(of("launches"), 1);
         assert_eq!(of("global_store_sectors"), 3 * array);

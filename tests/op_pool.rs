@@ -328,7 +328,7 @@ fn pooling_moves_each_byte_once() {
     let Some(counted) = counted else { return };
     let sectors = |tensor: &Tensor| tensor.len() * 2 / 32;
     let [forward, backward] =
-        ["forward", "backward"].map(|pass| &counted[format!("pool_max_{pass}_bf16")]);
+        ["forward", "backward"].map(|pass| &counted[format!("pool_max_{pass}_bf16x8")]);
     assert_eq!(forward["distinct_sectors"], sectors(&x) + sectors(&y));
     assert_eq!(backward["distinct_sectors"], 2 * sectors(&x) + sectors(&y));
     assert_eq!(forward["global_store_sectors"], sectors(&y));

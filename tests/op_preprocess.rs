@@ -120,7 +120,7 @@ fn preprocessing_moves_each_byte_once() {
         preprocess::forward(&ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
     });
     let Some(counted) = counted else { return };
-    let kernel = &counted["preprocess_forward_bf16"];
+    let kernel = &counted["preprocess_forward_bf16x8"];
     assert_eq!(kernel["launches"], 1);
     assert_eq!(kernel["global_load_sectors"], y.len() / 32);
     assert_eq!(kernel["global_store_sectors"], 2 * y.len() / 32);

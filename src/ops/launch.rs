@@ -1,26 +1,170 @@
-//! Tensors of the CUDA device as arguments of kernels, for the `cuda.rs` half of operations.
+//! Runs of kernels on tensors of the CUDA device, for the `cuda.rs` half of operations.
 //!
-//! The twin of `host.rs`: `Launch` is made anew in every operation; it remembers what it handed out and refuses a
-//! tensor that overlaps one it handed out for writing.
+//! A run names a family of kernels, by the struct of its arguments, and picks the member by a key: the parts of the kernel's
+//! name that tell it from the others. Its tensors are gathered and checked together: their element types are those that the
+//! member's declaration has, they are on this device, and what is written overlaps nothing else of the run.
 
-use crate::device::cuda::{Arguments, Cuda, Grid, Kernel, Read, Write};
+use crate::device::cuda::{Cuda, Grid, Kernel};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
-use crate::tensor::{Context, DType, Element, Tensor};
-use std::cell::RefCell;
+use crate::tensor::{Context, DType, Tensor};
+use std::ffi::c_void;
+
+/// The kernels that do one thing for several element types, widths or cuts.
+pub struct Family {
+    pub members: &'static [Member],
+}
+
+impl Family {
+    pub fn member(&self, key: &[&str]) -> Option<&'static Member> {
+        self.members.iter().find(|member| member.key == key)
+    }
+}
+
+pub struct Member {
+    /// The parts of the kernel's name behind the family's.
+    pub key: &'static [&'static str],
+    pub kernel: Kernel,
+    /// Element types of the tensors, in the order of the parameters.
+    pub elements: &'static [DType],
+}
+
+/// The arguments of one family, under the names of the kernels' parameters.
+pub trait Arguments: Sized {
+    const FAMILY: Family;
+
+    /// Calls `launch` with the address of every argument, tensors being checked by `tensors` in the order of the parameters.
+    fn with_addresses(
+        self,
+        tensors: &mut Tensors,
+        launch: impl FnOnce(&mut [*mut c_void]) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// A tensor that a kernel reads, or none.
+#[derive(Clone, Copy)]
+pub struct Input<'a>(Option<&'a Tensor>);
+
+/// A tensor that a kernel writes, also in place, or none.
+pub struct Output<'a>(Option<&'a mut Tensor>);
+
+impl Output<'_> {
+    pub const NONE: Self = Output(None);
+}
+
+impl<'a> From<&'a Tensor> for Input<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Input(Some(tensor))
+    }
+}
+
+impl<'a> From<Option<&'a Tensor>> for Input<'a> {
+    fn from(tensor: Option<&'a Tensor>) -> Self {
+        Input(tensor)
+    }
+}
+
+impl<'a> From<&'a mut Tensor> for Output<'a> {
+    fn from(tensor: &'a mut Tensor) -> Self {
+        Output(Some(tensor))
+    }
+}
+
+impl<'a> From<Option<&'a mut Tensor>> for Output<'a> {
+    fn from(tensor: Option<&'a mut Tensor>) -> Self {
+        Output(tensor)
+    }
+}
+
+/// How many blocks a run has, of as many threads as its kernel is made for.
+#[derive(Clone, Copy)]
+pub struct Blocks {
+    count: Count,
+    shared: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Count {
+    Blocks([usize; 3]),
+    Threads(usize),
+}
+
+impl Blocks {
+    pub fn new(blocks: [usize; 3]) -> Self {
+        let (count, shared) = (Count::Blocks(blocks), 0);
+        Blocks { count, shared }
+    }
+
+    /// As many as `threads` threads need.
+    pub fn for_threads(threads: usize) -> Self {
+        let (count, shared) = (Count::Threads(threads), 0);
+        Blocks { count, shared }
+    }
+
+    /// With this many bytes of dynamic shared memory for every block.
+    pub fn shared(self, bytes: usize) -> Self {
+        let shared = bytes;
+        Blocks { shared, ..self }
+    }
+
+    fn grid(self, kernel: &Kernel) -> Grid {
+        let grid = match self.count {
+            Count::Blocks(blocks) => Grid::blocks(blocks, kernel.threads()),
+            Count::Threads(threads) => Grid::threads_for(threads, kernel.threads()),
+        };
+        grid.shared(self.shared)
+    }
+}
+
+/// The neighbouring elements that a thread takes at once: `kernels/vector.cuh`.
+#[derive(Clone, Copy)]
+pub struct Vector {
+    dtype: DType,
+    pub width: usize,
+}
+
+impl Vector {
+    /// The type's name in the names of kernels.
+    pub fn key(self) -> &'static str {
+        match (self.dtype, self.width) {
+            (DType::F32, 1) => "f32x1",
+            (DType::F32, 4) => "f32x4",
+            (DType::Bf16, 1) => "bf16x1",
+            (DType::Bf16, 4) => "bf16x4",
+            (DType::Bf16, 8) => "bf16x8",
+            (DType::U32, 1) => "u32x1",
+            (DType::U32, 4) => "u32x4",
+            (DType::U8, 1) => "u8x1",
+            (DType::U8, 16) => "u8x16",
+            (other, _) => key(other),
+        }
+    }
+}
+
+/// An element type in the names of kernels.
+pub fn key(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::Bf16 => "bf16",
+        DType::F16 => "f16",
+        DType::U32 => "u32",
+        DType::U8 => "u8",
+    }
+}
+
+/// The most elements of a tensor that are one access: 16 bytes where its rows start at multiples of them, else one.
+fn widest(tensor: &Tensor, one_row: bool) -> usize {
+    let start = tensor.memory().address().unwrap_or(0) + tensor.byte_range().start as u64;
+    let width = 16 / tensor.dtype().bytes();
+    let aligned = start.is_multiple_of(16) && (one_row || tensor.ld().is_multiple_of(width));
+    if aligned { width } else { 1 }
+}
 
 pub struct Launch<'a> {
     op: &'static str,
     ctx: &'a Context,
     cuda: &'a Cuda,
-    given: RefCell<Vec<Given>>,
-}
-
-/// A range of addresses.
-struct Given {
-    start: u64,
-    end: u64,
-    written: bool,
 }
 
 impl<'a> Launch<'a> {
@@ -30,17 +174,7 @@ impl<'a> Launch<'a> {
         let Device::Cuda(cuda) = ctx.device() else {
             return Err(Error::operation(op, "not on the CUDA device"));
         };
-        let given = RefCell::new(Vec::with_capacity(16));
-        Ok(Launch {
-            op,
-            ctx,
-            cuda,
-            given,
-        })
-    }
-
-    pub fn precision(&self) -> Precision {
-        self.cuda.precision()
+        Ok(Launch { op, ctx, cuda })
     }
 
     pub fn multiprocessors(&self) -> usize {
@@ -52,6 +186,15 @@ impl<'a> Launch<'a> {
         self.cuda.facts().shared
     }
 
+    /// The arithmetic for products of tensors of this type, as kernels have it in their names.
+    pub fn arithmetic(&self, dtype: DType) -> &'static str {
+        match (dtype, self.cuda.precision()) {
+            (DType::F32, Precision::Tf32) => "tf32",
+            (DType::F32, Precision::Bf16) => "bf16_of_f32",
+            (other, _) => key(other),
+        }
+    }
+
     /// A size as kernels take it.
     pub fn size(&self, size: usize) -> Result<i32> {
         let refuse =
@@ -59,106 +202,124 @@ impl<'a> Launch<'a> {
         i32::try_from(size).map_err(refuse)
     }
 
-    /// The error for an element type that the operation has no kernel for.
-    pub fn refuse<T>(&self, dtype: DType) -> Result<T> {
-        let message = format!("the CUDA device has no kernel for {dtype}");
-        Err(Error::operation(self.op, message))
-    }
-
-    pub fn read<T: Element>(&self, tensor: &Tensor) -> Result<Read<T>> {
-        Ok(Read::at(self.give::<T>(tensor, false)?))
-    }
-
-    /// Also for a tensor that is changed in place.
-    pub fn write<T: Element>(&self, tensor: &Tensor) -> Result<Write<T>> {
-        Ok(Write::at(self.give::<T>(tensor, true)?))
-    }
-
-    /// Address 0 when there is no tensor.
-    pub fn read_some<T: Element>(&self, tensor: Option<&Tensor>) -> Result<Read<T>> {
-        tensor.map_or(Ok(Read::at(0)), |tensor| self.read(tensor))
-    }
-
-    /// Address 0 when there is no tensor.
-    pub fn write_some<T: Element>(&self, tensor: Option<&Tensor>) -> Result<Write<T>> {
-        tensor.map_or(Ok(Write::at(0)), |tensor| self.write(tensor))
-    }
-
-    /// How many columns a thread takes at once: as many as fit in 16 bytes when every row of the tensors, of one element
-    /// type, starts at a multiple of 16 bytes and has a multiple of so many, else 1 (`kernels/pack.cuh`,
-    /// `kernels/channels.cuh`).
-    pub fn width(&self, tensors: &[&Tensor]) -> usize {
-        let columns = |x: &Tensor| 16 / x.dtype().bytes();
-        let in_groups = |x: &&Tensor| {
-            let start = x.memory().address().unwrap_or(0) + x.byte_range().start as u64;
-            let columns = columns(x);
-            start.is_multiple_of(16)
-                && x.ld().is_multiple_of(columns)
-                && x.cols().is_multiple_of(columns)
+    /// The widest vectors of which the rows of all these tensors are made. They have the element type of the first; where
+    /// types differ, the widest type says how many elements a vector has.
+    pub fn vector(&self, tensors: &[&Tensor]) -> Vector {
+        let whole = |tensor: &&Tensor| {
+            let width = widest(tensor, false);
+            if tensor.cols().is_multiple_of(width) {
+                width
+            } else {
+                1
+            }
         };
-        match tensors.first() {
-            Some(first) if tensors.iter().all(in_groups) => columns(first),
-            _ => 1,
+        Vector {
+            dtype: tensors[0].dtype(),
+            width: tensors.iter().map(whole).min().unwrap_or(1),
         }
     }
 
-    /// Queues a kernel.
-    pub fn run<A: Arguments>(
-        &self,
-        kernel: &Kernel<A>,
-        grid: Grid,
-        mut arguments: A,
-    ) -> Result<()> {
-        // SAFETY: addresses come from `read` and `write`, so from tensors of this device; what a kernel does with
-        // the sizes that it is given is for the operation that calls it to answer for, and is checked by running its
-        // tests under an emulator that watches every access.
-        unsafe { self.cuda.launch(kernel, grid, &mut arguments) }
+    /// As [`Launch::vector`], for kernels that take what is left at the end of a row one by one. With `one_row` the tensors
+    /// are one row each, or dense and taken as one.
+    pub fn vector_and_rest(&self, tensors: &[&Tensor], one_row: bool) -> Vector {
+        let widths = tensors.iter().map(|tensor| widest(tensor, one_row));
+        Vector {
+            dtype: tensors[0].dtype(),
+            width: widths.min().unwrap_or(1),
+        }
     }
 
-    fn give<T: Element>(&self, tensor: &Tensor, written: bool) -> Result<u64> {
+    /// Queues the kernel of this key.
+    ///
+    /// # Errors
+    /// When there is none for the key, a tensor has another element type than it takes, or is on another device, or one that
+    /// is written overlaps another.
+    pub fn run<A: Arguments>(&self, key: &[&str], blocks: Blocks, arguments: A) -> Result<()> {
+        let Some(member) = A::FAMILY.member(key) else {
+            let message = format!("the CUDA device has no kernel for {}", key.join(", "));
+            return Err(Error::operation(self.op, message));
+        };
+        let mut tensors = Tensors {
+            op: self.op,
+            device: self.ctx.device(),
+            elements: member.elements,
+            given: Vec::with_capacity(member.elements.len()),
+        };
+        arguments.with_addresses(&mut tensors, |addresses| {
+            // SAFETY: the addresses are of one value for each parameter of the kernel, of its type, as build.rs has written
+            // both from one declaration. Tensors are checked. What a kernel does with the sizes that it is given is for the
+            // operation that calls it to answer for, and is checked by running its tests under an emulator that watches
+            // every access.
+            unsafe {
+                self.cuda
+                    .launch(&member.kernel, blocks.grid(&member.kernel), addresses)
+            }
+        })
+    }
+}
+
+/// The tensors of a run, as far as they are gathered.
+pub struct Tensors<'a> {
+    op: &'static str,
+    device: &'a Device,
+    elements: &'static [DType],
+    given: Vec<Given>,
+}
+
+/// A range of addresses.
+struct Given {
+    start: u64,
+    end: u64,
+    written: bool,
+}
+
+impl Tensors<'_> {
+    /// The address of the next tensor; 0 where there is none.
+    pub fn input(&mut self, tensor: Input) -> Result<u64> {
+        self.give(tensor.0, false)
+    }
+
+    /// As [`Tensors::input`].
+    pub fn output(&mut self, tensor: Output) -> Result<u64> {
+        self.give(tensor.0.as_deref(), true)
+    }
+
+    fn give(&mut self, tensor: Option<&Tensor>, written: bool) -> Result<u64> {
+        let element = self.elements[self.given.len()];
+        let given = match tensor {
+            Some(tensor) => self.check(tensor, element, written)?,
+            None => Given {
+                start: 0,
+                end: 0,
+                written,
+            },
+        };
+        let start = given.start;
+        self.given.push(given);
+        Ok(start)
+    }
+
+    fn check(&self, tensor: &Tensor, element: DType, written: bool) -> Result<Given> {
         let refuse = |message: String| Err(Error::operation(self.op, message));
-        if tensor.dtype() != T::DTYPE {
-            return refuse(format!("expected {}, found {tensor:?}", T::DTYPE));
+        if tensor.dtype() != element {
+            return refuse(format!("expected {element}, found {tensor:?}"));
         }
         let Some(base) = tensor.memory().address() else {
             return refuse(format!("{tensor:?} is not in device memory"));
         };
-        if !tensor.device().same(self.ctx.device()) {
+        if !tensor.device().same(self.device) {
             return refuse(format!("{tensor:?} is on another device"));
         }
         let range = tensor.byte_range();
         let (start, end) = (base + range.start as u64, base + range.end as u64);
-        let mut given = self.given.borrow_mut();
         let overlaps = |g: &Given| (written || g.written) && start < g.end && g.start < end;
-        if start < end && given.iter().any(overlaps) {
+        if start < end && self.given.iter().any(overlaps) {
             return refuse(format!("{tensor:?} overlaps another argument"));
         }
-        given.push(Given {
+        Ok(Given {
             start,
             end,
             written,
-        });
-        Ok(start)
+        })
     }
 }
-
-/// Chooses between the kernels for f32 and bf16 and gives the element type a name:
-/// `by_dtype!(launch, dtype, [X_F32, X_BF16] as T, |kernel| run::<T>(kernel))`.
-macro_rules! by_dtype {
-    ($launch:expr, $dtype:expr, [$f32:path, $bf16:path] as $T:ident, |$kernel:ident| $body:expr) => {
-        match $dtype {
-            $crate::tensor::DType::F32 => {
-                type $T = f32;
-                let $kernel = &$f32;
-                $body
-            }
-            $crate::tensor::DType::Bf16 => {
-                type $T = half::bf16;
-                let $kernel = &$bf16;
-                $body
-            }
-            other => $launch.refuse(other),
-        }
-    };
-}
-pub(super) use by_dtype;

@@ -1,65 +1,53 @@
 //! How products of matrices and convolutions are cut among blocks: the host's side of `kernels/tile.cuh`.
 
-use super::launch::Launch;
-use crate::device::cuda::Grid;
+use super::kernels::tile::{Cut, LARGE, SMALL, TALL};
+use super::launch::{Blocks, Launch};
+use half::bf16;
 
-/// Threads of a block, whatever its tile.
-pub const THREADS: u32 = 128;
-
-/// A part of a sum is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`, lest summing up the
+/// A part of a sum is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`, lest adding up the
 /// parts takes longer than making them.
-const STEP: usize = 64;
+const STEP: usize = SMALL.kbytes / size_of::<bf16>();
 const SHORTEST: usize = 256;
-
-/// Rows and columns of a tile, and its bytes of shared memory.
-#[derive(Clone, Copy)]
-pub struct Cut {
-    rows: usize,
-    cols: usize,
-    shared: usize,
-}
-
-impl Cut {
-    const fn new([rows, cols]: [usize; 2], shared: usize) -> Self {
-        Cut { rows, cols, shared }
-    }
-
-    fn count(&self, [rows, cols]: [usize; 2]) -> usize {
-        rows.div_ceil(self.rows) * cols.div_ceil(self.cols)
-    }
-}
-
-/// The cuts of those names in `kernels/tile.cuh`.
-pub const LARGE: Cut = Cut::new([128, 128], 64 << 10);
-pub const TALL: Cut = Cut::new([128, 64], 48 << 10);
-const SMALL: Cut = Cut::new([64, 64], 48 << 10);
 
 /// The tiles of a matrix.
 #[derive(Clone, Copy)]
 pub struct Tiles {
-    /// Which of a kernel's two instances: 0 has large tiles, 1 small ones.
-    pub instance: usize,
+    /// The cut, as kernels have it in their names.
+    pub key: &'static str,
     pub count: usize,
     shared: usize,
 }
 
 impl Tiles {
-    /// Large tiles where they fill the multiprocessors, else small ones.
-    pub fn new(launch: &Launch, large: Cut, size: [usize; 2]) -> Self {
-        let (instance, cut) = match large.count(size) >= launch.multiprocessors() {
-            true => (0, large),
-            false => (1, SMALL),
+    /// The large tiles of an arithmetic where they fill the multiprocessors, else small ones.
+    pub fn new(launch: &Launch, arithmetic: &str, size: [usize; 2]) -> Self {
+        let large = if arithmetic == "f32" {
+            Tiles::of("tall", TALL, size)
+        } else {
+            Tiles::of("large", LARGE, size)
         };
+        if large.count >= launch.multiprocessors() {
+            large
+        } else {
+            Tiles::small(size)
+        }
+    }
+
+    pub fn small(size: [usize; 2]) -> Self {
+        Tiles::of("small", SMALL, size)
+    }
+
+    fn of(key: &'static str, cut: Cut, [rows, cols]: [usize; 2]) -> Self {
         Tiles {
-            instance,
-            count: cut.count(size),
-            shared: cut.shared,
+            key,
+            count: rows.div_ceil(cut.m) * cols.div_ceil(cut.n),
+            shared: cut.shared_bytes,
         }
     }
 
     /// A block for every tile, so many times over.
-    pub fn grid(&self, times_y: usize, times_z: usize) -> Grid {
-        Grid::blocks([self.count, times_y, times_z], THREADS).shared(self.shared)
+    pub fn blocks(&self, times_y: usize, times_z: usize) -> Blocks {
+        Blocks::new([self.count, times_y, times_z]).shared(self.shared)
     }
 }
 

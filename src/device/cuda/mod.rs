@@ -21,8 +21,7 @@ use std::rc::Rc;
 pub use driver::{count, devices, toolkit};
 pub(super) use graph::Graph;
 pub use image::Image;
-pub(crate) use kernel::kernel_struct;
-pub use kernel::{Arguments, Grid, Kernel, KernelParameter, Read, Write};
+pub use kernel::{Grid, Kernel};
 pub(super) use memory::DeviceBlock;
 pub(super) use staging::Pending;
 

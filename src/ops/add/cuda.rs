@@ -3,7 +3,7 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::kernels::add as kernels;
-use crate::ops::launch::{Launch, by_dtype};
+use crate::ops::launch::Launch;
 use crate::ops::matrix::Matrix;
 use crate::tensor::{Context, Tensor};
 
@@ -13,15 +13,13 @@ pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     }
     let launch = Launch::new(OP, ctx)?;
     let matrix = Matrix::new(&launch, &[x, y])?;
-    let (ldx, ldy) = (matrix.ld(x)?, matrix.ld(y)?);
-    by_dtype!(
-        launch,
-        y.dtype(),
-        [kernels::ADD_F32, kernels::ADD_BF16] as T,
-        |kernel| {
-            let (x, y) = (launch.read::<T>(x)?, launch.write::<T>(y)?);
-            let arguments = (x, y, matrix.rows, matrix.cols, ldx, ldy);
-            launch.run(kernel, matrix.grid(4), arguments)
-        }
-    )
+    let arguments = kernels::Add {
+        rows: matrix.rows,
+        cols: matrix.cols,
+        ldx: matrix.ld(x)?,
+        ldy: matrix.ld(y)?,
+        x: x.into(),
+        y: y.into(),
+    };
+    launch.run(&[matrix.vector.key()], matrix.blocks(), arguments)
 }

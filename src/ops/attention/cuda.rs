@@ -1,81 +1,14 @@
 //! Attention on the CUDA device: `kernels/attention.cu`.
 
 use super::{CellMix, Gradients, Inputs, KeyGradients, OP, Outputs};
-use crate::device::cuda::{Grid, kernel_struct};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
-use crate::ops::kernels::attention as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::kernels::attention::{
+    self as kernels, AttentionKeys, AttentionMix, AttentionScores, AttentionStep, AttentionValues,
+};
+use crate::ops::launch::{Blocks, Launch, Vector};
 use crate::tensor::{Context, Tensor};
-
-/// Threads of a block, all kernels.
-const THREADS: u32 = 256;
-const WARPS: usize = THREADS as usize / 32;
-/// Packs of columns that half a block takes.
-const SLAB: usize = 128;
-const BYTES: usize = size_of::<f32>();
-
-kernel_struct! {
-    pub struct AttentionMix {
-        pub cells_h: i32,
-        pub cells_w: i32,
-        pub positions_h: i32,
-        pub positions_w: i32,
-    }
-}
-
-kernel_struct! {
-    pub struct AttentionStep {
-        pub a: i32,
-        pub d: i32,
-        pub keys_ld: i32,
-        pub values_ld: i32,
-        pub query_ld: i32,
-        pub alpha_ld: i32,
-        pub beta_ld: i32,
-        pub context_ld: i32,
-    }
-}
-
-kernel_struct! {
-    pub struct AttentionScores {
-        pub a: i32,
-        pub keys_ld: i32,
-        pub query_ld: i32,
-        pub alpha_ld: i32,
-        pub d_alpha_ld: i32,
-        pub d_query_ld: i32,
-        pub d_scores_ld: i32,
-    }
-}
-
-kernel_struct! {
-    pub struct AttentionKeys {
-        pub steps: i32,
-        pub batch: i32,
-        pub positions: i32,
-        pub a: i32,
-        pub keys_ld: i32,
-        pub queries_ld: i32,
-        pub d_scores_ld: i32,
-        pub d_keys_ld: i32,
-        pub accumulate: i32,
-    }
-}
-
-kernel_struct! {
-    pub struct AttentionValues {
-        pub steps: i32,
-        pub batch: i32,
-        pub cells: i32,
-        pub d: i32,
-        pub beta_ld: i32,
-        pub d_context_ld: i32,
-        pub d_values_ld: i32,
-        pub accumulate: i32,
-    }
-}
 
 impl AttentionMix {
     fn new(launch: &Launch, mix: &CellMix) -> Result<Self> {
@@ -95,25 +28,32 @@ fn shares(mix: &CellMix) -> usize {
     height + width
 }
 
+/// A warp for every row.
+fn warps(rows: usize) -> Blocks {
+    Blocks::for_threads(kernels::WARP * rows)
+}
+
+/// Slabs of columns.
+fn slabs(cols: usize, vector: Vector) -> usize {
+    cols.div_ceil(kernels::SLAB_VECTORS * vector.width)
+}
+
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     if y.is_empty() {
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        launch.read(x)?,
-        launch.write(y)?,
-        launch.size(x.shape().dims()[0])?,
-        launch.size(y.cols())?,
-        launch.size(x.ld())?,
-        launch.size(y.ld())?,
-    );
-    let kernel = match launch.width(&[x, y]) {
-        4 => &kernels::ATTENTION_MIX_FORWARD_F32X4,
-        _ => &kernels::ATTENTION_MIX_FORWARD_F32,
+    let (vector, blocks) = (launch.vector(&[x, y]), warps(y.rows()));
+    let arguments = kernels::AttentionMixForward {
+        mix: AttentionMix::new(&launch, mix)?,
+        batch: launch.size(x.shape().dims()[0])?,
+        cols: launch.size(y.cols())?,
+        x_ld: launch.size(x.ld())?,
+        y_ld: launch.size(y.ld())?,
+        x: x.into(),
+        y: y.into(),
     };
-    launch.run(kernel, Grid::threads_for(32 * y.rows(), THREADS), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn mix_backward(
@@ -127,21 +67,18 @@ pub fn mix_backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        launch.read(dy)?,
-        launch.write(dx)?,
-        launch.size(dx.shape().dims()[0])?,
-        launch.size(dx.cols())?,
-        launch.size(dy.ld())?,
-        launch.size(dx.ld())?,
-        accumulate.flag(),
-    );
-    let kernel = match launch.width(&[dy, dx]) {
-        4 => &kernels::ATTENTION_MIX_BACKWARD_F32X4,
-        _ => &kernels::ATTENTION_MIX_BACKWARD_F32,
+    let (vector, blocks) = (launch.vector(&[dy, dx]), warps(dx.rows()));
+    let arguments = kernels::AttentionMixBackward {
+        mix: AttentionMix::new(&launch, mix)?,
+        batch: launch.size(dx.shape().dims()[0])?,
+        cols: launch.size(dx.cols())?,
+        dy_ld: launch.size(dy.ld())?,
+        dx_ld: launch.size(dx.ld())?,
+        accumulate: accumulate.flag(),
+        dy: dy.into(),
+        dx: dx.into(),
     };
-    launch.run(kernel, Grid::threads_for(32 * dx.rows(), THREADS), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn mean_forward(
@@ -154,20 +91,17 @@ pub fn mean_forward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        launch.read(values)?,
-        launch.write(mean)?,
-        launch.size(mean.cols())?,
-        launch.size(values.ld())?,
-        launch.size(mean.ld())?,
-    );
-    let width = launch.width(&[values, mean]);
-    let kernel = match width {
-        4 => &kernels::ATTENTION_MEAN_FORWARD_F32X4,
-        _ => &kernels::ATTENTION_MEAN_FORWARD_F32,
+    let vector = launch.vector(&[values, mean]);
+    let blocks = mean_blocks(mix, mean, vector);
+    let arguments = kernels::AttentionMeanForward {
+        mix: AttentionMix::new(&launch, mix)?,
+        d: launch.size(mean.cols())?,
+        values_ld: launch.size(values.ld())?,
+        mean_ld: launch.size(mean.ld())?,
+        values: values.into(),
+        mean: mean.into(),
     };
-    launch.run(kernel, mean_grid(mix, mean, width), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn mean_backward(
@@ -181,28 +115,23 @@ pub fn mean_backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        launch.read(d_mean)?,
-        launch.write(d_values)?,
-        launch.size(d_mean.cols())?,
-        launch.size(d_mean.ld())?,
-        launch.size(d_values.ld())?,
-        accumulate.flag(),
-    );
-    let width = launch.width(&[d_mean, d_values]);
-    let kernel = match width {
-        4 => &kernels::ATTENTION_MEAN_BACKWARD_F32X4,
-        _ => &kernels::ATTENTION_MEAN_BACKWARD_F32,
+    let vector = launch.vector(&[d_mean, d_values]);
+    let arguments = kernels::AttentionMeanBackward {
+        mix: AttentionMix::new(&launch, mix)?,
+        d: launch.size(d_mean.cols())?,
+        d_mean_ld: launch.size(d_mean.ld())?,
+        d_values_ld: launch.size(d_values.ld())?,
+        accumulate: accumulate.flag(),
+        d_mean: d_mean.into(),
+        d_values: d_values.into(),
     };
-    launch.run(kernel, mean_grid(mix, d_mean, width), args)
+    launch.run(&[vector.key()], mean_blocks(mix, d_mean, vector), arguments)
 }
 
 /// A block for every slab of every image.
-fn mean_grid(mix: &CellMix, mean: &Tensor, width: usize) -> Grid {
-    let slabs = mean.cols().div_ceil(SLAB * width);
-    let numbers = mix.cells() + shares(mix);
-    Grid::blocks([slabs, mean.rows(), 1], THREADS).shared(BYTES * numbers)
+fn mean_blocks(mix: &CellMix, mean: &Tensor, vector: Vector) -> Blocks {
+    let shared = kernels::mean_shared_bytes(mix.cells(), shares(mix));
+    Blocks::new([slabs(mean.cols(), vector), mean.rows(), 1]).shared(shared)
 }
 
 pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) -> Result<()> {
@@ -216,38 +145,33 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let step = AttentionStep {
-        a: launch.size(a)?,
-        d: launch.size(context.cols())?,
-        keys_ld: launch.size(inputs.keys.ld())?,
-        values_ld: launch.size(inputs.values.ld())?,
-        query_ld: launch.size(query.ld())?,
-        alpha_ld: launch.size(alpha.ld())?,
-        beta_ld: launch.size(beta.ld())?,
-        context_ld: launch.size(context.ld())?,
-    };
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        step,
-        launch.read(inputs.keys)?,
-        launch.read(inputs.values)?,
-        launch.read(inputs.weight)?,
-        launch.read(inputs.bias)?,
-        launch.read(query)?,
-        launch.write(alpha)?,
-        launch.write(beta)?,
-        launch.write(context)?,
-    );
-    let width = launch.width(&[inputs.keys, inputs.values, context]);
-    let kernel = match width {
-        4 => &kernels::ATTENTION_FORWARD_F32X4,
-        _ => &kernels::ATTENTION_FORWARD_F32,
-    };
-    let slabs = context.cols().div_ceil(SLAB * width);
+    let vector = launch.vector(&[inputs.keys, inputs.values, context]);
+    let slabs = slabs(context.cols(), vector);
     let blocks = blocks_per_image(slabs, launch.multiprocessors() / batch);
-    let numbers = 2 * a.next_multiple_of(4) + mix.positions() + mix.cells() + shares(mix);
-    let grid = Grid::blocks([blocks, batch, 1], THREADS).shared(BYTES * numbers);
-    launch.run(kernel, grid, args)
+    let shared = kernels::forward_shared_bytes(a, mix.positions(), mix.cells(), shares(mix));
+    let arguments = kernels::AttentionForward {
+        mix: AttentionMix::new(&launch, mix)?,
+        at: AttentionStep {
+            a: launch.size(a)?,
+            d: launch.size(context.cols())?,
+            keys_ld: launch.size(inputs.keys.ld())?,
+            values_ld: launch.size(inputs.values.ld())?,
+            query_ld: launch.size(query.ld())?,
+            alpha_ld: launch.size(alpha.ld())?,
+            beta_ld: launch.size(beta.ld())?,
+            context_ld: launch.size(context.ld())?,
+        },
+        keys: inputs.keys.into(),
+        values: inputs.values.into(),
+        weight: inputs.weight.into(),
+        bias: inputs.bias.into(),
+        query: query.into(),
+        alpha: alpha.into(),
+        beta: beta.into(),
+        context: context.into(),
+    };
+    let blocks = Blocks::new([blocks, batch, 1]).shared(shared);
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 /// At most `most` blocks, and at least one, for the slabs of an image; no more than it takes for the same rounds.
@@ -268,81 +192,83 @@ pub fn backward(
     if query.rows() == 0 {
         return Ok(());
     }
+    let launch = Launch::new(OP, ctx)?;
     ctx.scope(|| {
         let mut d_beta = ctx.empty([query.rows(), inputs.mix.cells()], query.dtype())?;
-        cells_backward(ctx, inputs, d_context, &mut d_beta)?;
-        let saved = [query, alpha, &d_beta];
-        scores_backward(ctx, inputs, saved, d_alpha, gradients)
+        cells_backward(&launch, inputs, d_context, &mut d_beta)?;
+        let step = Step {
+            query,
+            alpha,
+            d_beta: &d_beta,
+            d_alpha,
+        };
+        scores_backward(&launch, inputs, step, gradients)
     })
 }
 
 /// dβ (B, C)
 fn cells_backward(
-    ctx: &Context,
+    launch: &Launch,
     inputs: Inputs,
     d_context: &Tensor,
     d_beta: &mut Tensor,
 ) -> Result<()> {
-    const CELLS_OF_WARP: usize = 2;
-    let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.read(inputs.values)?,
-        launch.read(d_context)?,
-        launch.write(d_beta)?,
-        launch.size(d_beta.cols())?,
-        launch.size(d_context.cols())?,
-        launch.size(inputs.values.ld())?,
-        launch.size(d_context.ld())?,
-    );
-    let kernel = match launch.width(&[inputs.values, d_context]) {
-        4 => &kernels::ATTENTION_CELLS_BACKWARD_F32X4,
-        _ => &kernels::ATTENTION_CELLS_BACKWARD_F32,
+    let (cells, d) = (d_beta.cols(), d_context.cols());
+    let vector = launch.vector(&[inputs.values, d_context]);
+    let blocks = cells.div_ceil(kernels::CELLS_OF_WARP * kernels::WARPS);
+    let blocks = Blocks::new([blocks, d_beta.rows(), 1]).shared(kernels::cells_shared_bytes(d));
+    let arguments = kernels::AttentionCellsBackward {
+        cells: launch.size(cells)?,
+        d: launch.size(d)?,
+        values_ld: launch.size(inputs.values.ld())?,
+        d_context_ld: launch.size(d_context.ld())?,
+        values: inputs.values.into(),
+        d_context: d_context.into(),
+        d_beta: d_beta.into(),
     };
-    let blocks = d_beta.cols().div_ceil(CELLS_OF_WARP * WARPS);
-    let grid = Grid::blocks([blocks, d_beta.rows(), 1], THREADS).shared(BYTES * d_context.cols());
-    launch.run(kernel, grid, args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
-/// From the query, α and dβ.
+/// What the scores' gradients of a step are made of.
+struct Step<'a> {
+    query: &'a Tensor,
+    alpha: &'a Tensor,
+    d_beta: &'a Tensor,
+    d_alpha: Option<&'a Tensor>,
+}
+
 fn scores_backward(
-    ctx: &Context,
+    launch: &Launch,
     inputs: Inputs,
-    [query, alpha, d_beta]: [&Tensor; 3],
-    d_alpha: Option<&Tensor>,
+    step: Step,
     gradients: Gradients,
 ) -> Result<()> {
-    const COLUMNS_OF_BLOCK: usize = 64;
-    let launch = Launch::new(OP, ctx)?;
-    let mix = inputs.mix;
-    let scores = AttentionScores {
-        a: launch.size(query.cols())?,
-        keys_ld: launch.size(inputs.keys.ld())?,
-        query_ld: launch.size(query.ld())?,
-        alpha_ld: launch.size(alpha.ld())?,
-        d_alpha_ld: launch.size(d_alpha.map_or(0, Tensor::ld))?,
-        d_query_ld: launch.size(gradients.query.ld())?,
-        d_scores_ld: launch.size(gradients.scores.ld())?,
+    let (mix, query) = (inputs.mix, step.query);
+    let vector = launch.vector(&[inputs.keys, inputs.weight, query, gradients.query]);
+    let slabs = query.cols().div_ceil(kernels::SCORES_COLUMNS);
+    let shared = kernels::scores_shared_bytes(mix.positions(), mix.cells(), shares(mix));
+    let arguments = kernels::AttentionScoresBackward {
+        mix: AttentionMix::new(launch, mix)?,
+        at: AttentionScores {
+            a: launch.size(query.cols())?,
+            keys_ld: launch.size(inputs.keys.ld())?,
+            query_ld: launch.size(query.ld())?,
+            alpha_ld: launch.size(step.alpha.ld())?,
+            d_alpha_ld: launch.size(step.d_alpha.map_or(0, Tensor::ld))?,
+            d_query_ld: launch.size(gradients.query.ld())?,
+            d_scores_ld: launch.size(gradients.scores.ld())?,
+        },
+        keys: inputs.keys.into(),
+        weight: inputs.weight.into(),
+        query: query.into(),
+        alpha: step.alpha.into(),
+        d_beta: step.d_beta.into(),
+        d_alpha: step.d_alpha.into(),
+        d_query: gradients.query.into(),
+        d_scores: gradients.scores.into(),
     };
-    let args = (
-        AttentionMix::new(&launch, mix)?,
-        scores,
-        launch.read(inputs.keys)?,
-        launch.read(inputs.weight)?,
-        launch.read(query)?,
-        launch.read(alpha)?,
-        launch.read(d_beta)?,
-        launch.read_some(d_alpha)?,
-        launch.write(gradients.query)?,
-        launch.write(gradients.scores)?,
-    );
-    let kernel = match launch.width(&[inputs.keys, inputs.weight, query, gradients.query]) {
-        4 => &kernels::ATTENTION_SCORES_BACKWARD_F32X4,
-        _ => &kernels::ATTENTION_SCORES_BACKWARD_F32,
-    };
-    let slabs = query.cols().div_ceil(COLUMNS_OF_BLOCK);
-    let numbers = mix.cells() + 2 * mix.positions() + shares(mix);
-    let grid = Grid::blocks([slabs, query.rows(), 1], THREADS).shared(BYTES * numbers);
-    launch.run(kernel, grid, args)
+    let blocks = Blocks::new([slabs, query.rows(), 1]).shared(shared);
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn keys_backward(
@@ -353,63 +279,46 @@ pub fn keys_backward(
     accumulate: Accumulate,
     gradients: KeyGradients,
 ) -> Result<()> {
-    const POSITIONS_OF_BLOCK: usize = 16;
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let positions = inputs.mix.positions();
     let launch = Launch::new(OP, ctx)?;
-    let keys = AttentionKeys {
-        steps: launch.size(steps)?,
-        batch: launch.size(batch)?,
-        positions: launch.size(positions)?,
-        a: launch.size(a)?,
-        keys_ld: launch.size(inputs.keys.ld())?,
-        queries_ld: launch.size(queries.ld())?,
-        d_scores_ld: launch.size(d_scores.ld())?,
-        d_keys_ld: launch.size(gradients.keys.ld())?,
-        accumulate: accumulate.flag(),
-    };
     ctx.scope(|| {
-        let blocks = positions.div_ceil(POSITIONS_OF_BLOCK);
-        let partials = ctx.empty([batch * blocks, a + 1], queries.dtype())?;
-        let args = (
-            keys,
-            launch.read(inputs.keys)?,
-            launch.read(inputs.weight)?,
-            launch.read(queries)?,
-            launch.read(d_scores)?,
-            launch.write(gradients.keys)?,
-            launch.write(&partials)?,
-        );
-        let in_packs = [inputs.keys, inputs.weight, queries, gradients.keys];
-        let kernel = match launch.width(&in_packs) {
-            4 => &kernels::ATTENTION_KEYS_BACKWARD_F32X4,
-            _ => &kernels::ATTENTION_KEYS_BACKWARD_F32,
-        };
+        let blocks = positions.div_ceil(kernels::POSITIONS_OF_BLOCK);
+        let mut partials = ctx.empty([batch * blocks, a + 1], queries.dtype())?;
         if batch > 0 {
-            launch.run(kernel, Grid::blocks([blocks, batch, 1], THREADS), args)?;
+            let vector = launch.vector(&[inputs.keys, inputs.weight, queries, gradients.keys]);
+            let arguments = kernels::AttentionKeysBackward {
+                at: AttentionKeys {
+                    steps: launch.size(steps)?,
+                    batch: launch.size(batch)?,
+                    positions: launch.size(positions)?,
+                    a: launch.size(a)?,
+                    keys_ld: launch.size(inputs.keys.ld())?,
+                    queries_ld: launch.size(queries.ld())?,
+                    d_scores_ld: launch.size(d_scores.ld())?,
+                    d_keys_ld: launch.size(gradients.keys.ld())?,
+                    accumulate: accumulate.flag(),
+                },
+                keys: inputs.keys.into(),
+                weight: inputs.weight.into(),
+                queries: queries.into(),
+                d_scores: d_scores.into(),
+                d_keys: gradients.keys.into(),
+                partials: (&mut partials).into(),
+            };
+            launch.run(&[vector.key()], Blocks::new([blocks, batch, 1]), arguments)?;
         }
-        sum_partials(ctx, &partials, accumulate, gradients.weight, gradients.bias)
+        let blocks = partials.cols().div_ceil(kernels::PARTIAL_COLUMNS);
+        let arguments = kernels::AttentionPartialsSum {
+            rows: launch.size(partials.rows())?,
+            a: launch.size(a)?,
+            accumulate: accumulate.flag(),
+            partials: (&partials).into(),
+            d_weight: gradients.weight.into(),
+            d_bias: gradients.bias.into(),
+        };
+        launch.run(&[], Blocks::new([blocks, 1, 1]), arguments)
     })
-}
-
-fn sum_partials(
-    ctx: &Context,
-    partials: &Tensor,
-    accumulate: Accumulate,
-    d_weight: &mut Tensor,
-    d_bias: &mut Tensor,
-) -> Result<()> {
-    let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.read(partials)?,
-        launch.write(d_weight)?,
-        launch.write(d_bias)?,
-        launch.size(partials.rows())?,
-        launch.size(d_weight.cols())?,
-        accumulate.flag(),
-    );
-    let grid = Grid::blocks([partials.cols().div_ceil(32), 1, 1], THREADS);
-    launch.run(&kernels::ATTENTION_PARTIALS_SUM_F32, grid, args)
 }
 
 pub fn values_backward(
@@ -419,34 +328,28 @@ pub fn values_backward(
     accumulate: Accumulate,
     d_values: &mut Tensor,
 ) -> Result<()> {
-    const CELLS_OF_BLOCK: usize = 16;
     let [steps, batch, cells] = check::dims(OP, "beta", beta)?;
     if d_values.is_empty() {
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let values = AttentionValues {
-        steps: launch.size(steps)?,
-        batch: launch.size(batch)?,
-        cells: launch.size(cells)?,
-        d: launch.size(d_values.cols())?,
-        beta_ld: launch.size(beta.ld())?,
-        d_context_ld: launch.size(d_context.ld())?,
-        d_values_ld: launch.size(d_values.ld())?,
-        accumulate: accumulate.flag(),
+    let vector = launch.vector(&[d_context, d_values]);
+    let blocks = cells.div_ceil(kernels::CELLS_OF_BLOCK);
+    let blocks = Blocks::new([slabs(d_values.cols(), vector), blocks, batch]);
+    let arguments = kernels::AttentionValuesBackward {
+        at: AttentionValues {
+            steps: launch.size(steps)?,
+            batch: launch.size(batch)?,
+            cells: launch.size(cells)?,
+            d: launch.size(d_values.cols())?,
+            beta_ld: launch.size(beta.ld())?,
+            d_context_ld: launch.size(d_context.ld())?,
+            d_values_ld: launch.size(d_values.ld())?,
+            accumulate: accumulate.flag(),
+        },
+        beta: beta.into(),
+        d_context: d_context.into(),
+        d_values: d_values.into(),
     };
-    let args = (
-        values,
-        launch.read(beta)?,
-        launch.read(d_context)?,
-        launch.write(d_values)?,
-    );
-    let width = launch.width(&[d_context, d_values]);
-    let kernel = match width {
-        4 => &kernels::ATTENTION_VALUES_BACKWARD_F32X4,
-        _ => &kernels::ATTENTION_VALUES_BACKWARD_F32,
-    };
-    let slabs = d_values.cols().div_ceil(SLAB * width);
-    let grid = Grid::blocks([slabs, cells.div_ceil(CELLS_OF_BLOCK), batch], THREADS);
-    launch.run(kernel, grid, args)
+    launch.run(&[vector.key()], blocks, arguments)
 }

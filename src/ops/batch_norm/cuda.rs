@@ -3,15 +3,14 @@
 use super::{
     Affine, BatchNorm, Epilogue, Gradients, OP, Running, RunningStatistics, Saved, Statistics,
 };
-use crate::device::cuda::{Grid, Kernel, Read, Write, kernel_struct};
 use crate::error::Result;
 use crate::ops::gemm::Accumulate;
-use crate::ops::kernels::batch_norm as kernels;
-use crate::ops::launch::{Launch, by_dtype};
-use crate::tensor::{Context, DType, Element, Tensor};
-
-/// Threads of every block.
-const THREADS: usize = 256;
+use crate::ops::kernels::batch_norm::{
+    self as kernels, BatchNormFold, BatchNormGradient, BatchNormMergeMoments, BatchNormMergeSums,
+    BatchNormMoments, BatchNormNormalise, BatchNormSums, BatchNormTask,
+};
+use crate::ops::launch::{Blocks, Launch, Vector, key};
+use crate::tensor::{Context, DType, Tensor};
 
 /// Blocks that share out the rows of a sum down the columns: enough for the largest GPUs, a number of its own so that
 /// results do not depend on the GPU.
@@ -20,34 +19,17 @@ const SUMMING_BLOCKS: usize = 512;
 /// Rows that a thread takes at least, so that reading the channels' parameters does not matter.
 const ROWS: usize = 8;
 
-/// Channels of a block that merges blocks' sums.
-const MERGED: usize = 8;
-
-/// Elements of a filter that a block folds.
-const FOLDED: usize = 1024;
-
-kernel_struct! {
-    /// How a launch walks a matrix: see the kernels.
-    pub struct BatchNormTask {
-        pub rows: i32,
-        pub cols: i32,
-        pub wide: i32,
-        pub lanes: i32,
-        pub step: i32,
-    }
-}
-
-/// How a launch walks a matrix.
+/// How a run walks a matrix.
 struct Walk {
     task: BatchNormTask,
-    grid: Grid,
-    /// Blocks along the rows, and the rows of each.
+    vector: Vector,
+    blocks: Blocks,
+    /// Blocks along the rows.
     slices: usize,
-    step: usize,
 }
 
 impl Walk {
-    /// Blocks of about [`ROWS`] rows a thread.
+    /// Blocks of about [`ROWS`] rows per thread.
     fn each_row(launch: &Launch, tensors: &[&Tensor]) -> Result<Walk> {
         Walk::new(launch, tensors, usize::MAX)
     }
@@ -60,26 +42,24 @@ impl Walk {
     /// For tensors of the same number of rows and columns; threads take 16 bytes of a row where all allow it.
     fn new(launch: &Launch, tensors: &[&Tensor], blocks: usize) -> Result<Walk> {
         let (rows, cols) = (tensors[0].rows(), tensors[0].cols());
-        let width = launch.width(tensors);
-        let groups = cols / width;
-        let lanes = groups.next_power_of_two().min(32);
+        let vector = launch.vector(tensors);
+        let groups = cols / vector.width;
+        let lanes = groups.next_power_of_two().min(kernels::WARP);
         let across = groups.div_ceil(lanes);
-        let parts = THREADS / lanes;
+        let parts = kernels::THREADS / lanes;
         let share = rows.div_ceil((blocks / across).max(1));
         let step = share.max(ROWS * parts).next_multiple_of(parts);
         let slices = rows.div_ceil(step);
-        let task = BatchNormTask {
-            rows: launch.size(rows)?,
-            cols: launch.size(cols)?,
-            wide: (width > 1).into(),
-            lanes: lanes.ilog2() as i32,
-            step: launch.size(step)?,
-        };
         Ok(Walk {
-            task,
-            grid: Grid::blocks([slices, across, 1], THREADS as u32),
+            task: BatchNormTask {
+                rows: launch.size(rows)?,
+                cols: launch.size(cols)?,
+                log2_lanes: lanes.ilog2() as i32,
+                step: launch.size(step)?,
+            },
+            vector,
+            blocks: Blocks::new([slices, across, 1]),
             slices,
-            step,
         })
     }
 
@@ -90,8 +70,8 @@ impl Walk {
 }
 
 /// The blocks of a merge.
-fn merging(cols: usize) -> Grid {
-    Grid::blocks([cols.div_ceil(MERGED), 1, 1], THREADS as u32)
+fn merging(cols: usize) -> Blocks {
+    Blocks::new([cols.div_ceil(kernels::MERGED), 1, 1])
 }
 
 pub fn running_forward(
@@ -103,9 +83,12 @@ pub fn running_forward(
     statistics: &mut Statistics,
     y: &mut Tensor,
 ) -> Result<()> {
-    let running = [running.mean, running.var];
-    let statistics = [&*statistics.mean, &*statistics.invstd].map(Some);
-    normalise(ctx, x, affine, running, statistics, epilogue, y)
+    let by = Normaliser::Running {
+        mean: running.mean,
+        var: running.var,
+        statistics,
+    };
+    normalise(ctx, x, affine, by, epilogue, y)
 }
 
 pub fn batch_forward(
@@ -120,25 +103,12 @@ pub fn batch_forward(
     if x.cols() == 0 {
         return Ok(());
     }
-    let launch = Launch::new(OP, ctx)?;
-    by_dtype!(
-        launch,
-        x.dtype(),
-        [
-            kernels::BATCH_NORM_MOMENTS_F32,
-            kernels::BATCH_NORM_MOMENTS_BF16
-        ] as T,
-        |kernel| batch_statistics::<T>(ctx, kernel, x, running, statistics)
-    )?;
-    let statistics = [&*statistics.mean, &*statistics.invstd];
-    normalise(ctx, x, affine, statistics, [None, None], epilogue, y)
+    batch_statistics(ctx, x, running, statistics)?;
+    normalise(ctx, x, affine, Normaliser::Batch(statistics), epilogue, y)
 }
 
-type Moments<T> = Kernel<(Read<T>, Write<f32>, i32, BatchNormTask)>;
-
-fn batch_statistics<T: Element>(
+fn batch_statistics(
     ctx: &Context,
-    kernel: &Moments<T>,
     x: &Tensor,
     running: Option<Running>,
     statistics: &mut Statistics,
@@ -147,44 +117,49 @@ fn batch_statistics<T: Element>(
     let (rows, cols) = (x.rows(), x.cols());
     ctx.scope(|| {
         let walk = Walk::summing(&launch, &[x])?;
-        let partial = walk.partial(ctx, cols)?;
-        let args = (
-            launch.read(x)?,
-            launch.write(&partial)?,
-            launch.size(x.ld())?,
-            walk.task,
-        );
-        launch.run(kernel, walk.grid, args)?;
-
-        let launch = Launch::new(OP, ctx)?;
-        let factor = running.as_ref().map_or(0.0, |r| r.momentum.factor());
-        let (mean, var) = running
-            .map(|running| (&*running.mean, &*running.var))
-            .unzip();
-        let args = (
-            launch.read(&partial)?,
-            launch.write(statistics.mean)?,
-            launch.write(statistics.invstd)?,
-            launch.write_some(mean)?,
-            launch.write_some(var)?,
-            factor,
-            1.0 / rows as f64,
-            1.0 / (rows as f64 - 1.0),
-            walk.task.rows,
-            walk.task.cols,
-            walk.task.step,
-        );
-        launch.run(&kernels::BATCH_NORM_MERGE_MOMENTS_F32, merging(cols), args)
+        let mut partial = walk.partial(ctx, cols)?;
+        let arguments = BatchNormMoments {
+            ldx: launch.size(x.ld())?,
+            task: walk.task,
+            x: x.into(),
+            partial: (&mut partial).into(),
+        };
+        launch.run(&[walk.vector.key()], walk.blocks, arguments)?;
+        let momentum = running.as_ref().map_or(0.0, |r| r.momentum.factor());
+        let (mean, var) = running.map(|running| (running.mean, running.var)).unzip();
+        let arguments = BatchNormMergeMoments {
+            momentum,
+            per_row: 1.0 / rows as f64,
+            per_other_row: 1.0 / (rows as f64 - 1.0),
+            rows: walk.task.rows,
+            cols: walk.task.cols,
+            step: walk.task.step,
+            partial: (&partial).into(),
+            mean: (&mut *statistics.mean).into(),
+            invstd: (&mut *statistics.invstd).into(),
+            running_mean: mean.into(),
+            running_var: var.into(),
+        };
+        launch.run(&[], merging(cols), arguments)
     })
 }
 
-/// y from mean and invstd, or from the running mean and variance where `statistics` take what normalised.
+/// What y is made by.
+enum Normaliser<'a, 'b> {
+    Batch(&'a Statistics<'b>),
+    /// `statistics` take what normalised.
+    Running {
+        mean: &'a Tensor,
+        var: &'a Tensor,
+        statistics: &'a mut Statistics<'b>,
+    },
+}
+
 fn normalise(
     ctx: &Context,
     x: &Tensor,
     affine: Affine,
-    [mean, spread]: [&Tensor; 2],
-    [mean_to, invstd_to]: [Option<&Tensor>; 2],
+    by: Normaliser,
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
@@ -192,36 +167,38 @@ fn normalise(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    by_dtype!(
-        launch,
-        x.dtype(),
-        [
-            kernels::BATCH_NORM_NORMALISE_F32,
-            kernels::BATCH_NORM_NORMALISE_BF16
-        ] as T,
-        |kernel| {
-            let tensors = [Some(x), epilogue.residual, Some(&*y)];
-            let tensors: Vec<_> = tensors.into_iter().flatten().collect();
-            let walk = Walk::each_row(&launch, &tensors)?;
-            let args = (
-                launch.read::<T>(x)?,
-                launch.read_some::<T>(epilogue.residual)?,
-                launch.read(affine.gamma)?,
-                launch.read(affine.beta)?,
-                launch.read(mean)?,
-                launch.read(spread)?,
-                launch.write_some(mean_to)?,
-                launch.write_some(invstd_to)?,
-                launch.write::<T>(y)?,
-                launch.size(x.ld())?,
-                launch.size(epilogue.residual.map_or(0, Tensor::ld))?,
-                launch.size(y.ld())?,
-                epilogue.relu.into(),
-                walk.task,
-            );
-            launch.run(kernel, walk.grid, args)
+    let tensors = [Some(x), epilogue.residual, Some(&*y)];
+    let tensors: Vec<_> = tensors.into_iter().flatten().collect();
+    let walk = Walk::each_row(&launch, &tensors)?;
+    let (mean, invstd, var, mean_to, invstd_to) = match by {
+        Normaliser::Batch(by) => (&*by.mean, Some(&*by.invstd), None, None, None),
+        Normaliser::Running {
+            mean,
+            var,
+            statistics: to,
+        } => {
+            let (mean_to, invstd_to) = (&mut *to.mean, &mut *to.invstd);
+            (mean, None, Some(var), Some(mean_to), Some(invstd_to))
         }
-    )
+    };
+    let arguments = BatchNormNormalise {
+        ldx: launch.size(x.ld())?,
+        ldr: launch.size(epilogue.residual.map_or(0, Tensor::ld))?,
+        ldy: launch.size(y.ld())?,
+        relu: epilogue.relu.into(),
+        task: walk.task,
+        x: x.into(),
+        residual: epilogue.residual.into(),
+        gamma: affine.gamma.into(),
+        beta: affine.beta.into(),
+        mean: mean.into(),
+        invstd: invstd.into(),
+        var: var.into(),
+        mean_to: mean_to.into(),
+        invstd_to: invstd_to.into(),
+        y: y.into(),
+    };
+    launch.run(&[walk.vector.key()], walk.blocks, arguments)
 }
 
 pub fn backward(
@@ -236,172 +213,136 @@ pub fn backward(
         return Ok(());
     }
     let pass = Backward {
+        launch: Launch::new(OP, ctx)?,
         ctx,
         saved,
         dy,
         accumulate,
     };
-    let launch = Launch::new(OP, ctx)?;
-    by_dtype!(
-        launch,
-        saved.x.dtype(),
-        [kernels::BATCH_NORM_SUMS_F32, kernels::BATCH_NORM_SUMS_BF16] as T,
-        |sums| {
-            ctx.scope(|| match mode {
-                BatchNorm::Running => pass.running::<T>(sums, gradients),
-                BatchNorm::Batch => pass.batch::<T>(sums, gradients),
-            })
-        }
-    )
+    ctx.scope(|| match mode {
+        BatchNorm::Running => pass.running(gradients),
+        BatchNorm::Batch => pass.batch(gradients),
+    })
 }
 
-type Sums<T> = Kernel<(
-    Read<T>,
-    Read<T>,
-    Read<f32>,
-    Read<f32>,
-    Read<f32>,
-    Write<T>,
-    Write<f32>,
-    i32,
-    i32,
-    i32,
-    BatchNormTask,
-)>;
-
 struct Backward<'a> {
+    launch: Launch<'a>,
     ctx: &'a Context,
     saved: Saved<'a>,
     dy: &'a Tensor,
     accumulate: Accumulate,
 }
 
+/// What the merge of the blocks' sums writes.
+struct Merged<'a> {
+    gamma: Option<&'a mut Tensor>,
+    beta: Option<&'a mut Tensor>,
+    /// What the gradient of batch mode takes from the sums.
+    shift: Option<&'a mut Tensor>,
+    slope: Option<&'a mut Tensor>,
+}
+
 impl Backward<'_> {
     /// dx takes nothing from the sums: one pass over x and dy makes all.
-    fn running<T: Element>(&self, kernel: &Sums<T>, gradients: Gradients) -> Result<()> {
-        let (walk, partial) = self.sum::<T>(kernel, gradients.x.as_deref())?;
-        if gradients.gamma.is_none() && gradients.beta.is_none() {
+    fn running(&self, gradients: Gradients) -> Result<()> {
+        let Gradients { x, gamma, beta } = gradients;
+        let (walk, partial) = self.sum(x)?;
+        if gamma.is_none() && beta.is_none() {
             return Ok(());
         }
-        let parameters = [gradients.gamma.as_deref(), gradients.beta.as_deref()];
-        self.merge(&walk, &partial, parameters, [None, None])
+        let merged = Merged {
+            gamma,
+            beta,
+            shift: None,
+            slope: None,
+        };
+        self.merge(&walk, &partial, merged)
     }
 
-    fn batch<T: Element>(&self, kernel: &Sums<T>, gradients: Gradients) -> Result<()> {
-        let (walk, partial) = self.sum::<T>(kernel, None)?;
+    fn batch(&self, gradients: Gradients) -> Result<()> {
+        let (walk, partial) = self.sum(None)?;
         let cols = self.saved.x.cols();
-        let shift = self.ctx.empty([cols], DType::F32)?;
-        let slope = self.ctx.empty([cols], DType::F32)?;
-        let parameters = [gradients.gamma.as_deref(), gradients.beta.as_deref()];
-        let coefficients = [&shift, &slope];
-        self.merge(&walk, &partial, parameters, coefficients.map(Some))?;
+        let mut shift = self.ctx.empty([cols], DType::F32)?;
+        let mut slope = self.ctx.empty([cols], DType::F32)?;
+        let merged = Merged {
+            gamma: gradients.gamma,
+            beta: gradients.beta,
+            shift: Some(&mut shift),
+            slope: Some(&mut slope),
+        };
+        self.merge(&walk, &partial, merged)?;
         match gradients.x {
-            Some(dx) => self.gradient(coefficients, dx),
+            Some(dx) => self.gradient(&shift, &slope, dx),
             None => Ok(()),
         }
     }
 
     /// Every block's sums, and, with `dx`, the gradient of running mode.
-    fn sum<T: Element>(&self, kernel: &Sums<T>, dx: Option<&Tensor>) -> Result<(Walk, Tensor)> {
-        let launch = Launch::new(OP, self.ctx)?;
-        let (
-            Saved {
-                x,
-                gamma,
-                mean,
-                invstd,
-            },
-            dy,
-        ) = (self.saved, self.dy);
-        let tensors: Vec<_> = [Some(x), Some(dy), dx].into_iter().flatten().collect();
-        let walk = Walk::summing(&launch, &tensors)?;
-        let partial = walk.partial(self.ctx, x.cols())?;
-        let args = (
-            launch.read(x)?,
-            launch.read(dy)?,
-            launch.read(gamma)?,
-            launch.read(mean)?,
-            launch.read(invstd)?,
-            launch.write_some(dx)?,
-            launch.write(&partial)?,
-            launch.size(x.ld())?,
-            launch.size(dy.ld())?,
-            launch.size(dx.map_or(0, Tensor::ld))?,
-            walk.task,
-        );
+    fn sum(&self, dx: Option<&mut Tensor>) -> Result<(Walk, Tensor)> {
+        let (launch, saved, dy) = (&self.launch, self.saved, self.dy);
+        let tensors = [Some(saved.x), Some(dy), dx.as_deref()];
+        let tensors: Vec<_> = tensors.into_iter().flatten().collect();
+        let walk = Walk::summing(launch, &tensors)?;
+        let mut partial = walk.partial(self.ctx, saved.x.cols())?;
         if walk.slices > 0 {
-            launch.run(kernel, walk.grid, args)?;
+            let arguments = BatchNormSums {
+                ldx: launch.size(saved.x.ld())?,
+                ldy: launch.size(dy.ld())?,
+                ldd: launch.size(dx.as_deref().map_or(0, Tensor::ld))?,
+                task: walk.task,
+                x: saved.x.into(),
+                dy: dy.into(),
+                gamma: saved.gamma.into(),
+                mean: saved.mean.into(),
+                invstd: saved.invstd.into(),
+                dx: dx.into(),
+                partial: (&mut partial).into(),
+            };
+            launch.run(&[walk.vector.key()], walk.blocks, arguments)?;
         }
         Ok((walk, partial))
     }
 
-    fn merge(
-        &self,
-        walk: &Walk,
-        partial: &Tensor,
-        [d_gamma, d_beta]: [Option<&Tensor>; 2],
-        [shift, slope]: [Option<&Tensor>; 2],
-    ) -> Result<()> {
-        let launch = Launch::new(OP, self.ctx)?;
+    fn merge(&self, walk: &Walk, partial: &Tensor, merged: Merged) -> Result<()> {
         let x = self.saved.x;
-        let args = (
-            launch.read(partial)?,
-            launch.read(self.saved.invstd)?,
-            launch.write_some(d_gamma)?,
-            launch.write_some(d_beta)?,
-            launch.write_some(shift)?,
-            launch.write_some(slope)?,
-            self.accumulate.flag(),
-            1.0 / x.rows() as f64,
-            walk.task.rows,
-            walk.task.cols,
-            launch.size(walk.step)?,
-        );
-        let grid = merging(x.cols());
-        launch.run(&kernels::BATCH_NORM_MERGE_SUMS_F32, grid, args)
+        let arguments = BatchNormMergeSums {
+            accumulate: self.accumulate.flag(),
+            per_row: 1.0 / x.rows() as f64,
+            rows: walk.task.rows,
+            cols: walk.task.cols,
+            step: walk.task.step,
+            partial: partial.into(),
+            invstd: self.saved.invstd.into(),
+            d_gamma: merged.gamma.into(),
+            d_beta: merged.beta.into(),
+            shift: merged.shift.into(),
+            slope: merged.slope.into(),
+        };
+        self.launch.run(&[], merging(x.cols()), arguments)
     }
 
     /// The gradient of batch mode.
-    fn gradient(&self, [shift, slope]: [&Tensor; 2], dx: &Tensor) -> Result<()> {
+    fn gradient(&self, shift: &Tensor, slope: &Tensor, dx: &mut Tensor) -> Result<()> {
         if dx.is_empty() {
             return Ok(());
         }
-        let launch = Launch::new(OP, self.ctx)?;
-        let (
-            Saved {
-                x,
-                gamma,
-                mean,
-                invstd,
-            },
-            dy,
-        ) = (self.saved, self.dy);
-        by_dtype!(
-            launch,
-            x.dtype(),
-            [
-                kernels::BATCH_NORM_GRADIENT_F32,
-                kernels::BATCH_NORM_GRADIENT_BF16
-            ] as T,
-            |kernel| {
-                let walk = Walk::each_row(&launch, &[x, dy, dx])?;
-                let args = (
-                    launch.read::<T>(x)?,
-                    launch.read::<T>(dy)?,
-                    launch.read(gamma)?,
-                    launch.read(mean)?,
-                    launch.read(invstd)?,
-                    launch.read(shift)?,
-                    launch.read(slope)?,
-                    launch.write::<T>(dx)?,
-                    launch.size(x.ld())?,
-                    launch.size(dy.ld())?,
-                    launch.size(dx.ld())?,
-                    walk.task,
-                );
-                launch.run(kernel, walk.grid, args)
-            }
-        )
+        let (launch, saved, dy) = (&self.launch, self.saved, self.dy);
+        let walk = Walk::each_row(launch, &[saved.x, dy, dx])?;
+        let arguments = BatchNormGradient {
+            ldx: launch.size(saved.x.ld())?,
+            ldy: launch.size(dy.ld())?,
+            ldd: launch.size(dx.ld())?,
+            task: walk.task,
+            x: saved.x.into(),
+            dy: dy.into(),
+            gamma: saved.gamma.into(),
+            mean: saved.mean.into(),
+            invstd: saved.invstd.into(),
+            shift: shift.into(),
+            slope: slope.into(),
+            dx: dx.into(),
+        };
+        launch.run(&[walk.vector.key()], walk.blocks, arguments)
     }
 }
 
@@ -414,26 +355,19 @@ pub fn fold(
     bias: &mut Tensor,
 ) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
-    let chunks = filter.cols().div_ceil(FOLDED).max(1);
-    let grid = Grid::blocks([bias.len(), chunks, 1], THREADS as u32);
-    by_dtype!(
-        launch,
-        folded.dtype(),
-        [kernels::BATCH_NORM_FOLD_F32, kernels::BATCH_NORM_FOLD_BF16] as T,
-        |kernel| {
-            let args = (
-                launch.read(filter)?,
-                launch.read(affine.gamma)?,
-                launch.read(affine.beta)?,
-                launch.read(mean)?,
-                launch.read(var)?,
-                launch.write::<T>(folded)?,
-                launch.write(bias)?,
-                launch.size(filter.ld())?,
-                launch.size(folded.ld())?,
-                launch.size(filter.cols())?,
-            );
-            launch.run(kernel, grid, args)
-        }
-    )
+    let chunks = filter.cols().div_ceil(kernels::FOLDED).max(1);
+    let (blocks, key) = (Blocks::new([bias.len(), chunks, 1]), key(folded.dtype()));
+    let arguments = BatchNormFold {
+        ldf: launch.size(filter.ld())?,
+        ldt: launch.size(folded.ld())?,
+        cols: launch.size(filter.cols())?,
+        filter: filter.into(),
+        gamma: affine.gamma.into(),
+        beta: affine.beta.into(),
+        mean: mean.into(),
+        var: var.into(),
+        folded: folded.into(),
+        bias: bias.into(),
+    };
+    launch.run(&[key], blocks, arguments)
 }

@@ -1,15 +1,10 @@
 //! The norm on the CUDA device: a sum of squares for every chunk, then all of them by one block.
 
 use super::OP;
-use crate::device::cuda::Grid;
 use crate::error::Result;
 use crate::ops::kernels::clip as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Blocks, Launch};
 use crate::tensor::{Context, DType, Tensor};
-
-/// Elements a chunk, as the kernel has it.
-const CHUNK: usize = 16_384;
-const THREADS: u32 = 256;
 
 pub fn norm(
     ctx: &Context,
@@ -19,27 +14,25 @@ pub fn norm(
     factor: &mut Tensor,
 ) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
-    if gradients.dtype() != DType::F32 {
-        return launch.refuse(gradients.dtype());
-    }
-    let (len, chunks) = (gradients.len(), gradients.len().div_ceil(CHUNK));
+    let chunks = gradients.len().div_ceil(kernels::CHUNK);
     ctx.scope(|| {
-        let squares = ctx.empty([chunks], DType::F32)?;
-        if len > 0 {
-            let (g, squares) = (launch.read(gradients)?, launch.write(&squares)?);
-            let arguments = (g, squares, launch.size(len)?);
-            let grid = Grid::blocks([chunks, 1, 1], THREADS);
-            launch.run(&kernels::CLIP_SQUARES_F32, grid, arguments)?;
+        let mut squares = ctx.empty([chunks], DType::F32)?;
+        if chunks > 0 {
+            let vector = launch.vector_and_rest(&[gradients], true);
+            let arguments = kernels::ClipSquares {
+                n: launch.size(gradients.len())?,
+                gradients: gradients.into(),
+                squares: (&mut squares).into(),
+            };
+            launch.run(&[vector.key()], Blocks::new([chunks, 1, 1]), arguments)?;
         }
-        let launch = Launch::new(OP, ctx)?;
-        let arguments = (
-            launch.read(&squares)?,
-            launch.write(norm)?,
-            launch.write(factor)?,
-            launch.size(chunks)?,
-            max_norm as f32,
-        );
-        let grid = Grid::blocks([1, 1, 1], THREADS);
-        launch.run(&kernels::CLIP_NORM_F32, grid, arguments)
+        let arguments = kernels::ClipNorm {
+            count: launch.size(chunks)?,
+            bound: max_norm as f32,
+            squares: (&squares).into(),
+            norm: norm.into(),
+            factor: factor.into(),
+        };
+        launch.run(&[], Blocks::new([1, 1, 1]), arguments)
     })
 }

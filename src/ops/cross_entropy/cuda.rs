@@ -1,15 +1,10 @@
-//! Cross-entropy on the CUDA device: a block a row, then one block for the mean.
+//! Cross-entropy on the CUDA device: a block for each row, then one block for the mean.
 
 use super::OP;
-use crate::device::cuda::Grid;
 use crate::error::Result;
 use crate::ops::kernels::cross_entropy as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Blocks, Launch};
 use crate::tensor::{Context, DType, Tensor};
-
-const THREADS: u32 = 256;
-/// Shared memory that the reductions take.
-const FIXED_SHARED: usize = 128;
 
 pub fn forward(
     ctx: &Context,
@@ -20,22 +15,23 @@ pub fn forward(
     loss: &mut Tensor,
 ) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
-    if loss.dtype() != DType::F32 {
-        return launch.refuse(loss.dtype());
-    }
     if logits.rows() > 0 {
-        let arguments = (
-            launch.read(logits)?,
-            launch.read(targets)?,
-            launch.write(losses)?,
-            launch.size(logits.cols())?,
-            launch.size(logits.ld())?,
+        let vector = launch.vector_and_rest(&[logits], false);
+        let arguments = kernels::CrossEntropyLoss {
+            cols: launch.size(logits.cols())?,
+            ld: launch.size(logits.ld())?,
             ignore,
-        );
-        let grid = Grid::blocks([logits.rows(), 1, 1], THREADS);
-        launch.run(&kernels::CROSS_ENTROPY_LOSS_F32, grid, arguments)?;
+            logits: logits.into(),
+            targets: targets.into(),
+            losses: (&mut *losses).into(),
+        };
+        launch.run(
+            &[vector.key()],
+            Blocks::new([logits.rows(), 1, 1]),
+            arguments,
+        )?;
     }
-    mean(ctx, losses, targets, ignore, loss)
+    mean(&launch, losses, targets, ignore, loss)
 }
 
 pub fn forward_backward(
@@ -46,78 +42,74 @@ pub fn forward_backward(
     losses: &mut Tensor,
     loss: &mut Tensor,
 ) -> Result<()> {
-    if loss.dtype() != DType::F32 {
-        return Launch::new(OP, ctx)?.refuse(loss.dtype());
-    }
+    let launch = Launch::new(OP, ctx)?;
     if logits.rows() > 0 {
         ctx.scope(|| {
             let mut counted = ctx.empty([1], DType::F32)?;
-            count(ctx, targets, ignore, &mut counted)?;
-            gradient(ctx, logits, targets, ignore, &counted, losses)
+            let count = kernels::CrossEntropyCount {
+                rows: launch.size(targets.len())?,
+                ignore,
+                targets: targets.into(),
+                counted: (&mut counted).into(),
+            };
+            launch.run(&[], Blocks::new([1, 1, 1]), count)?;
+            gradient(&launch, logits, targets, ignore, &counted, losses)
         })?;
     }
-    mean(ctx, losses, targets, ignore, loss)
+    mean(&launch, losses, targets, ignore, loss)
 }
 
-fn one_block() -> Grid {
-    Grid::blocks([1, 1, 1], THREADS)
-}
-
-/// How many targets are not ignored.
-fn count(ctx: &Context, targets: &Tensor, ignore: u32, counted: &mut Tensor) -> Result<()> {
-    let launch = Launch::new(OP, ctx)?;
-    let rows = launch.size(targets.len())?;
-    let arguments = (launch.read(targets)?, launch.write(counted)?, rows, ignore);
-    launch.run(&kernels::CROSS_ENTROPY_COUNT_F32, one_block(), arguments)
-}
-
+/// With the row in shared memory where it fits there.
 fn gradient(
-    ctx: &Context,
+    launch: &Launch,
     logits: &mut Tensor,
     targets: &Tensor,
     ignore: u32,
     counted: &Tensor,
     losses: &mut Tensor,
 ) -> Result<()> {
-    let launch = Launch::new(OP, ctx)?;
-    let row = logits.cols() * DType::F32.bytes();
-    let grid = Grid::blocks([logits.rows(), 1, 1], THREADS);
+    let row = kernels::row_shared_bytes(logits.cols());
+    let vector = launch.vector_and_rest(&[logits], false);
+    let blocks = Blocks::new([logits.rows(), 1, 1]);
     let (cols, ld) = (launch.size(logits.cols())?, launch.size(logits.ld())?);
-    let arguments = (
-        launch.write(logits)?,
-        launch.read(targets)?,
-        launch.read(counted)?,
-        launch.write(losses)?,
-        cols,
-        ld,
-        ignore,
-    );
-    match row + FIXED_SHARED <= launch.shared_memory() {
-        true => {
-            let grid = grid.shared(row);
-            launch.run(&kernels::CROSS_ENTROPY_GRADIENT_F32, grid, arguments)
-        }
-        false => {
-            let kernel = &kernels::CROSS_ENTROPY_GRADIENT_TWICE_F32;
-            launch.run(kernel, grid, arguments)
-        }
+    if row + kernels::REDUCTION_BYTES <= launch.shared_memory() {
+        let arguments = kernels::CrossEntropyGradient {
+            cols,
+            ld,
+            ignore,
+            logits: logits.into(),
+            targets: targets.into(),
+            counted: counted.into(),
+            losses: losses.into(),
+        };
+        launch.run(&[vector.key()], blocks.shared(row), arguments)
+    } else {
+        let arguments = kernels::CrossEntropyGradientTwice {
+            cols,
+            ld,
+            ignore,
+            logits: logits.into(),
+            targets: targets.into(),
+            counted: counted.into(),
+            losses: losses.into(),
+        };
+        launch.run(&[vector.key()], blocks, arguments)
     }
 }
 
 fn mean(
-    ctx: &Context,
+    launch: &Launch,
     losses: &Tensor,
     targets: &Tensor,
     ignore: u32,
     loss: &mut Tensor,
 ) -> Result<()> {
-    let launch = Launch::new(OP, ctx)?;
-    let arguments = (
-        launch.read(losses)?,
-        launch.read(targets)?,
-        launch.write(loss)?,
-        launch.size(targets.len())?,
+    let arguments = kernels::CrossEntropyMean {
+        rows: launch.size(targets.len())?,
         ignore,
-    );
-    launch.run(&kernels::CROSS_ENTROPY_MEAN_F32, one_block(), arguments)
+        losses: losses.into(),
+        targets: targets.into(),
+        loss: loss.into(),
+    };
+    launch.run(&[], Blocks::new([1, 1, 1]), arguments)
 }

@@ -1,11 +1,10 @@
 //! Embedding on the CUDA device: `kernels/embedding.cu`.
 
 use super::{Accumulate, OP};
-use crate::device::cuda::Grid;
 use crate::error::Result;
 use crate::ops::fill;
 use crate::ops::kernels::embedding as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Blocks, Launch};
 use crate::tensor::{Context, Tensor};
 
 pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
@@ -13,24 +12,21 @@ pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> 
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.read(weight)?,
-        launch.read(ids)?,
-        launch.write(y)?,
-        launch.size(weight.rows())?,
-        launch.size(y.rows())?,
-        launch.size(y.cols())?,
-        launch.size(ids.cols())?,
-        launch.size(ids.ld())?,
-        launch.size(weight.ld())?,
-        launch.size(y.ld())?,
-    );
-    let width = launch.width(&[weight, y]);
-    let kernel = match width {
-        4 => &kernels::EMBEDDING_FORWARD_F32X4,
-        _ => &kernels::EMBEDDING_FORWARD_F32,
+    let vector = launch.vector(&[weight, y]);
+    let blocks = Blocks::for_threads(y.len() / vector.width);
+    let arguments = kernels::EmbeddingForward {
+        words: launch.size(weight.rows())?,
+        rows: launch.size(y.rows())?,
+        cols: launch.size(y.cols())?,
+        ids_cols: launch.size(ids.cols())?,
+        ids_ld: launch.size(ids.ld())?,
+        weight_ld: launch.size(weight.ld())?,
+        y_ld: launch.size(y.ld())?,
+        weight: weight.into(),
+        ids: ids.into(),
+        y: y.into(),
     };
-    launch.run(kernel, Grid::threads_for(y.len() / width, 256), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn backward(
@@ -41,7 +37,6 @@ pub fn backward(
     accumulate: Accumulate,
     dw: &mut Tensor,
 ) -> Result<()> {
-    const THREADS: u32 = 128;
     if accumulate == Accumulate::No {
         fill::zero(ctx, dw)?;
     }
@@ -49,24 +44,24 @@ pub fn backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.read(ids)?,
-        launch.read(dy)?,
-        launch.write(dw)?,
-        launch.size(dw.rows())?,
-        launch.size(ids.len())?,
-        launch.size(dw.cols())?,
-        launch.size(ids.cols())?,
-        launch.size(ids.ld())?,
-        launch.size(dy.ld())?,
-        launch.size(dw.ld())?,
-        padding.map_or(-1, i64::from),
-    );
-    let width = launch.width(&[dy, dw]);
-    let kernel = match width {
-        4 => &kernels::EMBEDDING_BACKWARD_F32X4,
-        _ => &kernels::EMBEDDING_BACKWARD_F32,
+    let vector = launch.vector(&[dy, dw]);
+    let slabs = dw.cols().div_ceil(vector.width * kernels::SCATTER_THREADS);
+    let arguments = kernels::EmbeddingBackward {
+        words: launch.size(dw.rows())?,
+        rows: launch.size(ids.len())?,
+        cols: launch.size(dw.cols())?,
+        ids_cols: launch.size(ids.cols())?,
+        ids_ld: launch.size(ids.ld())?,
+        dy_ld: launch.size(dy.ld())?,
+        dw_ld: launch.size(dw.ld())?,
+        padding: padding.map_or(-1, i64::from),
+        ids: ids.into(),
+        dy: dy.into(),
+        dw: dw.into(),
     };
-    let slabs = dw.cols().div_ceil(width * THREADS as usize);
-    launch.run(kernel, Grid::blocks([ids.len(), slabs, 1], THREADS), args)
+    launch.run(
+        &[vector.key()],
+        Blocks::new([ids.len(), slabs, 1]),
+        arguments,
+    )
 }

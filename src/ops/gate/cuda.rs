@@ -1,10 +1,9 @@
 //! The gate on the CUDA device: `kernels/gate.cu`.
 
 use super::OP;
-use crate::device::cuda::Grid;
 use crate::error::Result;
 use crate::ops::kernels::gate as kernels;
-use crate::ops::launch::Launch;
+use crate::ops::launch::{Blocks, Launch};
 use crate::tensor::{Context, Tensor};
 
 pub fn forward(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
@@ -12,22 +11,19 @@ pub fn forward(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Res
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.write(g)?,
-        launch.read(x)?,
-        launch.write(z)?,
-        launch.size(z.rows())?,
-        launch.size(z.cols())?,
-        launch.size(g.ld())?,
-        launch.size(x.ld())?,
-        launch.size(z.ld())?,
-    );
-    let width = launch.width(&[g, x, z]);
-    let kernel = match width {
-        4 => &kernels::GATE_FORWARD_F32X4,
-        _ => &kernels::GATE_FORWARD_F32,
+    let vector = launch.vector(&[g, x, z]);
+    let blocks = Blocks::for_threads(z.len() / vector.width);
+    let arguments = kernels::GateForward {
+        rows: launch.size(z.rows())?,
+        cols: launch.size(z.cols())?,
+        g_ld: launch.size(g.ld())?,
+        x_ld: launch.size(x.ld())?,
+        z_ld: launch.size(z.ld())?,
+        g: g.into(),
+        x: x.into(),
+        z: z.into(),
     };
-    launch.run(kernel, Grid::threads_for(z.len() / width, 256), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn backward(
@@ -42,24 +38,21 @@ pub fn backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let args = (
-        launch.read(g)?,
-        launch.read(x)?,
-        launch.read(dz)?,
-        launch.write(dg)?,
-        launch.write(dx)?,
-        launch.size(dz.rows())?,
-        launch.size(dz.cols())?,
-        launch.size(g.ld())?,
-        launch.size(x.ld())?,
-        launch.size(dz.ld())?,
-        launch.size(dg.ld())?,
-        launch.size(dx.ld())?,
-    );
-    let width = launch.width(&[g, x, dz, dg, dx]);
-    let kernel = match width {
-        4 => &kernels::GATE_BACKWARD_F32X4,
-        _ => &kernels::GATE_BACKWARD_F32,
+    let vector = launch.vector(&[g, x, dz, dg, dx]);
+    let blocks = Blocks::for_threads(dz.len() / vector.width);
+    let arguments = kernels::GateBackward {
+        rows: launch.size(dz.rows())?,
+        cols: launch.size(dz.cols())?,
+        s_ld: launch.size(g.ld())?,
+        x_ld: launch.size(x.ld())?,
+        dz_ld: launch.size(dz.ld())?,
+        dg_ld: launch.size(dg.ld())?,
+        dx_ld: launch.size(dx.ld())?,
+        s: g.into(),
+        x: x.into(),
+        dz: dz.into(),
+        dg: dg.into(),
+        dx: dx.into(),
     };
-    launch.run(kernel, Grid::threads_for(dz.len() / width, 256), args)
+    launch.run(&[vector.key()], blocks, arguments)
 }

@@ -1,49 +1,19 @@
 //! Optimisers on the CUDA device: one launch over the range.
 
 use super::{Adam, Moments, OP, Sgd};
-use crate::device::cuda::{Grid, Read, kernel_struct};
 use crate::error::Result;
 use crate::ops::clip::Clip;
-use crate::ops::kernels::optimiser as kernels;
-use crate::ops::launch::Launch;
-use crate::tensor::{Context, DType, Tensor};
-
-const THREADS: u32 = 256;
-
-kernel_struct! {
-    pub struct SgdSettings {
-        pub momentum: f32,
-        pub decay: f32,
-        pub bound: f32,
-    }
-}
-
-kernel_struct! {
-    pub struct AdamSettings {
-        pub beta1: f32,
-        pub beta2: f32,
-        pub rest1: f32,
-        pub rest2: f32,
-        pub ln_beta1: f32,
-        pub ln_beta2: f32,
-        pub epsilon: f32,
-        pub decay: f32,
-        pub bound: f32,
-    }
-}
+use crate::ops::kernels::optimiser::{AdamSettings, OptimiserAdam, OptimiserSgd, SgdSettings};
+use crate::ops::launch::{Blocks, Launch};
+use crate::tensor::{Context, Tensor};
 
 /// The factor, if any, and the bound, infinite if there is none.
-fn clip_numbers(launch: &Launch, clip: Clip) -> Result<(Read<f32>, f32)> {
-    Ok(match clip {
-        Clip::None => (launch.read_some(None)?, f32::INFINITY),
-        Clip::Factor(factor) => (launch.read(factor)?, f32::INFINITY),
-        Clip::Value(bound) => (launch.read_some(None)?, bound as f32),
-    })
-}
-
-/// A thread for every four parameters.
-fn grid(len: usize) -> Grid {
-    Grid::threads_for(len.div_ceil(4), THREADS)
+fn clip_numbers(clip: Clip<'_>) -> (Option<&Tensor>, f32) {
+    match clip {
+        Clip::None => (None, f32::INFINITY),
+        Clip::Factor(factor) => (Some(factor), f32::INFINITY),
+        Clip::Value(bound) => (None, bound as f32),
+    }
 }
 
 pub fn sgd(
@@ -55,28 +25,27 @@ pub fn sgd(
     velocity: &mut Tensor,
     values: &mut Tensor,
 ) -> Result<()> {
-    let (launch, len) = (Launch::new(OP, ctx)?, values.len());
-    if values.dtype() != DType::F32 {
-        return launch.refuse(values.dtype());
-    }
-    if len == 0 {
+    let (launch, n) = (Launch::new(OP, ctx)?, values.len());
+    if n == 0 {
         return Ok(());
     }
-    let (factor, bound) = clip_numbers(&launch, clip)?;
-    let arguments = (
-        launch.read(schedule)?,
-        factor,
-        launch.read(gradients)?,
-        launch.write(velocity)?,
-        launch.write(values)?,
-        launch.size(len)?,
-        SgdSettings {
+    let (factor, bound) = clip_numbers(clip);
+    let vector = launch.vector_and_rest(&[values, gradients, velocity], true);
+    let arguments = OptimiserSgd {
+        n: launch.size(n)?,
+        settings: SgdSettings {
             momentum: settings.momentum as f32,
             decay: settings.weight_decay as f32,
             bound,
         },
-    );
-    launch.run(&kernels::OPTIMISER_SGD_F32, grid(len), arguments)
+        schedule: schedule.into(),
+        factor: factor.into(),
+        gradients: gradients.into(),
+        velocity: velocity.into(),
+        values: values.into(),
+    };
+    let blocks = Blocks::for_threads(n.div_ceil(vector.width));
+    launch.run(&[vector.key()], blocks, arguments)
 }
 
 pub fn adam(
@@ -88,23 +57,16 @@ pub fn adam(
     moments: Moments,
     values: &mut Tensor,
 ) -> Result<()> {
-    let (launch, len) = (Launch::new(OP, ctx)?, values.len());
-    if values.dtype() != DType::F32 {
-        return launch.refuse(values.dtype());
-    }
-    if len == 0 {
+    let (launch, n) = (Launch::new(OP, ctx)?, values.len());
+    if n == 0 {
         return Ok(());
     }
-    let (factor, bound) = clip_numbers(&launch, clip)?;
-    let arguments = (
-        launch.read(schedule)?,
-        factor,
-        launch.read(gradients)?,
-        launch.write(moments.first)?,
-        launch.write(moments.second)?,
-        launch.write(values)?,
-        launch.size(len)?,
-        AdamSettings {
+    let (factor, bound) = clip_numbers(clip);
+    let tensors = [&*values, gradients, &*moments.first, &*moments.second];
+    let vector = launch.vector_and_rest(&tensors, true);
+    let arguments = OptimiserAdam {
+        n: launch.size(n)?,
+        settings: AdamSettings {
             beta1: settings.beta1 as f32,
             beta2: settings.beta2 as f32,
             rest1: (1.0 - settings.beta1) as f32,
@@ -115,6 +77,13 @@ pub fn adam(
             decay: settings.weight_decay as f32,
             bound,
         },
-    );
-    launch.run(&kernels::OPTIMISER_ADAM_F32, grid(len), arguments)
+        schedule: schedule.into(),
+        factor: factor.into(),
+        gradients: gradients.into(),
+        means: moments.first.into(),
+        squares: moments.second.into(),
+        values: values.into(),
+    };
+    let blocks = Blocks::for_threads(n.div_ceil(vector.width));
+    launch.run(&[vector.key()], blocks, arguments)
 }

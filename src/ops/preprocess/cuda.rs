@@ -1,21 +1,10 @@
 //! Preprocessing on the CUDA device: `kernels/preprocess.cu`.
 
 use super::{Normalisation, OP};
-use crate::device::cuda::{Grid, kernel_struct};
 use crate::error::Result;
-use crate::ops::kernels::preprocess as kernels;
-use crate::ops::launch::{Launch, by_dtype};
+use crate::ops::kernels::preprocess::{PreprocessForward, PreprocessNormalisation};
+use crate::ops::launch::{Blocks, Launch};
 use crate::tensor::{Context, Tensor};
-
-const THREADS: u32 = 256;
-
-kernel_struct! {
-    /// Of red, green and blue.
-    pub struct PreprocessNormalisation {
-        pub mean: [f32; 3],
-        pub std: [f32; 3],
-    }
-}
 
 pub fn forward(
     ctx: &Context,
@@ -29,41 +18,19 @@ pub fn forward(
     let launch = Launch::new(OP, ctx)?;
     let Normalisation { mean, std } = normalisation;
     // Without padding the pixels run on, and three channels do not keep a thread from taking 16 bytes.
-    let width = match images.is_dense() && y.is_dense() {
-        true => {
-            let run = |tensor: &Tensor| {
-                tensor
-                    .reshape([tensor.len()])?
-                    .columns(0, tensor.len() / 16 * 16)
-            };
-            launch
-                .width(&[&run(y)?])
-                .min(launch.width(&[&run(images)?]))
-        }
-        false => 1,
+    let vector = if images.is_dense() && y.is_dense() {
+        launch.vector_and_rest(&[y, images], true)
+    } else {
+        launch.vector(&[y, images])
     };
-    by_dtype!(
-        launch,
-        y.dtype(),
-        [
-            kernels::PREPROCESS_FORWARD_F32,
-            kernels::PREPROCESS_FORWARD_BF16
-        ] as T,
-        |kernel| {
-            let args = (
-                launch.read(images)?,
-                launch.write::<T>(y)?,
-                y.rows() as i64,
-                launch.size(images.ld())?,
-                launch.size(y.ld())?,
-                (width > 1).into(),
-                PreprocessNormalisation { mean, std },
-            );
-            launch.run(
-                kernel,
-                Grid::threads_for(y.len().div_ceil(width), THREADS),
-                args,
-            )
-        }
-    )
+    let threads = y.len().div_ceil(vector.width);
+    let arguments = PreprocessForward {
+        pixels: y.rows() as i64,
+        ldi: launch.size(images.ld())?,
+        ldy: launch.size(y.ld())?,
+        by: PreprocessNormalisation { mean, std },
+        images: images.into(),
+        y: y.into(),
+    };
+    launch.run(&[vector.key()], Blocks::for_threads(threads), arguments)
 }

@@ -1,0 +1,109 @@
+// Neighbouring elements as one value: loaded and stored in one access, of 16 bytes at most.
+//
+// Kernels are written once over a vector type V and instantiated for 16 bytes, where rows allow it, and for one element. The
+// host decides once per run (`Launch::vector`). The types have the names by which kernels are chosen: f32x4, bf16x8.
+#pragma once
+#include <cuda_bf16.h>
+
+// Threads of a block, where a kernel does not say otherwise, and of a warp.
+constexpr int THREADS = 256;
+constexpr int WARP = 32;
+constexpr int WARPS = THREADS / WARP;
+
+using f32 = float;
+using bf16 = __nv_bfloat16;
+using u32 = unsigned;
+using u8 = unsigned char;
+
+template <class T, int N>
+struct alignas(sizeof(T) * N) Vector {
+    using Element = T;
+    static constexpr int WIDTH = N;
+    T elements[N];
+
+    __device__ __forceinline__ T& operator[](int i) { return elements[i]; }
+    __device__ __forceinline__ const T& operator[](int i) const { return elements[i]; }
+};
+
+using f32x1 = Vector<f32, 1>;
+using f32x4 = Vector<f32, 4>;
+using bf16x1 = Vector<bf16, 1>;
+using bf16x4 = Vector<bf16, 4>;
+using bf16x8 = Vector<bf16, 8>;
+using u32x1 = Vector<u32, 1>;
+using u32x4 = Vector<u32, 4>;
+using u8x1 = Vector<u8, 1>;
+using u8x16 = Vector<u8, 16>;
+
+// The same number of elements as V, in f32.
+template <class V>
+using Wide = Vector<f32, V::WIDTH>;
+
+template <class V>
+__device__ __forceinline__ V load(const typename V::Element* from) {
+    return *reinterpret_cast<const V*>(from);
+}
+
+template <class V>
+__device__ __forceinline__ void store(typename V::Element* to, const V& values) {
+    *reinterpret_cast<V*>(to) = values;
+}
+
+__device__ __forceinline__ f32 widen(f32 value) { return value; }
+__device__ __forceinline__ f32 widen(bf16 value) { return __bfloat162float(value); }
+
+template <class T, int N>
+__device__ __forceinline__ Vector<f32, N> widen(const Vector<T, N>& values) {
+    Vector<f32, N> wide;
+#pragma unroll
+    for (int i = 0; i < N; ++i) wide[i] = widen(values[i]);
+    return wide;
+}
+
+// To the type of `to`, to the nearest, ties to even.
+__device__ __forceinline__ void narrow(f32 value, f32& to) { to = value; }
+__device__ __forceinline__ void narrow(f32 value, bf16& to) { to = __float2bfloat16_rn(value); }
+
+template <class T, int N>
+__device__ __forceinline__ void narrow(const Vector<f32, N>& values, Vector<T, N>& to) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) narrow(values[i], to[i]);
+}
+
+// Two are one instruction.
+__device__ __forceinline__ void narrow(const Vector<f32, 2>& values, Vector<bf16, 2>& to) {
+    reinterpret_cast<__nv_bfloat162&>(to) = __floats2bfloat162_rn(values[0], values[1]);
+}
+
+// Elements of any type as f32.
+template <class V>
+__device__ __forceinline__ Wide<V> load_wide(const typename V::Element* from) {
+    return widen(load<V>(from));
+}
+
+template <class V>
+__device__ __forceinline__ void store_wide(typename V::Element* to, const Wide<V>& values) {
+    V narrowed;
+    narrow(values, narrowed);
+    store<V>(to, narrowed);
+}
+
+// The number of the thread in the grid.
+__device__ __forceinline__ unsigned long long thread_number() {
+    return (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+// The first element of the thread's vector in a matrix of whole vectors, which threads take row by row.
+struct Position {
+    size_t row, col;
+    bool inside;
+};
+
+template <class V>
+__device__ __forceinline__ Position vector_position(int rows, int cols) {
+    const unsigned vectors = cols / V::WIDTH;
+    const unsigned long long i = thread_number();
+    return {i / vectors, i % vectors * V::WIDTH, i < (unsigned long long)rows * vectors};
+}
+
+__device__ __forceinline__ f32 sigmoid(f32 x) { return 1.0f / (1.0f + expf(-x)); }
