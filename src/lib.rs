@@ -5,6 +5,7 @@
 //! channels, A attention, E embedding, H hidden, V vocabulary; N H W C images and R S K for
 //! convolution filters. Activations are NHWC, filters KRSC, sequences time-major (T, B, ·).
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
 pub mod decode;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod nn;
 pub mod ops;
 pub mod philox;
+#[cfg(feature = "pictures")]
 pub mod report;
 pub mod settings;
 pub mod tensor;
