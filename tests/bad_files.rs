@@ -6,7 +6,8 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::tiny::{SHOW_TELL, Tiny, failed, says, showtell, stdout, succeeded};
+use support::cli::{failed, says, showtell, stdout, succeeded};
+use support::tiny::{SHOW_TELL, Tiny};
 
 fn train_on(tiny: &Tiny, weights: &Path) -> Output {
     let weights = weights.to_str().unwrap();

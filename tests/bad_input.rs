@@ -6,7 +6,8 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use support::tiny::{SHOW_TELL, Tiny, failed, says, showtell, stderr, stdout, succeeded};
+use support::cli::{failed, says, showtell, stderr, stdout, succeeded};
+use support::tiny::{SHOW_TELL, Tiny};
 
 const TOKENS: &str = "Flickr8k.token.txt";
 

@@ -5,8 +5,9 @@ mod support;
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
+use support::cli::{failed, showtell, stderr, stdout, succeeded};
 use support::data::real_data;
-use support::tiny::{Tiny, failed, showtell, stderr, stdout, succeeded};
+use support::tiny::Tiny;
 
 fn check(tiny: &Tiny, options: &[&str]) -> Output {
     let mut command = showtell();

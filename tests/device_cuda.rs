@@ -3,11 +3,11 @@
 
 mod support;
 
-use showtell::device::cuda::{self, Grid, Image, Kernel, Write};
+use showtell::device::cuda::{Grid, Image, Kernel, Write};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;
 use showtell::{Context, DType, Device, Tensor};
-use support::{Numbers, alone, cuda, emulator};
+use support::{Numbers, alone, cuda, emulator, kernels};
 
 fn device(ctx: &Context) -> &Cuda {
     match ctx.device() {
@@ -235,7 +235,7 @@ fn an_image_that_is_none_is_an_error() {
 #[test]
 fn a_kernel_that_fails_is_named() {
     let name = "a_kernel_that_fails_is_named";
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &[]) {
+    if emulator().is_none() || !kernels() || !alone(name, &[]) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -254,7 +254,7 @@ fn a_kernel_that_fails_is_named() {
 fn a_blocking_launch_tells_its_own_failure() {
     let name = "a_blocking_launch_tells_its_own_failure";
     let blocking = [("CUDA_LAUNCH_BLOCKING", "1")];
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &blocking) {
+    if emulator().is_none() || !kernels() || !alone(name, &blocking) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -269,7 +269,7 @@ fn a_blocking_launch_tells_its_own_failure() {
 fn memory_that_is_not_there_is_an_error_and_the_rest_stays_usable() {
     let name = "memory_that_is_not_there_is_an_error_and_the_rest_stays_usable";
     let small = [("CUDA_EMULATOR_MEMORY", "16M")];
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &small) {
+    if emulator().is_none() || !kernels() || !alone(name, &small) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -289,7 +289,7 @@ fn memory_that_is_not_there_is_an_error_and_the_rest_stays_usable() {
 
 /// What opening the device says on a machine set up otherwise; each in a process of its own.
 fn opening(test: &str, environment: &[(&str, &str)]) -> Option<showtell::Result<Device>> {
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(test, environment) {
+    if emulator().is_none() || !kernels() || !alone(test, environment) {
         return None;
     }
     Some(Device::cuda(0, Precision::F32))

@@ -20,7 +20,8 @@ use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::tiny::{Tiny, failed, stdout, succeeded};
+use support::cli::{failed, stdout, succeeded};
+use support::tiny::Tiny;
 
 /// Keeps what it is told.
 #[derive(Default)]

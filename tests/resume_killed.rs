@@ -9,15 +9,16 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::cli::{ended, showtell, stderr, succeeded};
 use support::left::{assert_same, left};
 use support::{Numbers, pictures};
 
 /// Kills of the longest test.
 const KILLS: usize = 20;
 
-/// A run as small, by the program.
+/// Training of a small model by the program.
 fn flags(data: &Path, out: &Path, epochs: usize, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
+    let mut command = showtell();
     command.args(["train", "--threads=2", "--encoder-weights=random"]);
     command.args(["--encoder-blocks=1,1", "--encoder-width=4"]);
     command.arg("--encoder-stem=3");
@@ -34,7 +35,7 @@ fn flags(data: &Path, out: &Path, epochs: usize, more: &[&str]) -> Command {
 }
 
 fn resume(out: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
+    let mut command = showtell();
     command.args(["train", "--resume", "--out"]).arg(out);
     command.args(more);
     command
@@ -47,8 +48,7 @@ fn start(mut command: Command) -> Child {
 
 fn finish(mut command: Command) -> Output {
     let output = command.output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{messages}");
+    succeeded(&output);
     output
 }
 
@@ -104,7 +104,7 @@ fn a_run_killed_at_twenty_random_moments_is_the_same_run() {
 }
 
 #[test]
-fn so_is_one_with_a_frozen_encoder() {
+fn a_killed_run_with_a_frozen_encoder_is_the_same_run() {
     kill("show-tell", &[], KILLS / 4, 2);
     kill("show-tell", &["--no-augment"], KILLS / 4, 3);
 }
@@ -128,8 +128,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
         .status();
     assert!(signal.unwrap().success());
     let output = child.wait_with_output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{messages}");
+    let messages = ended(130, &output);
     assert!(messages.contains("--resume"), "{messages}");
     let taken = fs::read_to_string(&steps).unwrap().lines().count();
     let run = RunDirectory::open(&part).unwrap();
@@ -149,7 +148,7 @@ fn a_finished_run_says_so_and_more_epochs_let_it_go_on() {
     finish(flags(data.path(), &short, 2, &["--model=show-tell"]));
     let before = left(&short);
     let output = finish(resume(&short, &[]));
-    let messages = String::from_utf8_lossy(&output.stderr);
+    let messages = stderr(&output);
     assert!(
         messages.contains("finished: 2 epochs, 8 steps"),
         "{messages}"
@@ -165,11 +164,7 @@ fn a_resumed_run_keeps_its_settings() {
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("run");
     finish(flags(data.path(), &out, 1, &["--model=show-tell"]));
-    let refused = |mut command: Command| {
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
+    let refused = |mut command: Command| ended(1, &command.output().unwrap());
     let message = refused(resume(&out, &["--lr=0.1"]));
     assert!(
         message.contains("lr = 0.1: this run was started with 0.9"),

@@ -6,9 +6,9 @@ mod support;
 use showtell::train::log::{self, StepRecord};
 use std::path::Path;
 use std::process::{Command, Output};
+use support::cli::{showtell, stdout, succeeded};
 use support::data::real_data;
 use support::driver_folder;
-use support::tiny::{showtell, stdout, succeeded};
 
 const STEPS: usize = 5;
 

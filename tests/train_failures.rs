@@ -6,8 +6,9 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Output};
+use support::cli::{failed, says, showtell, succeeded};
 use support::driver_folder;
-use support::tiny::{Tiny, failed, says, showtell, succeeded};
+use support::tiny::Tiny;
 
 /// Two epochs of six steps, a checkpoint every five.
 const SETTINGS: &str = "--encoder-weights random --encoder-blocks 1 --encoder-width 4 --encoder-stem 3 --image-size 32 \
