@@ -29,7 +29,7 @@ fn command(tiny: &Tiny, driver: &Path, model: &str, run: &str) -> Command {
     command
 }
 
-/// Trains with a failure, then goes on without. Whether there was a failure at all.
+/// Trains with a failure, then continues without it. The error; none if nothing failed.
 fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> Option<String> {
     let run = format!("{model}-{failure}").replace(':', "-");
     let output: Output = command(tiny, driver, model, &run)
@@ -40,15 +40,12 @@ fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> 
         return None;
     }
     let error = failed(&output);
-    let resumed = match tiny.path(&run).join("config.toml").is_file() {
-        true => command(tiny, driver, model, &run)
-            .arg("--resume")
-            .output()
-            .unwrap(),
-        // It failed before there was a run.
-        false => command(tiny, driver, model, &run).output().unwrap(),
-    };
-    succeeded(&resumed);
+    let mut again = command(tiny, driver, model, &run);
+    // A run that failed before its folder had its settings is started once more.
+    if tiny.path(&run).join("config.toml").is_file() {
+        again.arg("--resume");
+    }
+    succeeded(&again.output().unwrap());
     let weights = |run: &str| std::fs::read(tiny.path(run).join("last.safetensors")).unwrap();
     assert!(
         weights(&run) == weights(model),
@@ -57,7 +54,8 @@ fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> 
     Some(error)
 }
 
-/// Makes call after call fail, `step` calls apart, until the run gets through. The errors.
+/// Trains again and again, each time with a later call that fails, `step` calls after the one before, until a run succeeds.
+/// The errors of all runs.
 fn all_failures(model: &str, kind: &str, first: usize, step: usize) -> Vec<String> {
     let Some(driver) = driver_folder() else {
         return Vec::new();
