@@ -17,6 +17,7 @@ pub struct StepRecord {
     pub ce: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: f32,
+    /// The learning rate of the decoder.
     pub lr: f64,
     /// Milliseconds the step took, waiting for data included.
     pub ms: f64,
@@ -29,18 +30,25 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Steps taken up to its end.
     pub step: u64,
+    /// Mean over the epoch of what is minimised.
     pub train_loss: f64,
+    /// Mean over the epoch of the cross-entropy.
     pub train_ce: f64,
+    /// None when the run does not validate.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     pub validation: Option<ValidationRecord>,
+    /// The decoder's learning rate at the end of the epoch.
     pub lr: f64,
+    /// How long training and validation took.
     pub seconds: f64,
 }
 
 /// What an epoch's validation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationRecord {
+    /// What training minimises, on the validation split.
     pub validation_loss: f64,
+    /// Cross-entropy on the validation split.
     pub validation_ce: f64,
     /// Corpus BLEU-1 … BLEU-4, 0 to 1.
     pub bleu: [f64; 4],

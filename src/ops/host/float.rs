@@ -3,6 +3,7 @@
 use super::gemm::cpu::Multiply;
 use crate::tensor::Element;
 
+/// An element type of the CPU operations.
 pub trait Float:
     Element
     + Multiply
