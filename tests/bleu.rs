@@ -78,7 +78,7 @@ fn real_captions_score_as_in_torchmetrics() {
 }
 
 #[test]
-fn nothing_scores_nothing() {
+fn an_empty_hypothesis_scores_zero() {
     let none: [(&str, Vec<&str>); 0] = [];
     assert_eq!(bleu::corpus(&none), [0.0; 4]);
     assert_eq!(bleu::sentence_mean(&none), [0.0; 4]);

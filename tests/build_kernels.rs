@@ -1,5 +1,5 @@
 //! The build of the kernels: which compiler and architectures, what the table says of a declaration, and that what must
-//! not be built is not. The parts with nvcc say that they skip where there is none.
+//! not be built is not. Tests that need nvcc say that they are skipped where there is none.
 
 #[path = "../build/nvcc.rs"]
 #[allow(dead_code)] // the build uses the rest

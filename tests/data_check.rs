@@ -238,7 +238,7 @@ fn faults_of_images() {
 
 /// Everything that is missing is named at once.
 #[test]
-fn an_empty_folder_and_none() {
+fn an_empty_folder_and_a_missing_folder() {
     let tiny = Tiny::new();
     fs::remove_dir_all(tiny.data()).unwrap();
     for _ in ["absent", "empty"] {

@@ -162,7 +162,7 @@ fn store(
 }
 
 #[test]
-fn launches_that_cannot_be_name_kernel_grid_and_block() {
+fn impossible_launches_name_kernel_grid_and_block() {
     let Some(ctx) = cuda() else { return };
     let launch = |grid| refusal(store(&ctx, &STORE, grid, 0));
     let empty = launch(Grid::blocks([0, 1, 1], 32));
@@ -194,7 +194,7 @@ fn launches_that_cannot_be_name_kernel_grid_and_block() {
 }
 
 #[test]
-fn an_image_that_is_none_is_an_error() {
+fn code_that_cannot_be_loaded_is_an_error() {
     static NONSENSE: Image = Image::new("nonsense", b"this is no PTX", &[]);
     static CUT: Image = Image::new("cut", PTX.split_at(200).0, &[]);
     static NOTHING: Image = Image::new("nothing", b"", &[]);
@@ -266,8 +266,8 @@ fn a_blocking_launch_tells_its_own_failure() {
 }
 
 #[test]
-fn memory_that_is_not_there_is_an_error_and_the_rest_stays_usable() {
-    let name = "memory_that_is_not_there_is_an_error_and_the_rest_stays_usable";
+fn asking_for_too_much_memory_is_an_error_and_leaves_the_rest_usable() {
+    let name = "asking_for_too_much_memory_is_an_error_and_leaves_the_rest_usable";
     let small = [("CUDA_EMULATOR_MEMORY", "16M")];
     if emulator().is_none() || !kernels() || !alone(name, &small) {
         return;
@@ -333,9 +333,9 @@ fn an_old_gpu() {
 
 /// A GPU newer than any that was compiled for takes the PTX.
 #[test]
-fn a_gpu_of_tomorrow() {
+fn a_newer_gpu_runs_the_ptx() {
     let new = [("CUDA_EMULATOR_COMPUTE_CAPABILITY", "14.0")];
-    let Some(opened) = opening("a_gpu_of_tomorrow", &new) else {
+    let Some(opened) = opening("a_newer_gpu_runs_the_ptx", &new) else {
         return;
     };
     let ctx = Context::new(&opened.unwrap());
@@ -348,7 +348,7 @@ fn a_gpu_of_tomorrow() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there() {
+fn a_missing_gpu_is_an_error() {
     if cuda().is_none() {
         return;
     }

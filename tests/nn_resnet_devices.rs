@@ -1,4 +1,4 @@
-//! The encoder on the CUDA device: in f32 as on the CPU in f64, and in bf16 as close as its rounding lets it be.
+//! The encoder on the CUDA device against the CPU in f64: equal up to rounding, in f32 and in bf16.
 
 mod support;
 
@@ -124,7 +124,7 @@ fn kinks(name: &str) -> usize {
 
 /// Eleven layers of sums of at most 288 products: 11 √288 u = 1e-5, times ten.
 #[test]
-fn f32_is_the_cpus() {
+fn f32_agrees_with_the_cpu() {
     compare(Precision::F32, |_| (1e-4, Box::new(|_| 1e-4)));
 }
 
@@ -136,7 +136,7 @@ const BF16: f64 = 6.63 / 512.0;
 /// large. At every kink about as large a part of the numbers is on its other side, and takes all of its gradient
 /// with it: behind m kinks gradients are off by the root of m times that part. All with some room.
 #[test]
-fn bf16_is_as_close_as_its_rounding_lets_it() {
+fn bf16_agrees_within_its_rounding() {
     compare(Precision::Bf16, |batch| {
         let part = if batch { 2.0 * BF16 } else { BF16 };
         let gradients = move |kinks: usize| 1.25 * (kinks as f64 * part).sqrt();

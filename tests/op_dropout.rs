@@ -181,7 +181,7 @@ fn is_one_launch() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn impossible_arguments_are_errors() {
     let ctx = cpu();
     let mut x = zeros(&ctx, [2, 3, 4], DType::F32);
     let error = dropout::in_place(&ctx, 1.0, &some_site(&ctx), 0, &mut x).unwrap_err();

@@ -267,7 +267,7 @@ fn parts_of_k_are_summed_in_the_same_order_every_time() {
 
 /// NaN and infinity come through, and stay in their rows and columns.
 #[test]
-fn what_is_no_number_stays_where_it_belongs() {
+fn nan_and_infinity_stay_in_their_rows() {
     for precision in PRECISIONS {
         let Some(ctx) = cuda_with(precision) else {
             return;

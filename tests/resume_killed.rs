@@ -1,4 +1,4 @@
-//! The program killed, stopped and started again: its runs are those of one that was left alone.
+//! The program is killed or stopped and started again: it leaves the same files as a program that was not disturbed.
 
 #![cfg(unix)]
 

@@ -1,6 +1,6 @@
-//! A CUDA device that fails in mid-run: a launch that is refused, a kernel that breaks the context, memory that ends. Each
-//! is an error in one line and exit status 1, and what was trained is not lost: the run that is resumed ends with the same
-//! weights as one that nothing happened to.
+//! A CUDA device that fails in the middle of a run: a launch is refused, a kernel breaks the context, memory runs out. Each
+//! is an error in one line with exit status 1, and what was trained is not lost: the run that is resumed ends with the same
+//! weights as a run without a failure.
 
 mod support;
 
