@@ -37,6 +37,7 @@ pub enum Role {
 /// How a tensor starts out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// All elements the same.
     Constant(f64),
     /// Uniform in ± the bound.
     Uniform(f64),
@@ -180,18 +181,22 @@ pub struct Params {
 }
 
 impl Params {
+    /// The element type of all parameters.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
+    /// All parameters, in the order of their declarations.
     pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
         (0..self.entries.len()).map(Id)
     }
 
+    /// The parameter of this name, if there is one.
     pub fn find(&self, name: &str) -> Option<Id> {
         self.names.get(name).copied()
     }
 
+    /// A parameter's name, which is PyTorch's.
     pub fn name(&self, id: Id) -> &str {
         &self.entries[id.0].name
     }
@@ -201,14 +206,17 @@ impl Params {
         &self.entries[id.0].shape
     }
 
+    /// What trains a parameter, if anything does.
     pub fn role(&self, id: Id) -> Role {
         self.entries[id.0].role
     }
 
+    /// Whether the optimiser changes a parameter.
     pub fn is_trained(&self, id: Id) -> bool {
         self.role(id) != Role::Frozen
     }
 
+    /// The elements of a parameter.
     pub fn value(&self, id: Id) -> &Tensor {
         &self.tensors[id.0].0
     }

@@ -111,6 +111,7 @@ impl Folded {
         Ok(())
     }
 
+    /// How many parts are folded, counted from the stem.
     pub fn parts(&self) -> usize {
         self.parts
     }

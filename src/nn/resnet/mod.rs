@@ -37,6 +37,7 @@ const POOL: Window = Window::square(3, 2, 1);
 /// What distinguishes one encoder from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResNetConfig {
+    /// The window of the first convolution.
     pub stem: Window,
     /// Channels after the stem, and inner channels of the first stage.
     pub width: usize,
@@ -53,10 +54,12 @@ impl ResNetConfig {
         }
     }
 
+    /// ResNet-50.
     pub fn resnet50() -> Self {
         ResNetConfig::imagenet([3, 4, 6, 3])
     }
 
+    /// ResNet-101.
     pub fn resnet101() -> Self {
         ResNetConfig::imagenet([3, 4, 23, 3])
     }
@@ -274,6 +277,7 @@ impl ResNet {
         }
     }
 
+    /// What distinguishes this encoder from others.
     pub fn config(&self) -> &ResNetConfig {
         &self.config
     }
