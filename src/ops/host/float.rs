@@ -1,6 +1,6 @@
 //! The element types that CPU operations are generic over: f32 to work, f64 to check against.
 
-use super::gemm::cpu::Multiply;
+use crate::ops::gemm::cpu::Multiply;
 use crate::tensor::Element;
 
 /// An element type of the CPU operations.
