@@ -54,9 +54,10 @@ fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl
     assert_eq!(output.status.code(), Some(i32::from(error)), "{problem}");
     let options = "--model show-tell --encoder-weights random --epochs 1".split_whitespace();
     let trained = tiny.train("run", &options.collect::<Vec<_>>());
-    match error {
-        true => drop(failed(&trained)),
-        false => drop(succeeded(&trained)),
+    if error {
+        drop(failed(&trained))
+    } else {
+        drop(succeeded(&trained))
     }
 }
 

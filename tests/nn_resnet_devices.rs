@@ -56,9 +56,10 @@ fn run(ctx: &Context, fine_tune_from: usize, batch: bool, dtype: DType) -> Resul
         0 => None,
         parts => Some(Folded::new(ctx, &encoder, &params, parts).unwrap()),
     };
-    let mode = match batch {
-        true => Mode::Batch(Momentum::Fixed(0.1)),
-        false => Mode::Running(folded.as_ref()),
+    let mode = if batch {
+        Mode::Batch(Momentum::Fixed(0.1))
+    } else {
+        Mode::Running(folded.as_ref())
     };
     let [h, w] = encoder.config().feature_size([IMAGES[1], IMAGES[2]]);
     let shape = [IMAGES[0], h, w, encoder.config().channels()];

@@ -62,9 +62,10 @@ fn product_on(threads: usize, [m, n, k]: [usize; 3], transposed: bool) -> Vec<u3
         let a = numbers.f32(&ctx, if transposed { [k, m] } else { [m, k] });
         let b = numbers.f32(&ctx, if transposed { [n, k] } else { [k, n] });
         let mut c = zeros(&ctx, [m, n], DType::F32);
-        let (a, b) = match transposed {
-            true => (Factor::Transposed(&a), Factor::Transposed(&b)),
-            false => (Factor::Plain(&a), Factor::Plain(&b)),
+        let (a, b) = if transposed {
+            (Factor::Transposed(&a), Factor::Transposed(&b))
+        } else {
+            (Factor::Plain(&a), Factor::Plain(&b))
         };
         gemm::forward(&ctx, a, b, Accumulate::No, &mut c).unwrap();
         let values = c.to_vec::<f32>().unwrap();
@@ -94,9 +95,10 @@ fn threads_do_not_change_a_bit() {
 }
 
 fn factor(transposed: bool, x: &Tensor) -> Factor<'_> {
-    match transposed {
-        true => Factor::Transposed(x),
-        false => Factor::Plain(x),
+    if transposed {
+        Factor::Transposed(x)
+    } else {
+        Factor::Plain(x)
     }
 }
 
@@ -331,9 +333,10 @@ fn the_main_loop_costs_what_it_should() {
                         .unwrap_or_else(|| panic!("{what} in {of}")) as f64
                 };
                 let coalescing = count("global_load_bytes") / (32.0 * count("global_load_sectors"));
-                let multiplications = match name.contains("gemm_f32") {
-                    true => (m * n * k / 32) as f64,
-                    false => count("mma"),
+                let multiplications = if name.contains("gemm_f32") {
+                    (m * n * k / 32) as f64
+                } else {
+                    count("mma")
                 };
                 let share = multiplications / count("warp_instructions");
                 // As seen, of PTX: ptxas folds most of the other instructions, which are addresses.

@@ -68,17 +68,19 @@ fn kill(model: &str, more: &[&str], kills: usize, seed: u64) {
         runs += 1;
         let out = place.path().join(format!("{runs}"));
         loop {
-            let command = match out.join("config.toml").exists() {
-                true => resume(&out, &[]),
-                false => flags(data.path(), &out, 3, &more),
+            let command = if out.join("config.toml").exists() {
+                resume(&out, &[])
+            } else {
+                flags(data.path(), &out, 3, &more)
             };
             let mut child = start(command);
             if done < kills {
                 std::thread::sleep(Duration::from_micros(numbers.bits() % time));
             }
-            let ended = match done < kills {
-                true => child.try_wait().unwrap(),
-                false => Some(child.wait().unwrap()),
+            let ended = if done < kills {
+                child.try_wait().unwrap()
+            } else {
+                Some(child.wait().unwrap())
             };
             if let Some(status) = ended {
                 assert!(status.success(), "{status}");
