@@ -1,5 +1,5 @@
-//! The CUDA device of tests: the emulator that cargo built beside the test's executable, with all its checks, or
-//! a real GPU when SHOWTELL_TEST_GPU is set (`./scripts/test --gpu`).
+//! The CUDA device of tests: the emulator that cargo built beside the test's executable, with all its checks on, or a real GPU
+//! when SHOWTELL_TEST_GPU is set (`./scripts/test --gpu`).
 
 use libloading::{Library, Symbol};
 use showtell::device::{Precision, cuda};
@@ -31,7 +31,7 @@ pub fn kernels() -> bool {
     built
 }
 
-/// The emulator, loaded so that whoever asks for libcuda.so gets it. None when a real GPU is asked for.
+/// The emulator, loaded so that everything that asks for libcuda.so gets it. None when a real GPU is asked for.
 pub fn emulator() -> Option<&'static Library> {
     static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     let open = || {

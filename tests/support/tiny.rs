@@ -88,7 +88,7 @@ impl Tiny {
         self.write(name, self.read(name) + lines);
     }
 
-    /// Trains a tiny captioner into the folder's `run`, with more options.
+    /// Trains a tiny captioner into the folder `run`, with more options.
     pub fn train(&self, run: &str, options: &[&str]) -> Output {
         self.train_command(run, options).output().unwrap()
     }
@@ -105,7 +105,7 @@ impl Tiny {
         command
     }
 
-    /// A tiny captioner's flags. Options that follow must not repeat any.
+    /// A tiny captioner's flags.
     pub fn train_args(&self, run: &str) -> Vec<String> {
         let sizes = "--encoder-blocks 1 --encoder-width 4 --encoder-stem 3 --image-size 32 --embed 8 \
                      --hidden 8 --attention 8 --positions 4 --threads 1 --device cpu";
