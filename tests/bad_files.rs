@@ -1,8 +1,7 @@
 //! Bad weights, runs and places to write to end in one clear line on stderr and exit status 1, and take nothing
 //! along that was there before.
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

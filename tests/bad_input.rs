@@ -1,8 +1,7 @@
 //! Bad data and settings end in one clear line on stderr and exit status 1 (2 for wrong usage); what is only
 //! unusual works. Weights, runs and disks are in `bad_files.rs`.
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;

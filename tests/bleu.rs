@@ -1,7 +1,6 @@
 //! BLEU against torchmetrics: random sentences, edge cases, and the real captions against one another.
 
-mod support;
-
+use crate::support;
 use serde::Deserialize;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::metrics::bleu;

@@ -1,7 +1,6 @@
 //! `showtell caption` and `eval` with a beam; attention as pictures and as numbers.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Output};

@@ -1,7 +1,6 @@
 //! The program from end to end on pictures drawn here: what it writes, what it prints, how it ends.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use showtell::model::Model;
 use showtell::model::attend::ATTEND;

@@ -1,8 +1,7 @@
 //! Weights move both ways between the program and PyTorch: `--init` takes what PyTorch wrote (the goldens), a
 //! checkpoint holds the same names, shapes and values again, and `weights inspect` shows them.
 
-mod support;
-
+use crate::support;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! `showtell data check` finds every fault, says where it is, and fails exactly when training does.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use std::fs;
 use std::process::Output;

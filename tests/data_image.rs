@@ -1,7 +1,6 @@
 //! Decoding, resizing and augmentation against Pillow, which the goldens' checksums come from.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use showtell::data::augment::Augmentation;
 use showtell::data::image::{Rgb, decode, load};

@@ -1,7 +1,6 @@
 //! Batches and the loader: order, padding, thread counts, bad images, early ends.
 
-mod support;
-
+use crate::support;
 use showtell::data::batches::{Batch, Batches, Order};
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image::load;

@@ -1,7 +1,6 @@
 //! `showtell data stats`: what it prints and how it fails.
 
-mod support;
-
+use crate::support;
 use std::path::Path;
 use std::process::Output;
 use support::cli::{ended, printed, showtell, stderr};

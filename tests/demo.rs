@@ -1,8 +1,7 @@
 //! `showtell demo`, cut short: what it leaves, and that its figures are those of the files it leaves. How well it learns
 //! when it is not cut short, its own output shows.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image::decode;

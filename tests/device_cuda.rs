@@ -1,8 +1,7 @@
 //! The CUDA device itself: copies, memory, launches, graphs, and an error in one line for everything that can go
 //! wrong. What needs another device, or breaks it, runs in a process of its own.
 
-mod support;
-
+use crate::support;
 use showtell::device::cuda::{Grid, Image, Kernel, Write};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;

@@ -1,8 +1,7 @@
 //! `showtell devices`, and what `--device` and `--precision` do, with the emulator in place of a driver, with one that is
 //! set up badly, and with none.
 
-mod support;
-
+use crate::support;
 use showtell::device::cuda;
 use std::process::{Command, Output};
 use support::cli::{failed, says, showtell, stderr, stdout};

@@ -1,8 +1,7 @@
 //! Features in a file are those that the encoder computes, whoever made the file, and a file that is not what it
 //! should be is never used.
 
-mod support;
-
+use crate::support;
 use half::bf16;
 use serde_json::Value;
 use showtell::Device;

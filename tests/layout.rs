@@ -365,6 +365,20 @@ fn an_operation_has_one_stem_everywhere() {
     }
 }
 
+/// A file that tests/main.rs does not name would not be compiled, and none of its tests would run.
+#[test]
+fn every_file_of_tests_is_run() {
+    let main = fs::read_to_string(root().join("tests/main.rs")).unwrap();
+    let entries = fs::read_dir(root().join("tests")).unwrap();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        if path.extension().is_some_and(|ending| ending == "rs") && stem != "main" {
+            let declared = main.lines().any(|line| line == format!("mod {stem};"));
+            assert!(declared, "tests/main.rs does not name {stem}");
+        }
+    }
+}
+
 #[test]
 fn no_file_is_too_long() {
     let endings = ["rs", "cu", "cuh", "py"];

@@ -1,7 +1,6 @@
 //! The encoder on the CUDA device against the CPU in f64: equal up to rounding, in f32 and in bf16.
 
-mod support;
-
+use crate::support;
 use showtell::DType;
 use showtell::device::Precision;
 use showtell::nn::params::{Declarations, Params};

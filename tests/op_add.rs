@@ -1,7 +1,6 @@
 //! y += x over padded rows, against plain sums.
 
-mod support;
-
+use crate::support;
 use half::bf16;
 use showtell::ops::add;
 use showtell::tensor::Tensor;

@@ -1,8 +1,7 @@
 //! Attention on cells: against PyTorch on the materialised positions, and each part against plain loops and
 //! finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::attention::{self, CellMix, Inputs};

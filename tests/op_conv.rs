@@ -1,7 +1,6 @@
 //! Convolution: against plain loops, backward against finite differences, on odd sizes.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};

@@ -1,7 +1,6 @@
 //! Copies keep padding out, casts round to nearest even.
 
-mod support;
-
+use crate::support;
 use half::{bf16, f16};
 use showtell::ops::copy;
 use showtell::tensor::{Element, Tensor};

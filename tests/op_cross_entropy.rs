@@ -1,7 +1,6 @@
 //! Cross-entropy: against the formula in plain f64, finite differences, and its edges.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::cross_entropy;

@@ -1,7 +1,6 @@
 //! Dropout: its masks against Philox, element by element, and what they must not depend on.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::dropout::{self, Site};
 use showtell::philox;

@@ -1,7 +1,6 @@
 //! Embedding: gathered rows and scattered sums, against plain loops.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::Accumulate;

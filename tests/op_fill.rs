@@ -1,7 +1,6 @@
 //! Fills write every element of a view and nothing beside it, in every element type.
 
-mod support;
-
+use crate::support;
 use half::{bf16, f16};
 use showtell::ops::fill;
 use showtell::tensor::{Element, Tensor};

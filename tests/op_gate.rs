@@ -1,7 +1,6 @@
 //! The gate: against its formula and finite differences, over padded rows.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gate;

@@ -1,8 +1,7 @@
 //! Matrix products: against plain loops on odd sizes, the same bits on any number of threads; on the CUDA device against
 //! the CPU in f64, in every precision, layout and alignment, and what its main loop costs in counts.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};

@@ -1,7 +1,6 @@
 //! Pooling: against plain loops and PyTorch's rules, backward against finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::pool;

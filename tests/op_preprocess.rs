@@ -1,7 +1,6 @@
 //! Preprocessing: torchvision's arithmetic, step by step, for every value of a pixel.
 
-mod support;
-
+use crate::support;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};

@@ -1,8 +1,7 @@
 //! Slow, run by `./scripts/test --slow`: on real photos, each captioner learns 24 captions by heart. A model that
 //! does not see the image cannot: it stays above a cross-entropy of 0.25.
 
-mod support;
-
+use crate::support;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::vocabulary::tokenize;
 use showtell::train::log::{self, StepRecord};

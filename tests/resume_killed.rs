@@ -2,8 +2,7 @@
 
 #![cfg(unix)]
 
-mod support;
-
+use crate::support;
 use showtell::train::run::RunDirectory;
 use std::fs;
 use std::path::Path;

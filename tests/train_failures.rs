@@ -2,8 +2,7 @@
 //! is an error in one line with exit status 1, and what was trained is not lost: the run that is resumed ends with the same
 //! weights as a run without a failure.
 
-mod support;
-
+use crate::support;
 use std::path::Path;
 use std::process::{Command, Output};
 use support::cli::{failed, says, showtell, succeeded};

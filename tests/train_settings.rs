@@ -1,8 +1,7 @@
 //! What surrounds a run: settings from files, checkpoints that stand alone, numbers that become infinite, too little
 //! memory.
 
-mod support;
-
+use crate::support;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use showtell::train::log::{self, StepRecord};

@@ -4,6 +4,7 @@
 use libloading::{Library, Symbol};
 use showtell::device::{Precision, cuda};
 use showtell::{Context, Device};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -111,12 +112,17 @@ pub fn counters(body: impl FnOnce()) -> Option<serde_json::Value> {
     Some(serde_json::from_slice(text).unwrap())
 }
 
-/// Runs a test in a process of its own, with more environment variables: `true` in that process. For tests that
-/// count, that leave the device unusable, or that set up another one. `if !alone("name", &[]) { return; }`
+/// Runs a test of the calling file in a process of its own, with more environment variables: `true` in that process. For
+/// tests that count, that leave the device unusable, or that set up another one. `if !alone("name", &[]) { return; }`
+#[track_caller]
 pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
+    // A test's name begins with that of its module, which is the file's.
+    let file = Path::new(std::panic::Location::caller().file());
+    let module = file.file_stem().unwrap().to_str().unwrap();
+    let test = &format!("{module}::{test}");
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",

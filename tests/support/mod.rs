@@ -1,7 +1,5 @@
 //! What the tests share: random tensors, finite differences, error measures.
 
-#![allow(dead_code, unused_imports)] // every test file uses its own part
-
 pub mod attention;
 pub mod cli;
 mod cuda;
