@@ -177,7 +177,8 @@ fn a_plan_is_what_the_device_takes_and_bf16_takes_half() {
         let (encoder, params) = encoder(ctx, None, DType::F32);
         let activations = DType::F32.of_activations(ctx.device().precision());
         let folded = Folded::new(ctx, &encoder, &params, encoder.parts()).unwrap();
-        let images = ctx.empty([70, 32, 32, 3], activations).unwrap();
+        let mut images = ctx.empty([70, 32, 32, 3], activations).unwrap();
+        showtell::ops::fill::zero(ctx, &mut images).unwrap();
         let mut map = ctx.empty([70, 4, 4, 64], activations).unwrap();
         folded.forward(ctx, &encoder, &images, &mut map).unwrap();
         ctx.peak_bytes()

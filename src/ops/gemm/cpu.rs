@@ -54,6 +54,10 @@ pub fn forward<T: Float>(
 
 /// C = beta A B, or C = alpha C + beta A B, as the `gemm` crates declare it: m, n, k; C with the strides of its columns and of
 /// its rows; whether C is read; A and B, each with both strides; alpha, beta; whether C, A, B are conjugated; the threads.
+///
+/// # Safety
+/// Every element of the three matrices that the strides reach must lie in memory that may be used, and C must overlap neither
+/// A nor B.
 type Kernel<T> = unsafe fn(
     usize,
     usize,
