@@ -1,12 +1,12 @@
 //! Bad weights, runs and places to write to end in one clear line on stderr and exit status 1, and take nothing
 //! along that was there before.
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use support::tiny::{SHOW_TELL, Tiny, failed, says, showtell, stdout, succeeded};
+use support::cli::{failed, says, showtell, stdout, succeeded};
+use support::tiny::{SHOW_TELL, Tiny};
 
 fn train_on(tiny: &Tiny, weights: &Path) -> Output {
     let weights = weights.to_str().unwrap();
@@ -15,7 +15,7 @@ fn train_on(tiny: &Tiny, weights: &Path) -> Output {
 }
 
 #[test]
-fn weights_that_are_none_or_of_another_net() {
+fn unusable_weights_and_weights_of_another_network() {
     let tiny = Tiny::new();
     let file = tiny.path("weights");
     says(&failed(&train_on(&tiny, &file)), &["weights: No such file"]);
@@ -143,7 +143,7 @@ fn a_run_that_is_not_what_it_should_be() {
 
 /// Below a file nothing can be made, even by root.
 #[test]
-fn nowhere_to_write() {
+fn folders_that_cannot_be_made() {
     let tiny = Tiny::new();
     says(
         &failed(&tiny.train("data/Flickr8k.token.txt/run", &SHOW_TELL)),
@@ -229,9 +229,9 @@ fn a_full_disk_leaves_what_was_there() {
     assert_eq!(files, after);
 }
 
-/// A device that is always full, and one that is there for all.
+/// `/dev/full`, which is always full, and `/dev/null`, which every program on the machine uses.
 #[test]
-fn devices_are_written_to_and_stay() {
+fn device_files_are_written_to_and_not_replaced() {
     let tiny = Tiny::new();
     succeeded(&tiny.train_once("run"));
     let error = failed(&tiny.eval("run", &["--out", "/dev/full"]));

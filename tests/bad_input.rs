@@ -1,12 +1,12 @@
 //! Bad data and settings end in one clear line on stderr and exit status 1 (2 for wrong usage); what is only
 //! unusual works. Weights, runs and disks are in `bad_files.rs`.
 
-mod support;
-
+use crate::support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use support::tiny::{SHOW_TELL, Tiny, failed, says, showtell, stderr, stdout, succeeded};
+use support::cli::{failed, says, showtell, stderr, stdout, succeeded};
+use support::tiny::{SHOW_TELL, Tiny};
 
 const TOKENS: &str = "Flickr8k.token.txt";
 

@@ -1,7 +1,6 @@
 //! Beam search against every sentence there is, on toy models in f64; and what is promised of its edges.
 
-mod support;
-
+use crate::support;
 use showtell::data::vocabulary::{EOS, SOS};
 use showtell::decode::{self, Search, Sentence};
 use showtell::model::attend::{self, Attend};

@@ -1,7 +1,6 @@
 //! BLEU against torchmetrics: random sentences, edge cases, and the real captions against one another.
 
-mod support;
-
+use crate::support;
 use serde::Deserialize;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::metrics::bleu;
@@ -78,7 +77,7 @@ fn real_captions_score_as_in_torchmetrics() {
 }
 
 #[test]
-fn nothing_scores_nothing() {
+fn an_empty_hypothesis_scores_zero() {
     let none: [(&str, Vec<&str>); 0] = [];
     assert_eq!(bleu::corpus(&none), [0.0; 4]);
     assert_eq!(bleu::sentence_mean(&none), [0.0; 4]);

@@ -302,6 +302,11 @@ fn a_header_changes_only_what_includes_it() {
 fn toolkit() -> Option<nvcc::Toolkit> {
     let found = nvcc::find(&std::env::current_exe().unwrap()).ok();
     if found.is_none() {
+        let expected = std::env::var_os("SHOWTELL_TEST_KERNELS").is_some();
+        assert!(
+            !expected,
+            "kernels must be tested here, but there is no nvcc"
+        );
         eprintln!("skipped: there is no nvcc (scripts/cuda-toolkit installs it)");
     }
     found.map(|nvcc| nvcc.toolkit().unwrap())

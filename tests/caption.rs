@@ -1,11 +1,11 @@
 //! `showtell caption` and `eval` with a beam; attention as pictures and as numbers.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Output};
-use support::tiny::{Tiny, failed, showtell, stderr, stdout, succeeded};
+use support::cli::{failed, showtell, stderr, stdout, succeeded};
+use support::tiny::Tiny;
 
 /// Side of the grid that the tiny captioner sees.
 const POSITIONS: u64 = 4;

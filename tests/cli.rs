@@ -1,7 +1,6 @@
 //! The program from end to end on pictures drawn here: what it writes, what it prints, how it ends.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use showtell::model::Model;
 use showtell::model::attend::ATTEND;
@@ -10,8 +9,8 @@ use showtell::train::config::Config;
 use showtell::train::log::{self, EpochRecord, StepRecord};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use support::pictures;
+use std::process::Stdio;
+use support::{cli, pictures};
 use tempfile::TempDir;
 
 /// An encoder and a decoder that train in a moment.
@@ -33,35 +32,16 @@ const WIDER: &[&str] = &[
 ];
 const RANDOM: &[&str] = &["--encoder-weights=random"];
 
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
-    command.args(arguments);
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// What a command that succeeds prints.
+/// What a command that must succeed prints.
+#[track_caller]
 fn printed(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let code = output.status.code();
-    assert_eq!(code, Some(0), "{arguments:?}\n{}", stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
+    cli::printed(&cli::run(arguments))
 }
 
-/// What a command that ends with this status complains of.
+/// What a command that must end with this exit status writes to stderr.
+#[track_caller]
 fn complaint(code: i32, arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let text = stderr(&output);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    text
+    cli::ended(code, &cli::run(arguments))
 }
 
 /// A folder with the pictures and with room for runs.
@@ -366,7 +346,8 @@ fn exit_status_tells_failure_from_wrong_usage() {
 
 /// Runs a command whose reader has gone before it prints.
 fn into_nowhere(arguments: &[&str], errors_too: bool) {
-    let mut command = command(arguments);
+    let mut command = cli::showtell();
+    command.args(arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     drop(child.stdout.take());
@@ -375,7 +356,8 @@ fn into_nowhere(arguments: &[&str], errors_too: bool) {
     }
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}");
-    assert!(!stderr(&output).contains("pipe"), "{}", stderr(&output));
+    let errors = cli::stderr(&output);
+    assert!(!errors.contains("pipe"), "{errors}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The flags of settings: each is explained, each works, the later of two counts, and a file can stand in for them.
 
-mod support;
-
+use crate::support;
 use showtell::model::{MODELS, Model};
 use showtell::settings::{Kind, Setting, Value};
 use showtell::train::config::Config;
@@ -9,7 +8,8 @@ use showtell::train::run::RunDirectory;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use support::tiny::{Tiny, failed, says, showtell, stderr, stdout, succeeded};
+use support::cli::{failed, says, showtell, stderr, stdout, succeeded};
+use support::tiny::Tiny;
 
 /// A value for every setting of a run, as a flag would be given it, and another one before it that must not count. All
 /// second values work together.

@@ -1,14 +1,12 @@
 //! Weights move both ways between the program and PyTorch: `--init` takes what PyTorch wrote (the goldens), a
 //! checkpoint holds the same names, shapes and values again, and `weights inspect` shows them.
 
-mod support;
-
+use crate::support;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::pictures;
+use support::{cli, pictures};
 
 /// Name, shape, f32 values.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
@@ -57,12 +55,9 @@ fn pytorch(golden: &str, words: usize) -> Tensors {
     tensors
 }
 
+#[track_caller]
 fn printed(arguments: &[&str]) -> String {
-    let program = env!("CARGO_BIN_EXE_showtell");
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}\n{errors}");
-    String::from_utf8(output.stdout).unwrap()
+    cli::printed(&cli::run(arguments))
 }
 
 /// The model that the goldens are of.

@@ -1,12 +1,12 @@
 //! `showtell data check` finds every fault, says where it is, and fails exactly when training does.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use std::fs;
 use std::process::Output;
+use support::cli::{failed, showtell, stderr, stdout, succeeded};
 use support::data::real_data;
-use support::tiny::{Tiny, failed, showtell, stderr, stdout, succeeded};
+use support::tiny::Tiny;
 
 fn check(tiny: &Tiny, options: &[&str]) -> Output {
     let mut command = showtell();
@@ -53,9 +53,10 @@ fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl
     assert_eq!(output.status.code(), Some(i32::from(error)), "{problem}");
     let options = "--model show-tell --encoder-weights random --epochs 1".split_whitespace();
     let trained = tiny.train("run", &options.collect::<Vec<_>>());
-    match error {
-        true => drop(failed(&trained)),
-        false => drop(succeeded(&trained)),
+    if error {
+        drop(failed(&trained))
+    } else {
+        drop(succeeded(&trained))
     }
 }
 
@@ -237,7 +238,7 @@ fn faults_of_images() {
 
 /// Everything that is missing is named at once.
 #[test]
-fn an_empty_folder_and_none() {
+fn an_empty_folder_and_a_missing_folder() {
     let tiny = Tiny::new();
     fs::remove_dir_all(tiny.data()).unwrap();
     for _ in ["absent", "empty"] {

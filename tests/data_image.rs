@@ -1,7 +1,6 @@
 //! Decoding, resizing and augmentation against Pillow, which the goldens' checksums come from.
 
-mod support;
-
+use crate::support;
 use serde_json::Value;
 use showtell::data::augment::Augmentation;
 use showtell::data::image::{Rgb, decode, load};
@@ -194,7 +193,7 @@ fn a_file_cut_short_is_an_error_wherever_it_is_cut() {
 }
 
 #[test]
-fn what_is_no_image_is_an_error() {
+fn files_that_are_not_images_are_errors() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("x.jpg");
     for content in [&b""[..], b"hello", b"GIF89a\x01\0\x01\0\0\0\0;"] {

@@ -1,7 +1,6 @@
 //! Batches and the loader: order, padding, thread counts, bad images, early ends.
 
-mod support;
-
+use crate::support;
 use showtell::data::batches::{Batch, Batches, Order};
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image::load;
@@ -192,7 +191,7 @@ fn pixels_are_those_of_the_batchs_images() {
 }
 
 #[test]
-fn an_unreadable_image_ends_the_epoch_with_an_error_that_names_it() {
+fn an_unreadable_image_ends_the_epoch_with_its_name_in_the_error() {
     let (directory, samples, paths) = dataset();
     let bad = directory.path().join("Images/a.jpg");
     let bytes = fs::read(&bad).unwrap();
@@ -292,7 +291,7 @@ fn real_photos_load() {
 
 /// What lies before the first batch asked for is not even opened.
 #[test]
-fn a_loader_begins_where_it_is_told_to() {
+fn a_loader_can_begin_in_the_middle_of_an_epoch() {
     let (directory, samples, paths) = dataset();
     let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
     let all: Vec<ImageBatch> = Loader::new(batches.clone(), paths.clone(), options(2))

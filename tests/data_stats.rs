@@ -1,14 +1,14 @@
 //! `showtell data stats`: what it prints and how it fails.
 
-mod support;
-
+use crate::support;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
+use support::cli::{ended, printed, showtell, stderr};
 use support::data::{real_data, write_distributed};
 use tempfile::TempDir;
 
 fn stats(directory: &Path, options: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
+    let mut command = showtell();
     let command = command.args(["data", "stats"]).arg(directory).args(options);
     command.output().unwrap()
 }
@@ -18,8 +18,7 @@ fn a_table_for_people() {
     let directory = TempDir::new().unwrap();
     write_distributed(directory.path());
     let output = stats(directory.path(), &[]);
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = printed(&output);
     for line in [
         "train                2         8        72",
         "test+unlisted        2         6        45",
@@ -29,7 +28,7 @@ fn a_table_for_people() {
     ] {
         assert!(text.contains(line), "'{line}' in:\n{text}");
     }
-    let warnings = String::from_utf8(output.stderr).unwrap();
+    let warnings = stderr(&output);
     assert_eq!(warnings.matches("a.jpg.1 does not exist").count(), 1);
 }
 
@@ -38,7 +37,7 @@ fn json_for_programs() {
     let directory = TempDir::new().unwrap();
     write_distributed(directory.path());
     let output = stats(directory.path(), &["--json"]);
-    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&printed(&output)).unwrap();
     assert_eq!(value["captions"], 20);
     assert_eq!(value["splits"][3]["name"], "test+unlisted");
     assert_eq!(value["missing"][0], "a.jpg.1");
@@ -48,8 +47,7 @@ fn json_for_programs() {
 fn a_directory_without_captions_fails() {
     let directory = TempDir::new().unwrap();
     let output = stats(directory.path(), &[]);
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stderr).unwrap();
+    let text = ended(1, &output);
     assert!(
         text.contains("expected Flickr8k.token.txt or captions.txt"),
         "{text}"
@@ -62,7 +60,7 @@ fn the_real_text() {
         return;
     };
     let output = stats(&data, &["--json"]);
-    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&printed(&output)).unwrap();
     assert_eq!(value["tokens"], 476_878);
     assert_eq!(value["vocabulary"]["all_captions"], 8915);
     assert_eq!(value["vocabulary"]["train_captions"], 7702);

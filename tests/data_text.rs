@@ -1,8 +1,7 @@
 //! Captions, splits, vocabulary and statistics: small made-up sets in both layouts, the tokeniser against
 //! Python's, and the counts of the real text.
 
-mod support;
-
+use crate::support;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::samples::{Limits, Samples};
 use showtell::data::statistics::Statistics;

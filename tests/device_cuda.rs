@@ -1,13 +1,12 @@
 //! The CUDA device itself: copies, memory, launches, graphs, and an error in one line for everything that can go
 //! wrong. What needs another device, or breaks it, runs in a process of its own.
 
-mod support;
-
+use crate::support;
 use showtell::device::cuda::{self, Grid, Image, Kernel};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;
 use showtell::{Context, DType, Device, Tensor};
-use support::{Numbers, alone, cuda, emulator};
+use support::{Numbers, alone, cuda, emulator, kernels};
 
 fn device(ctx: &Context) -> &Cuda {
     match ctx.device() {
@@ -159,7 +158,7 @@ fn store(ctx: &Context, kernel: &Kernel, grid: Grid, mut address: u64) -> showte
 }
 
 #[test]
-fn launches_that_cannot_be_name_kernel_grid_and_block() {
+fn impossible_launches_name_kernel_grid_and_block() {
     let Some(ctx) = cuda() else { return };
     let launch = |grid| refusal(store(&ctx, &STORE, grid, 0));
     let empty = launch(Grid::blocks([0, 1, 1], 32));
@@ -191,7 +190,7 @@ fn launches_that_cannot_be_name_kernel_grid_and_block() {
 }
 
 #[test]
-fn an_image_that_is_none_is_an_error() {
+fn code_that_cannot_be_loaded_is_an_error() {
     static NONSENSE: Image = Image::new("nonsense", b"this is no PTX", &[]);
     static CUT: Image = Image::new("cut", PTX.split_at(200).0, &[]);
     static NOTHING: Image = Image::new("nothing", b"", &[]);
@@ -232,7 +231,7 @@ fn an_image_that_is_none_is_an_error() {
 #[test]
 fn a_kernel_that_fails_is_named() {
     let name = "a_kernel_that_fails_is_named";
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &[]) {
+    if emulator().is_none() || !kernels() || !alone(name, &[]) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -251,7 +250,7 @@ fn a_kernel_that_fails_is_named() {
 fn a_blocking_launch_tells_its_own_failure() {
     let name = "a_blocking_launch_tells_its_own_failure";
     let blocking = [("CUDA_LAUNCH_BLOCKING", "1")];
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &blocking) {
+    if emulator().is_none() || !kernels() || !alone(name, &blocking) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -263,10 +262,10 @@ fn a_blocking_launch_tells_its_own_failure() {
 }
 
 #[test]
-fn memory_that_is_not_there_is_an_error_and_the_rest_stays_usable() {
-    let name = "memory_that_is_not_there_is_an_error_and_the_rest_stays_usable";
+fn asking_for_too_much_memory_is_an_error_and_leaves_the_rest_usable() {
+    let name = "asking_for_too_much_memory_is_an_error_and_leaves_the_rest_usable";
     let small = [("CUDA_EMULATOR_MEMORY", "16M")];
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(name, &small) {
+    if emulator().is_none() || !kernels() || !alone(name, &small) {
         return;
     }
     let ctx = cuda().unwrap();
@@ -286,7 +285,7 @@ fn memory_that_is_not_there_is_an_error_and_the_rest_stays_usable() {
 
 /// What opening the device says on a machine set up otherwise; each in a process of its own.
 fn opening(test: &str, environment: &[(&str, &str)]) -> Option<showtell::Result<Device>> {
-    if emulator().is_none() || cuda::toolkit().is_none() || !alone(test, environment) {
+    if emulator().is_none() || !kernels() || !alone(test, environment) {
         return None;
     }
     Some(Device::cuda(0, Precision::F32))
@@ -330,9 +329,9 @@ fn an_old_gpu() {
 
 /// A GPU newer than any that was compiled for takes the PTX.
 #[test]
-fn a_gpu_of_tomorrow() {
+fn a_newer_gpu_runs_the_ptx() {
     let new = [("CUDA_EMULATOR_COMPUTE_CAPABILITY", "14.0")];
-    let Some(opened) = opening("a_gpu_of_tomorrow", &new) else {
+    let Some(opened) = opening("a_newer_gpu_runs_the_ptx", &new) else {
         return;
     };
     let ctx = Context::new(&opened.unwrap());
@@ -345,7 +344,7 @@ fn a_gpu_of_tomorrow() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there() {
+fn a_missing_gpu_is_an_error() {
     if cuda().is_none() {
         return;
     }

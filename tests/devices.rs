@@ -1,11 +1,14 @@
 //! `showtell devices`, and what `--device` and `--precision` do, with the emulator in place of a driver, with one that is
 //! set up badly, and with none.
 
-mod support;
-
+use crate::support;
+use showtell::device::cuda;
 use std::process::{Command, Output};
+use support::cli::{failed, says, showtell, stderr, stdout};
 use support::driver_folder;
-use support::tiny::{failed, says, showtell, stderr, stdout};
+
+/// Training without data: it fails, but the device is opened first.
+const TRAIN: &str = "train --model attend --encoder-weights random --data nowhere --out never";
 
 /// The command in the emulator's driver folder, with more environment variables.
 fn emulated(arguments: &str, environment: &[(&str, &str)]) -> Option<Output> {
@@ -22,7 +25,7 @@ fn emulated(arguments: &str, environment: &[(&str, &str)]) -> Option<Output> {
     )
 }
 
-/// The command where no driver can be found: none if this machine has one.
+/// The command where no driver can be found. None if this machine has one.
 fn without_driver(arguments: &str) -> Option<Output> {
     let mut command: Command = showtell();
     let output = command
@@ -35,10 +38,8 @@ fn without_driver(arguments: &str) -> Option<Output> {
         .env_remove("LD_LIBRARY_PATH")
         .output()
         .unwrap();
-    match stdout(&listed).contains("cuda:0") {
-        true => None,
-        false => Some(output),
-    }
+    let has_a_driver = stdout(&listed).contains("cuda:0");
+    (!has_a_driver).then_some(output)
 }
 
 #[test]
@@ -88,35 +89,32 @@ fn a_machine_without_a_driver_says_so() {
     );
     let json = without_driver("devices --json").unwrap();
     let listed: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
-    assert!(
-        listed["no_cuda"].as_str().unwrap().contains(" no "),
-        "{listed}"
-    );
-    let error = failed(&without_driver("train --model attend --encoder-weights random --data nowhere --out never --device cuda").unwrap());
-    assert!(
-        error.contains("no NVIDIA driver") || error.contains("built without nvcc"),
-        "{error}"
-    );
+    assert_eq!(listed["cuda"], serde_json::json!([]));
+    // Whether the kernels or the driver are missing, the message says what to install.
+    let reason = if cuda::toolkit().is_some() {
+        ["there is no NVIDIA driver here", "install one"]
+    } else {
+        ["was built without nvcc", "scripts/cuda-toolkit"]
+    };
+    says(&text, &reason);
+    says(listed["no_cuda"].as_str().unwrap(), &reason);
+    let output = without_driver(&format!("{TRAIN} --device cuda")).unwrap();
+    says(&failed(&output), &reason);
 }
 
 #[test]
 fn a_driver_without_a_gpu_says_so() {
     let none = [("CUDA_EMULATOR_DEVICES", "0")];
-    let command =
-        "train --model attend --encoder-weights random --data nowhere --out never --device cuda";
-    let Some(output) = emulated(command, &none) else {
+    let command = format!("{TRAIN} --device cuda");
+    let Some(output) = emulated(&command, &none) else {
         return;
     };
     says(&failed(&output), &["the NVIDIA driver finds no GPU"]);
-    let output = emulated(
-        "train --model attend --encoder-weights random --data nowhere --out never --device cuda:7",
-        &[],
-    )
-    .unwrap();
+    let output = emulated(&format!("{TRAIN} --device cuda:7"), &[]).unwrap();
     says(&failed(&output), &["there is no GPU 7", "there are 1"]);
     let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.4")];
     says(
-        &failed(&emulated(command, &old).unwrap()),
+        &failed(&emulated(&command, &old).unwrap()),
         &["driver is too old", "CUDA 11.4", "Update the driver"],
     );
 }
@@ -125,10 +123,7 @@ fn a_driver_without_a_gpu_says_so() {
 #[test]
 fn auto_falls_back_to_the_cpu_saying_why() {
     let none = [("CUDA_EMULATOR_DEVICES", "0")];
-    let Some(output) = emulated(
-        "train --model attend --encoder-weights random --data nowhere --out never",
-        &none,
-    ) else {
+    let Some(output) = emulated(TRAIN, &none) else {
         return;
     };
     says(
@@ -138,11 +133,7 @@ fn auto_falls_back_to_the_cpu_saying_why() {
             "nowhere",
         ],
     );
-    let output = emulated(
-        "train --model attend --encoder-weights random --data nowhere --out never",
-        &[],
-    )
-    .unwrap();
+    let output = emulated(TRAIN, &[]).unwrap();
     assert!(!stderr(&output).contains("CPU"), "{}", stderr(&output));
 }
 
@@ -160,10 +151,9 @@ fn wrong_devices_and_precisions_are_refused() {
             stderr(&output)
         );
     }
-    let command = "train --model attend --encoder-weights random --data nowhere --out never";
     let train = |options: &str| {
         showtell()
-            .args(command.split(' '))
+            .args(TRAIN.split(' '))
             .args(options.split(' '))
             .output()
             .unwrap()

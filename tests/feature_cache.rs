@@ -1,8 +1,7 @@
 //! Features in a file are those that the encoder computes, whoever made the file, and a file that is not what it
 //! should be is never used.
 
-mod support;
-
+use crate::support;
 use half::bf16;
 use serde_json::Value;
 use showtell::Device;
@@ -20,7 +19,8 @@ use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::tiny::{Tiny, failed, stdout, succeeded};
+use support::cli::{failed, stdout, succeeded};
+use support::tiny::Tiny;
 
 /// Keeps what it is told.
 #[derive(Default)]

@@ -1,8 +1,7 @@
 //! A recorded training step, replayed, leaves the same bits as one launched kernel by kernel, for both models, every random
 //! choice switched on.
 
-mod support;
-
+use crate::support;
 use showtell::DType;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::Recording;

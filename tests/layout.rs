@@ -1,11 +1,11 @@
-//! The house: which room uses which, where an operation's files lie, how long files are, that every
-//! `unsafe` says why it is sound. Read from the sources.
+//! The structure of the sources: which module uses which, where the files of an operation are, how long files are, and that
+//! every `unsafe` says why it is sound. Everything is read from the source files.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room of `src` may use, as the beginning of a path behind `crate::`. Errors are everybody's.
+/// What each room, a module at the top of `src`, may use: the beginning of a path after `crate::`. Every room may use errors.
 const USES: [(&str, &[&str]); 16] = [
     (
         "cli",
@@ -76,7 +76,7 @@ const FOREIGN: [(&str, &[&str], &str); 4] = [
     ),
 ];
 
-/// Longest file, in lines: a longer one is two rooms.
+/// The most lines that a file may have. A longer one does two things.
 const LONGEST: usize = 500;
 
 fn root() -> PathBuf {
@@ -416,8 +416,22 @@ fn kernels_speak_one_dialect() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A file that tests/main.rs does not name would not be compiled, and none of its tests would run.
 #[test]
-fn files_are_not_longer_than_a_room() {
+fn every_file_of_tests_is_run() {
+    let main = fs::read_to_string(root().join("tests/main.rs")).unwrap();
+    let entries = fs::read_dir(root().join("tests")).unwrap();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        if path.extension().is_some_and(|ending| ending == "rs") && stem != "main" {
+            let declared = main.lines().any(|line| line == format!("mod {stem};"));
+            assert!(declared, "tests/main.rs does not name {stem}");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long() {
     let endings = ["rs", "cu", "cuh", "py"];
     let folders = [
         "src", "tests", "benches", "build", "kernels", "scripts", "emulator",

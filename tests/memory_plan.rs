@@ -1,8 +1,7 @@
 //! A plan says to the byte what a run takes on its device: for both models, frozen and fine-tuned, on the CPU and on the
 //! CUDA device in every precision. Sizes are odd, so that no two of the numbers are the same by chance.
 
-mod support;
-
+use crate::support;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::cuda::Facts;
 use showtell::device::{Device, Precision};

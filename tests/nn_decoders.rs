@@ -1,7 +1,6 @@
 //! Both decoders as wholes: every gradient against finite differences, dropout on, odd sizes.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::data::vocabulary::{EOS, PAD, SOS};
 use showtell::device::Precision;

@@ -1,7 +1,6 @@
 //! Residual encoders: sizes, folding, batch-norm modes, and backward against finite differences.
 
-mod support;
-
+use crate::support;
 use showtell::nn::params::{Declarations, Params, Role};
 use showtell::nn::resnet::{Folded, Mode, ResNet, ResNetConfig};
 use showtell::ops::batch_norm::Momentum;

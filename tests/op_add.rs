@@ -1,7 +1,6 @@
 //! y += x over padded rows, against plain sums.
 
-mod support;
-
+use crate::support;
 use half::bf16;
 use showtell::ops::add;
 use showtell::tensor::Tensor;
@@ -21,9 +20,10 @@ fn sums_padded_rows_and_leaves_the_padding() {
     add::forward(&ctx, &x.columns(1, cols).unwrap(), &mut inner).unwrap();
     for (i, got) in y.to_vec::<f64>().unwrap().into_iter().enumerate() {
         let (row, col) = (i / (cols + 5), i % (cols + 5));
-        let expected = match (2..cols + 2).contains(&col) {
-            true => y_values[i] + x_values[row * (cols + 3) + col - 1],
-            false => y_values[i],
+        let expected = if (2..cols + 2).contains(&col) {
+            y_values[i] + x_values[row * (cols + 3) + col - 1]
+        } else {
+            y_values[i]
         };
         assert_eq!(got, expected, "row {row}, column {col}");
     }
@@ -51,9 +51,10 @@ fn sums_on_every_device() {
             add::forward(&ctx, &x.columns(first_x, cols).unwrap(), &mut inner).unwrap();
             for (i, got) in y.to_vec::<f32>().unwrap().into_iter().enumerate() {
                 let (row, col) = (i / (cols + more_y), i % (cols + more_y));
-                let expected = match (first_y..first_y + cols).contains(&col) {
-                    true => before[i] + added[row * (cols + more_x) + col - first_y + first_x],
-                    false => before[i],
+                let expected = if (first_y..first_y + cols).contains(&col) {
+                    before[i] + added[row * (cols + more_x) + col - first_y + first_x]
+                } else {
+                    before[i]
                 };
                 let device = ctx.device().name();
                 assert_eq!(got, expected, "{device}: row {row}, column {col} of {cols}");

@@ -1,8 +1,7 @@
 //! Attention on cells: against PyTorch on the materialised positions, and each part against plain loops and
 //! finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::attention::{self, CellMix, Inputs};
@@ -66,9 +65,10 @@ fn plain_mix(cells: [usize; 2], positions: [usize; 2]) -> Vec<Vec<f64>> {
     let axis = |n: usize, p: usize, i: usize, cell: usize| {
         let start = (i as f64 * n as f64 / p as f64 + 1e-9).floor() as usize;
         let end = ((i + 1) as f64 * n as f64 / p as f64 - 1e-9).ceil() as usize;
-        match (start..end).contains(&cell) {
-            true => 1.0 / (end - start) as f64,
-            false => 0.0,
+        if (start..end).contains(&cell) {
+            1.0 / (end - start) as f64
+        } else {
+            0.0
         }
     };
     let row = |p: usize| {
@@ -128,14 +128,18 @@ proptest! {
         let (batch, cols) = (2, 3);
         let shape = [batch, mix.cells(), cols];
         let x = numbers.f64(&ctx, shape);
-        let (mode, before) = match accumulate {
-            true => (Accumulate::Yes, numbers.vec(x.len())),
-            false => (Accumulate::No, vec![0.0; x.len()]),
+        let (mode, before) = if accumulate {
+            (Accumulate::Yes, numbers.vec(x.len()))
+        } else {
+            (Accumulate::No, vec![0.0; x.len()])
         };
         let before = Tensor::from_slice(ctx.device(), shape, &before).unwrap();
-        let target = || match accumulate {
-            true => Tensor::from_slice(ctx.device(), shape, &before.to_vec::<f64>().unwrap()).unwrap(),
-            false => nan(&ctx, shape),
+        let target = || {
+            if accumulate {
+                Tensor::from_slice(ctx.device(), shape, &before.to_vec::<f64>().unwrap()).unwrap()
+            } else {
+                nan(&ctx, shape)
+            }
         };
         let dy = numbers.f64(&ctx, [batch, mix.positions(), cols]);
         let (mut y, mut dx) = (nan(&ctx, dy.shape()), target());

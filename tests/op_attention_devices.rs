@@ -1,7 +1,6 @@
 //! Attention on the CUDA device: everything it makes against the CPU in f64, and what a step reads.
 
-mod support;
-
+use crate::support;
 use showtell::ops::Accumulate;
 use showtell::ops::attention::{self, CellMix, Inputs};
 use showtell::tensor::{Context, Tensor};

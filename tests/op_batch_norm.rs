@@ -1,8 +1,7 @@
 //! Batch normalisation: against the definition, backward against finite differences, statistics that
 //! are hard for f32, folding.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::Accumulate;

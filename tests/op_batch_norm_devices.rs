@@ -1,7 +1,6 @@
 //! Batch normalisation on every device and in every type, against the CPU in f64.
 
-mod support;
-
+use crate::support;
 use showtell::DType;
 use showtell::ops::batch_norm::{
     self, Affine, BatchNorm, Epilogue, Gradients, MOMENTUM, Momentum, Running, RunningStatistics,

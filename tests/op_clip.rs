@@ -1,7 +1,6 @@
 //! The gradients' norm and the factor that clips it, against plain sums.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::clip;
 use showtell::tensor::Tensor;

@@ -1,7 +1,6 @@
 //! Convolution: against plain loops, backward against finite differences, on odd sizes.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};
@@ -74,9 +73,10 @@ proptest! {
         let mut numbers = Numbers::new(seed);
         let [n, h, w, c] = shape;
         let ([r, s], [p, q]) = (window.kernel, window.output([h, w]));
-        let x = match pad {
-            true => padded(&mut numbers, &ctx, shape),
-            false => numbers.f64(&ctx, shape),
+        let x = if pad {
+            padded(&mut numbers, &ctx, shape)
+        } else {
+            numbers.f64(&ctx, shape)
         };
         let filter = numbers.f64(&ctx, [k, r, s, c]);
         let bias = bias.then(|| numbers.f64(&ctx, [k]));

@@ -1,7 +1,6 @@
 //! Convolution on the CUDA device: every pass against the CPU in f64, in every precision; the same bits twice.
 
-mod support;
-
+use crate::support;
 use showtell::DType;
 use showtell::device::Precision;
 use showtell::ops::Accumulate;

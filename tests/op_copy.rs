@@ -1,7 +1,6 @@
 //! Copies keep padding out, casts round to nearest even.
 
-mod support;
-
+use crate::support;
 use half::{bf16, f16};
 use showtell::ops::copy;
 use showtell::tensor::{Element, Tensor};
@@ -34,9 +33,10 @@ fn copies_between_paddings<T: Element + PartialEq>(ctx: &Context, value: impl Fn
         copy::forward(ctx, &x.columns(x0, cols).unwrap(), &mut inner).unwrap();
         for (i, got) in y.to_vec::<T>().unwrap().into_iter().enumerate() {
             let (row, col) = (i / ldy, i % ldy);
-            let expected = match (y0..y0 + cols).contains(&col) {
-                true => values[row * ldx + col - y0 + x0],
-                false => T::zeroed(),
+            let expected = if (y0..y0 + cols).contains(&col) {
+                values[row * ldx + col - y0 + x0]
+            } else {
+                T::zeroed()
             };
             assert!(
                 got == expected,

@@ -1,7 +1,6 @@
 //! Cross-entropy: against the formula in plain f64, finite differences, and its edges.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::cross_entropy;
@@ -262,7 +261,7 @@ fn of_two_rows(ctx: &Context, targets: [u32; 2]) -> showtell::Result<(f32, Vec<f
     Ok((loss.to_vec().unwrap()[0], logits.to_vec().unwrap()))
 }
 
-/// As PyTorch has it.
+/// PyTorch does the same.
 #[test]
 fn without_a_row_that_counts_the_mean_is_nan_and_the_gradient_zero() {
     for ctx in contexts() {
@@ -272,7 +271,7 @@ fn without_a_row_that_counts_the_mean_is_nan_and_the_gradient_zero() {
 }
 
 #[test]
-fn a_target_that_is_no_word_shows() {
+fn a_target_outside_the_vocabulary_is_noticed() {
     let error = of_two_rows(&cpu(), [1, 4]).unwrap_err();
     assert_eq!(error.to_string(), "cross_entropy: target 4 among 4 words");
     let Some(ctx) = cuda() else { return };

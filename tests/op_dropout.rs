@@ -1,7 +1,6 @@
 //! Dropout: its masks against Philox, element by element, and what they must not depend on.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::dropout::{self, Site};
 use showtell::philox;
@@ -121,10 +120,9 @@ fn threads_do_not_matter() {
 /// Rows that start at multiples of 16 bytes, and rows that do not: what lies around them stays, and both forms agree.
 #[test]
 fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
-    for (ctx, start, cols) in contexts()
-        .iter()
-        .flat_map(|c| [(c, 10, 30), (c, 12, 28), (c, 8, 30)])
-    {
+    let contexts: Vec<Context> = contexts().collect();
+    let views = |ctx| [(10, 30), (12, 28), (8, 30)].map(|(start, cols)| (ctx, start, cols));
+    for (ctx, start, cols) in contexts.iter().flat_map(views) {
         let whole = Numbers::new(4).f32(ctx, [3, 52]);
         let before: Vec<f32> = whole.to_vec().unwrap();
         dropout::in_place(ctx, 0.0, &some_site(ctx), 0, &mut whole.handle()).unwrap();
@@ -182,7 +180,7 @@ fn is_one_launch() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn impossible_arguments_are_errors() {
     let ctx = cpu();
     let mut x = zeros(&ctx, [2, 3, 4], DType::F32);
     let error = dropout::in_place(&ctx, 1.0, &some_site(&ctx), 0, &mut x).unwrap_err();

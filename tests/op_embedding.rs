@@ -1,7 +1,6 @@
 //! Embedding: gathered rows and scattered sums, against plain loops.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::Accumulate;
@@ -45,12 +44,11 @@ proptest! {
         let dy = numbers.f64(&ctx, [steps, batch, cols]);
         let before = numbers.f64(&ctx, [words, cols]);
         let mut sums = vec![0.0; words * cols];
-        let (mode, mut dw) = match accumulate {
-            true => {
-                before.copy_to_slice(&mut sums).unwrap();
-                (Accumulate::Yes, before)
-            }
-            false => (Accumulate::No, nan(&ctx, [words, cols])),
+        let (mode, mut dw) = if accumulate {
+            before.copy_to_slice(&mut sums).unwrap();
+            (Accumulate::Yes, before)
+        } else {
+            (Accumulate::No, nan(&ctx, [words, cols]))
         };
         let padding = 0;
         embedding::backward(&ctx, &ids, &dy, Some(padding), mode, &mut dw).unwrap();

@@ -1,7 +1,6 @@
 //! Fills write every element of a view and nothing beside it, in every element type.
 
-mod support;
-
+use crate::support;
 use half::{bf16, f16};
 use showtell::ops::fill;
 use showtell::tensor::{Element, Tensor};
@@ -44,7 +43,7 @@ fn constant_fills_more_rows_than_one_task_takes() {
 }
 
 #[test]
-fn what_the_gpu_has_no_kernel_for_is_an_error() {
+fn types_without_a_kernel_are_errors_on_the_gpu() {
     let Some(ctx) = cuda() else { return };
     let error = fill::zero(&ctx, &mut zeros(&ctx, [2], DType::F64)).unwrap_err();
     let expected = "fill: the CUDA device has no kernel for f64";

@@ -1,7 +1,6 @@
 //! The gate: against its formula and finite differences, over padded rows.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gate;
@@ -45,7 +44,7 @@ proptest! {
 /// Against the formula in f64, on rows that are read four floats at a time and on rows that cannot be. Both passes are at most
 /// six operations on numbers of at most 1, each rounded; exp and its argument bring the bound to 16 ε.
 #[test]
-fn every_device_has_the_formula() {
+fn every_device_follows_the_formula() {
     for ctx in contexts() {
         let mut numbers = Numbers::new(3);
         for (rows, cols, pad, start) in
@@ -81,7 +80,7 @@ fn every_device_has_the_formula() {
 }
 
 #[test]
-fn large_and_missing_numbers() {
+fn large_numbers_and_nan() {
     for ctx in contexts() {
         let values = [f32::INFINITY, -f32::INFINITY, f32::NAN, 1e30, -1e30];
         let mut g = Tensor::from_slice(ctx.device(), [1, 5], &values).unwrap();

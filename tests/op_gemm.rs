@@ -1,8 +1,7 @@
 //! Matrix products: against plain loops on odd sizes, the same bits on any number of threads; on the CUDA device against
 //! the CPU in f64, in every precision, layout and alignment, and what its main loop costs in counts.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
@@ -62,9 +61,10 @@ fn product_on(threads: usize, [m, n, k]: [usize; 3], transposed: bool) -> Vec<u3
         let a = numbers.f32(&ctx, if transposed { [k, m] } else { [m, k] });
         let b = numbers.f32(&ctx, if transposed { [n, k] } else { [k, n] });
         let mut c = zeros(&ctx, [m, n], DType::F32);
-        let (a, b) = match transposed {
-            true => (Factor::Transposed(&a), Factor::Transposed(&b)),
-            false => (Factor::Plain(&a), Factor::Plain(&b)),
+        let (a, b) = if transposed {
+            (Factor::Transposed(&a), Factor::Transposed(&b))
+        } else {
+            (Factor::Plain(&a), Factor::Plain(&b))
         };
         gemm::forward(&ctx, a, b, Accumulate::No, &mut c).unwrap();
         let values = c.to_vec::<f32>().unwrap();
@@ -94,9 +94,10 @@ fn threads_do_not_change_a_bit() {
 }
 
 fn factor(transposed: bool, x: &Tensor) -> Factor<'_> {
-    match transposed {
-        true => Factor::Transposed(x),
-        false => Factor::Plain(x),
+    if transposed {
+        Factor::Transposed(x)
+    } else {
+        Factor::Plain(x)
     }
 }
 
@@ -267,7 +268,7 @@ fn parts_of_k_are_summed_in_the_same_order_every_time() {
 
 /// NaN and infinity come through, and stay in their rows and columns.
 #[test]
-fn what_is_no_number_stays_where_it_belongs() {
+fn nan_and_infinity_stay_in_their_rows() {
     for precision in PRECISIONS {
         let Some(ctx) = cuda_with(precision) else {
             return;
@@ -331,9 +332,10 @@ fn the_main_loop_costs_what_it_should() {
                         .unwrap_or_else(|| panic!("{what} in {of}")) as f64
                 };
                 let coalescing = count("global_load_bytes") / (32.0 * count("global_load_sectors"));
-                let multiplications = match name.contains("gemm_f32") {
-                    true => (m * n * k / 32) as f64,
-                    false => count("mma"),
+                let multiplications = if name.contains("gemm_f32") {
+                    (m * n * k / 32) as f64
+                } else {
+                    count("mma")
                 };
                 let share = multiplications / count("warp_instructions");
                 // As seen, of PTX: ptxas folds most of the other instructions, which are addresses.

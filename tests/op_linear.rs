@@ -1,7 +1,6 @@
 //! Linear layers: backward against finite differences on odd sizes; the product itself is in op_gemm.rs.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gemm::Accumulate;

@@ -1,7 +1,6 @@
 //! LSTM: against PyTorch's, and every gradient of a stack with dropout against finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::device::Precision;
 use showtell::ops::Accumulate;

@@ -1,7 +1,6 @@
 //! Clips and optimisers against PyTorch's formulas written out in plain loops, in f64.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::clip::{self, Clip};
 use showtell::ops::optimiser::{self, Adam, Moments, Sgd};

@@ -1,7 +1,6 @@
 //! Pooling: against plain loops and PyTorch's rules, backward against finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::pool;
@@ -203,7 +202,7 @@ fn check_special_values(ctx: &Context, dtype: DType) {
 }
 
 #[test]
-fn a_window_that_may_see_nothing_is_an_error() {
+fn a_window_that_can_lie_in_the_padding_alone_is_an_error() {
     let ctx = cpu();
     let (x, mut y) = (nan(&ctx, [1, 4, 4, 1]), nan(&ctx, [1, 7, 7, 1]));
     let error = pool::max_forward(&ctx, &x, Window::square(2, 1, 2), &mut y).unwrap_err();

@@ -1,7 +1,6 @@
 //! Preprocessing: torchvision's arithmetic, step by step, for every value of a pixel.
 
-mod support;
-
+use crate::support;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
@@ -14,7 +13,7 @@ fn every_value() -> Vec<u8> {
 
 #[test]
 fn every_value_is_rounded_as_torchvision_rounds_it() {
-    contexts().iter().for_each(check_every_value);
+    contexts().for_each(|ctx| check_every_value(&ctx));
 }
 
 fn check_every_value(ctx: &Context) {

@@ -1,7 +1,6 @@
 //! The doubly stochastic regulariser: against plain sums and finite differences.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::regulariser;
 use showtell::{DType, Tensor};

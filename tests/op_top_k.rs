@@ -1,7 +1,6 @@
 //! Top-k against a full sort, ties and k = V included.
 
-mod support;
-
+use crate::support;
 use proptest::prelude::*;
 use showtell::ops::top_k;
 use showtell::{DType, Tensor};

@@ -1,30 +1,19 @@
 //! Slow, run by `./scripts/test --slow`: on real photos, each captioner learns 24 captions by heart. A model that
 //! does not see the image cannot: it stays above a cross-entropy of 0.25.
 
+use crate::support;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::vocabulary::tokenize;
 use showtell::train::log::{self, StepRecord};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
+use support::cli::{printed, showtell};
+use support::data::real_data;
 
 const PHOTOS: usize = 24;
 /// For each model, on two cores.
 const LIMIT: Duration = Duration::from_secs(150);
-
-fn showtell() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_showtell"))
-}
-
-fn data() -> Option<PathBuf> {
-    let data = std::env::var_os("SHOWTELL_TEST_DATA").map(PathBuf::from);
-    let mini = data.map(|data| data.join("flickr8k-mini"));
-    if mini.is_none() {
-        eprintln!("skipped: SHOWTELL_TEST_DATA does not name a folder with flickr8k-mini");
-    }
-    mini
-}
 
 /// What `showtell caption` says of each photo, by file name.
 fn captions(run: &Path, photos: &[PathBuf]) -> BTreeMap<String, String> {
@@ -34,12 +23,7 @@ fn captions(run: &Path, photos: &[PathBuf]) -> BTreeMap<String, String> {
         .args(photos)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = printed(&output);
     let line = |line: &str| {
         let (path, caption) = line.split_once('\t').unwrap();
         let name = Path::new(path).file_name().unwrap().to_str().unwrap();
@@ -49,7 +33,9 @@ fn captions(run: &Path, photos: &[PathBuf]) -> BTreeMap<String, String> {
 }
 
 fn learns_by_heart(flags: &[&str]) {
-    let Some(data) = data() else { return };
+    let Some(data) = real_data("flickr8k-mini") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let limit = PHOTOS.to_string();

@@ -1,7 +1,7 @@
 //! A decoder of a program's own, written against the public interface (`own_decoder/window.rs`): it trains, resumes to the
 //! same bits, captions and searches with a beam, as those of the library do.
 
-mod support;
+use crate::support;
 #[path = "own_decoder/window.rs"]
 mod window;
 

@@ -6,8 +6,7 @@
 //! come through batch-statistics batch-norm; losses within 1e-4, 1e-3 under Adam, which divides
 //! rounding by rounding where gradients vanish; their gradients' norm, ten times that.
 
-mod support;
-
+use crate::support;
 use serde::Deserialize;
 use showtell::decode;
 use showtell::model::attend::{self, ATTEND, Attend};

@@ -234,7 +234,7 @@ fn curves_show_losses_and_bleu() {
 }
 
 #[test]
-fn curves_do_without_validation_and_with_losses_that_are_not_numbers() {
+fn curves_are_drawn_without_validation_and_around_losses_that_are_not_numbers() {
     let mut records = steps(50);
     records[10].loss = f32::NAN;
     records[49].loss = f32::INFINITY;

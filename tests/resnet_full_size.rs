@@ -1,8 +1,7 @@
 //! ResNet-50 in full size, folded, on one image of 256x256: the CUDA device against the CPU. On the emulator the 5.4
 //! billion multiply-adds take a minute, so the test runs with `./scripts/test --slow`.
 
-mod support;
-
+use crate::support;
 use showtell::device::Precision;
 use showtell::nn::params::{Declarations, Params};
 use showtell::nn::resnet::{Folded, Mode, ResNet, ResNetConfig};

@@ -1,8 +1,7 @@
-//! A run that is ended, at any moment, and resumed leaves the files of one that was not: the same checkpoints to
-//! the last bit, the same records but for the time things took. `resume_killed` does so to the program.
+//! A run that is interrupted at any moment and resumed leaves the same files as a run that was not interrupted: the same
+//! checkpoints to the last bit, and the same records apart from times. `resume_killed` does this to the program.
 
-mod support;
-
+use crate::support;
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::data::vocabulary::Vocabulary;

@@ -1,23 +1,23 @@
-//! The program killed, stopped and started again: its runs are those of one that was left alone.
+//! The program is killed or stopped and started again: it leaves the same files as a program that was not disturbed.
 
 #![cfg(unix)]
 
-mod support;
-
+use crate::support;
 use showtell::train::run::RunDirectory;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::cli::{ended, showtell, stderr, succeeded};
 use support::left::{assert_same, left};
 use support::{Numbers, pictures};
 
 /// Kills of the longest test.
 const KILLS: usize = 20;
 
-/// A run as small, by the program.
+/// Training of a small model by the program.
 fn flags(data: &Path, out: &Path, epochs: usize, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
+    let mut command = showtell();
     command.args(["train", "--threads=2", "--encoder-weights=random"]);
     command.args(["--encoder-blocks=1,1", "--encoder-width=4"]);
     command.arg("--encoder-stem=3");
@@ -34,7 +34,7 @@ fn flags(data: &Path, out: &Path, epochs: usize, more: &[&str]) -> Command {
 }
 
 fn resume(out: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_showtell"));
+    let mut command = showtell();
     command.args(["train", "--resume", "--out"]).arg(out);
     command.args(more);
     command
@@ -47,8 +47,7 @@ fn start(mut command: Command) -> Child {
 
 fn finish(mut command: Command) -> Output {
     let output = command.output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{messages}");
+    succeeded(&output);
     output
 }
 
@@ -68,17 +67,19 @@ fn kill(model: &str, more: &[&str], kills: usize, seed: u64) {
         runs += 1;
         let out = place.path().join(format!("{runs}"));
         loop {
-            let command = match out.join("config.toml").exists() {
-                true => resume(&out, &[]),
-                false => flags(data.path(), &out, 3, &more),
+            let command = if out.join("config.toml").exists() {
+                resume(&out, &[])
+            } else {
+                flags(data.path(), &out, 3, &more)
             };
             let mut child = start(command);
             if done < kills {
                 std::thread::sleep(Duration::from_micros(numbers.bits() % time));
             }
-            let ended = match done < kills {
-                true => child.try_wait().unwrap(),
-                false => Some(child.wait().unwrap()),
+            let ended = if done < kills {
+                child.try_wait().unwrap()
+            } else {
+                Some(child.wait().unwrap())
             };
             if let Some(status) = ended {
                 assert!(status.success(), "{status}");
@@ -104,7 +105,7 @@ fn a_run_killed_at_twenty_random_moments_is_the_same_run() {
 }
 
 #[test]
-fn so_is_one_with_a_frozen_encoder() {
+fn a_killed_run_with_a_frozen_encoder_is_the_same_run() {
     kill("show-tell", &[], KILLS / 4, 2);
     kill("show-tell", &["--no-augment"], KILLS / 4, 3);
 }
@@ -128,8 +129,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
         .status();
     assert!(signal.unwrap().success());
     let output = child.wait_with_output().unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{messages}");
+    let messages = ended(130, &output);
     assert!(messages.contains("--resume"), "{messages}");
     let taken = fs::read_to_string(&steps).unwrap().lines().count();
     let run = RunDirectory::open(&part).unwrap();
@@ -149,7 +149,7 @@ fn a_finished_run_says_so_and_more_epochs_let_it_go_on() {
     finish(flags(data.path(), &short, 2, &["--model=show-tell"]));
     let before = left(&short);
     let output = finish(resume(&short, &[]));
-    let messages = String::from_utf8_lossy(&output.stderr);
+    let messages = stderr(&output);
     assert!(
         messages.contains("finished: 2 epochs, 8 steps"),
         "{messages}"
@@ -165,11 +165,7 @@ fn a_resumed_run_keeps_its_settings() {
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("run");
     finish(flags(data.path(), &out, 1, &["--model=show-tell"]));
-    let refused = |mut command: Command| {
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
-    };
+    let refused = |mut command: Command| ended(1, &command.output().unwrap());
     let message = refused(resume(&out, &["--lr=0.1"]));
     assert!(
         message.contains("--lr: found 0.1, but this run was started with 0.9"),

@@ -1,8 +1,7 @@
 //! A training step in its steady state allocates no tensor memory, on no device, and takes as much of the arena as was
 //! planned for it before the first step: no more, no less.
 
-mod support;
-
+use crate::support;
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::Precision;

@@ -1,7 +1,6 @@
 //! The step arena: what a scope took is given back and, in debug builds, made unreadable; recordings hold no such filling.
 
-mod support;
-
+use crate::support;
 use showtell::ops::{add, copy, fill};
 use showtell::{Context, DType, Result, Tensor};
 use support::{Numbers, contexts, cuda};

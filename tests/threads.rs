@@ -1,8 +1,7 @@
 //! Results do not depend on the number of threads: whole runs, with everything random switched on, give the same
 //! bits on any number of computing and of decoding threads.
 
-mod support;
-
+use crate::support;
 use showtell::Device;
 use showtell::model::Model;
 use showtell::model::attend::ATTEND;

@@ -1,14 +1,13 @@
 //! The same training run on both devices, by the command line, on real photos: a small encoder that is fine-tuned, dropout
 //! on. The CUDA device is the emulator with every check on.
 
-mod support;
-
+use crate::support;
 use showtell::train::log::{self, StepRecord};
 use std::path::Path;
 use std::process::{Command, Output};
+use support::cli::{showtell, stdout, succeeded};
 use support::data::real_data;
 use support::driver_folder;
-use support::tiny::{showtell, stdout, succeeded};
 
 const STEPS: usize = 5;
 

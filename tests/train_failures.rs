@@ -1,13 +1,13 @@
-//! A CUDA device that fails in mid-run: a launch that is refused, a kernel that breaks the context, memory that ends. Each
-//! is an error in one line and exit status 1, and what was trained is not lost: the run that is resumed ends with the same
-//! weights as one that nothing happened to.
+//! A CUDA device that fails in the middle of a run: a launch is refused, a kernel breaks the context, memory runs out. Each
+//! is an error in one line with exit status 1, and what was trained is not lost: the run that is resumed ends with the same
+//! weights as a run without a failure.
 
-mod support;
-
+use crate::support;
 use std::path::Path;
 use std::process::{Command, Output};
+use support::cli::{failed, says, showtell, succeeded};
 use support::driver_folder;
-use support::tiny::{Tiny, failed, says, showtell, succeeded};
+use support::tiny::Tiny;
 
 /// Two epochs of six steps, a checkpoint every five.
 const SETTINGS: &str = "--encoder-weights random --encoder-blocks 1 --encoder-width 4 --encoder-stem 3 --image-size 32 \
@@ -28,7 +28,7 @@ fn command(tiny: &Tiny, driver: &Path, model: &str, run: &str) -> Command {
     command
 }
 
-/// Trains with a failure, then goes on without. Whether there was a failure at all.
+/// Trains with a failure, then continues without it. The error; none if nothing failed.
 fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> Option<String> {
     let run = format!("{model}-{failure}").replace(':', "-");
     let output: Output = command(tiny, driver, model, &run)
@@ -39,15 +39,12 @@ fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> 
         return None;
     }
     let error = failed(&output);
-    let resumed = match tiny.path(&run).join("config.toml").is_file() {
-        true => command(tiny, driver, model, &run)
-            .arg("--resume")
-            .output()
-            .unwrap(),
-        // It failed before there was a run.
-        false => command(tiny, driver, model, &run).output().unwrap(),
-    };
-    succeeded(&resumed);
+    let mut again = command(tiny, driver, model, &run);
+    // A run that failed before its folder had its settings is started once more.
+    if tiny.path(&run).join("config.toml").is_file() {
+        again.arg("--resume");
+    }
+    succeeded(&again.output().unwrap());
     let weights = |run: &str| std::fs::read(tiny.path(run).join("last.safetensors")).unwrap();
     assert!(
         weights(&run) == weights(model),
@@ -56,7 +53,8 @@ fn fails_and_resumes(tiny: &Tiny, driver: &Path, model: &str, failure: &str) -> 
     Some(error)
 }
 
-/// Makes call after call fail, `step` calls apart, until the run gets through. The errors.
+/// Trains again and again, each time with a later call that fails, `step` calls after the one before, until a run succeeds.
+/// The errors of all runs.
 fn all_failures(model: &str, kind: &str, first: usize, step: usize) -> Vec<String> {
     let Some(driver) = driver_folder() else {
         return Vec::new();

@@ -156,7 +156,7 @@ fn a_tensor_that_lies_unaligned_is_copied() {
 }
 
 #[test]
-fn files_that_are_no_weights_are_refused() {
+fn files_without_weights_are_refused() {
     let noise: Vec<u8> = (0u8..200)
         .map(|i| i.wrapping_mul(167).wrapping_add(13))
         .collect();
@@ -275,7 +275,7 @@ fn a_wrong_shape_and_a_missing_tensor_are_named() {
 }
 
 #[test]
-fn a_writing_that_fails_leaves_the_old_file() {
+fn a_failed_write_leaves_the_old_file() {
     let (directory, path) = place("best.safetensors");
     write_counting(&path, &[("a".into(), vec![3])]);
     let before = std::fs::read(&path).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! They run on the CPU, or with SHOWTELL_BENCH_GPU=tf32 (f32, bf16; 1 is tf32) on the first GPU, computing products in
 //! that precision. On a GPU an operation is recorded over and over as one graph, each time on other tensors, so many of
-//! them that none is in the caches when its turn comes; the clock is that of events before and after the replays.
+//! them that none is in the caches when its turn comes; the time is that between events before and after the replays.
 
 #![allow(dead_code)] // every bench uses its own part
 
@@ -47,8 +47,8 @@ impl<'a> Family<'a> {
         Family { group, ctx }
     }
 
-    /// Times `body` on a set of tensors that `make` makes; room it takes in the arena is given back. `work` is what
-    /// it has to move or to compute at least.
+    /// Times `body` on a set of tensors that `make` makes. What it takes of the arena is given back. `work` is the least that
+    /// it has to move or to compute.
     pub fn bench<S>(
         &mut self,
         name: &str,
@@ -64,24 +64,22 @@ impl<'a> Family<'a> {
             // Kernels are loaded and the arena has its room before the clock starts.
             run(&mut sets[0]).unwrap();
             ctx.reset().unwrap();
-            match ctx.device().records() {
-                true => {
-                    let all = || sets.iter_mut().try_for_each(&mut run);
-                    let graph = ctx.device().record(all).unwrap();
-                    bench.iter_custom(|count| {
-                        let replays = count.div_ceil(sets.len() as u64);
-                        let replay = || (0..replays).try_for_each(|_| graph.replay());
-                        let share = count as f64 / (replays * sets.len() as u64) as f64;
-                        ctx.device().time(replay).unwrap().mul_f64(share)
-                    });
-                }
-                false => bench.iter(|| run(&mut sets[0]).unwrap()),
+            if !ctx.device().records() {
+                return bench.iter(|| run(&mut sets[0]).unwrap());
             }
+            let all = || sets.iter_mut().try_for_each(&mut run);
+            let graph = ctx.device().record(all).unwrap();
+            bench.iter_custom(|count| {
+                let replays = count.div_ceil(sets.len() as u64);
+                let replay = || (0..replays).try_for_each(|_| graph.replay());
+                let share = count as f64 / (replays * sets.len() as u64) as f64;
+                ctx.device().time(replay).unwrap().mul_f64(share)
+            });
         });
     }
 }
 
-/// One set of tensors for the CPU; for a GPU as many as its caches cannot hold.
+/// One set of tensors for the CPU; for a GPU so many that its caches cannot hold them.
 fn sets<S>(ctx: &Context, make: &impl Fn(&Context) -> S) -> Vec<S> {
     let before = ctx.device().bytes_in_use();
     let mut sets = vec![make(ctx)];

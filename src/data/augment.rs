@@ -11,9 +11,11 @@ const MAX_DEGREES: f64 = 15.0;
 /// What is done to one sample in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augmentation {
+    /// Whether left and right are exchanged.
     pub flip: bool,
     /// Rotation, positive = counter-clockwise.
     pub degrees: f64,
+    /// Whether the colours become grays.
     pub grayscale: bool,
 }
 
@@ -31,6 +33,7 @@ impl Augmentation {
         }
     }
 
+    /// Changes an image.
     pub fn apply(&self, mut image: Rgb) -> Rgb {
         if self.flip {
             flip(&mut image);

@@ -21,6 +21,7 @@ const WIDE: usize = 4;
 /// Images decoded between two reports of progress.
 const CHUNK: usize = 64;
 
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
@@ -30,34 +31,56 @@ pub enum Severity {
     Warning,
 }
 
+/// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
+    /// A file of the data set that must be there is missing.
     MissingFile,
+    /// A line does not have the form that it should have.
     MalformedLine,
+    /// A file is not UTF-8 text.
     NotUtf8,
+    /// A list names an image that has no captions.
     ListedWithoutCaptions,
+    /// A list names an image more than once.
     ListedTwice,
+    /// Two lists name the same image.
     ListsOverlap,
+    /// A list names an image whose file does not exist.
     ListedWithoutFile,
+    /// A list names no image that can be used.
     EmptySplit,
+    /// An image cannot be decoded.
     UndecodableImage,
+    /// Captions name an image whose file does not exist.
     CaptionsWithoutImage,
+    /// An image file has no captions.
     ImageWithoutCaptions,
+    /// A caption line occurs more than once.
     DuplicateLine,
+    /// Images have different numbers of captions.
     NumberOfCaptions,
+    /// A caption has no words.
     EmptyCaption,
+    /// A caption is so long that it makes its batches slow.
     LongCaption,
+    /// An image is very small, or much longer in one direction than in the other.
     OddSize,
 }
 
+/// One thing that is wrong with a data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
+    /// Whether training would fail.
     pub severity: Severity,
+    /// What is wrong.
     pub problem: Problem,
+    /// The file that it was found in.
     pub file: PathBuf,
     /// From 1.
     pub line: Option<usize>,
+    /// What is wrong, in a sentence.
     pub message: String,
 }
 
@@ -68,9 +91,11 @@ pub struct Report {
     pub usable: bool,
     /// Images with captions.
     pub images: usize,
+    /// Captions of these images.
     pub captions: usize,
     /// Images that were decoded, or could not be.
     pub decoded: usize,
+    /// The errors, then the warnings.
     pub findings: Vec<Finding>,
 }
 

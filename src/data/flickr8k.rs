@@ -28,7 +28,9 @@ const IMAGE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Part of the data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// The images to train on.
     Train,
+    /// The images to validate on.
     Dev,
     /// The official list.
     Test,
@@ -38,6 +40,7 @@ pub enum Split {
 }
 
 impl Split {
+    /// All of them.
     pub const ALL: [Split; 4] = [
         Split::Train,
         Split::Dev,

@@ -20,7 +20,9 @@ const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 /// An image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
+    /// Pixels of a row.
     pub width: usize,
+    /// Rows of pixels.
     pub height: usize,
     /// (H, W, 3), row by row from the top.
     pub pixels: Vec<u8>,

@@ -11,7 +11,9 @@ const SITE_SHUFFLE: u32 = u32::MAX - 2;
 /// What randomness is drawn from: the run's seed and the number of the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
+    /// The seed of the run.
     pub seed: u64,
+    /// The number of the epoch.
     pub epoch: u32,
 }
 

@@ -4,6 +4,7 @@ use super::flickr8k::{Flickr8k, Split};
 use super::vocabulary::{Vocabulary, tokenize};
 use serde::Serialize;
 
+/// How many images, captions and words a data set has.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Statistics {
     /// Images that exist.
@@ -12,25 +13,35 @@ pub struct Statistics {
     pub captions: usize,
     /// Words and punctuation marks, without `<sos>` and `<eos>`.
     pub tokens: usize,
+    /// The same for each of [`Split::ALL`].
     pub splits: Vec<SplitStatistics>,
     /// Names that captions mention without there being an image.
     pub missing: Vec<String>,
+    /// How long captions are.
     pub lengths: Lengths,
+    /// How many different words there are.
     pub vocabulary: VocabularySizes,
 }
 
+/// How many images, captions and words a split has.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitStatistics {
+    /// The split's name.
     pub name: String,
+    /// Images that exist.
     pub images: usize,
+    /// Captions of these images.
     pub captions: usize,
+    /// Words and punctuation marks of these captions.
     pub tokens: usize,
 }
 
 /// Tokens a caption, without `<sos>` and `<eos>`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Lengths {
+    /// The mean; 0 without captions.
     pub mean: f64,
+    /// The longest caption.
     pub max: usize,
     /// How many captions have 0, 1, 2 … tokens.
     pub histogram: Vec<usize>,
@@ -46,6 +57,7 @@ pub struct VocabularySizes {
 }
 
 impl Statistics {
+    /// Counts what is in a data set.
     pub fn new(dataset: &Flickr8k) -> Self {
         let lengths: Vec<usize> = dataset.all_captions().map(|c| tokenize(c).len()).collect();
         let tokens: usize = lengths.iter().sum();

@@ -37,6 +37,7 @@ pub enum Role {
 /// How a tensor starts out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
+    /// All elements the same.
     Constant(f64),
     /// Uniform in ± the bound.
     Uniform(f64),

@@ -7,12 +7,16 @@ use crate::error::Result;
 /// on every side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
+    /// Height R and width S in pixels.
     pub kernel: [usize; 2],
+    /// Pixels between neighbouring positions, in both directions.
     pub stride: usize,
+    /// Pixels added on every side of the image.
     pub padding: usize,
 }
 
 impl Window {
+    /// A window of `kernel` x `kernel` pixels.
     pub const fn square(kernel: usize, stride: usize, padding: usize) -> Self {
         Window {
             kernel: [kernel, kernel],

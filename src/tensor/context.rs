@@ -14,6 +14,7 @@ use std::rc::Rc;
 /// Every tensor of the arena starts at a multiple of this many bytes.
 const ALIGNMENT: usize = 64;
 
+/// A device with an arena: what operations compute on.
 pub struct Context {
     device: Device,
     arena: RefCell<Arena>,
@@ -33,12 +34,14 @@ struct Arena {
 }
 
 impl Context {
+    /// A context with an empty arena.
     pub fn new(device: &Device) -> Self {
         let device = device.clone();
         let arena = RefCell::default();
         Context { device, arena }
     }
 
+    /// The device that computes.
     pub fn device(&self) -> &Device {
         &self.device
     }

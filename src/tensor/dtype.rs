@@ -3,12 +3,16 @@
 use crate::device::Precision;
 use half::{bf16, f16};
 
+/// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
+    /// The type of parameters and gradients.
     F32,
     /// For checks by finite differences; no model stores it.
     F64,
+    /// Of activations, and of what tensor cores multiply: the upper 16 bits of an `F32`.
     Bf16,
+    /// Of files.
     F16,
     /// Token ids.
     U32,
@@ -17,6 +21,7 @@ pub enum DType {
 }
 
 impl DType {
+    /// Bytes per element.
     pub const fn bytes(self) -> usize {
         match self {
             DType::F64 => 8,
@@ -60,6 +65,7 @@ impl std::fmt::Display for DType {
 
 /// A Rust type that tensors can hold.
 pub trait Element: bytemuck::Pod + Send + Sync + std::fmt::Debug {
+    /// The element type of a tensor that holds it.
     const DTYPE: DType;
 }
 

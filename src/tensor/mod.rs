@@ -27,6 +27,7 @@ use std::rc::Rc;
 /// Rows that a matrix product reads start at multiples of this many elements.
 pub const ROW_ALIGNMENT: usize = 8;
 
+/// A view of elements in the memory of a device. A clone is a view of the same elements.
 #[derive(Clone)]
 pub struct Tensor {
     memory: Rc<Memory>,
@@ -88,14 +89,17 @@ impl Tensor {
         Ok(tensor)
     }
 
+    /// The device whose memory holds the elements.
     pub fn device(&self) -> &Device {
         self.memory.device()
     }
 
+    /// The dimensions.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
+    /// The type of the elements.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -105,10 +109,12 @@ impl Tensor {
         self.ld
     }
 
+    /// The product of all dimensions but the last.
     pub fn rows(&self) -> usize {
         self.shape.rows()
     }
 
+    /// The last dimension; 1 for a scalar.
     pub fn cols(&self) -> usize {
         self.shape.cols()
     }
@@ -118,6 +124,7 @@ impl Tensor {
         self.shape.len()
     }
 
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -249,6 +256,10 @@ impl Tensor {
         })
     }
 
+    /// A copy of the elements on the host, in row-major order.
+    ///
+    /// # Errors
+    /// When `T` is not the tensor's element type, or the device fails.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let mut values = vec![T::zeroed(); self.len()];
         self.copy_to_slice(&mut values)?;

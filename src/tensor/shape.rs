@@ -1,5 +1,6 @@
 //! Up to four dimensions, held inline so that making a view allocates nothing.
 
+/// The dimensions of a tensor: none for a scalar, at most four.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     dims: [usize; 4],
@@ -7,10 +8,12 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The dimensions, the last of which varies fastest in memory.
     pub fn dims(&self) -> &[usize] {
         &self.dims[..self.rank]
     }
 
+    /// Number of dimensions.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -20,6 +23,7 @@ impl Shape {
         self.dims().iter().product()
     }
 
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

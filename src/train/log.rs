@@ -17,7 +17,7 @@ pub struct StepRecord {
     pub ce: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: f32,
-    /// Learning rate of the decoder.
+    /// The learning rate of the decoder.
     pub lr: f64,
     /// Milliseconds the step took, waiting for data included.
     pub ms: f64,
@@ -30,25 +30,25 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Steps taken up to its end.
     pub step: u64,
-    /// What is minimised.
+    /// Mean over the epoch of what is minimised.
     pub train_loss: f64,
-    /// The cross-entropy in it.
+    /// Mean over the epoch of the cross-entropy.
     pub train_ce: f64,
-    /// What its validation found, if it was validated.
+    /// None when the run does not validate.
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     pub validation: Option<ValidationRecord>,
-    /// Learning rate of the decoder at its end.
+    /// The decoder's learning rate at the end of the epoch.
     pub lr: f64,
-    /// How long it took, validation included.
+    /// How long training and validation took.
     pub seconds: f64,
 }
 
 /// What an epoch's validation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValidationRecord {
-    /// What is minimised.
+    /// What training minimises, on the validation split.
     pub validation_loss: f64,
-    /// The cross-entropy in it.
+    /// Cross-entropy on the validation split.
     pub validation_ce: f64,
     /// Corpus BLEU-1 … BLEU-4, 0 to 1.
     pub bleu: [f64; 4],

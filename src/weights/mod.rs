@@ -97,10 +97,12 @@ impl WeightFile {
         })
     }
 
+    /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// What kind of file it is.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -115,6 +117,7 @@ impl WeightFile {
         self.entries.iter().map(|entry| self.stored(entry))
     }
 
+    /// The tensor of this name, if the file has one.
     pub fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         let &i = self.by_name.get(name)?;
         Some(self.stored(&self.entries[i]))

@@ -174,8 +174,11 @@ fn type_name(dtype: StoredType) -> &'static str {
 /// A tensor to be written.
 #[derive(Clone, Debug)]
 pub struct Spec {
+    /// A name that no other tensor of the file has.
     pub name: String,
+    /// The type of the elements.
     pub dtype: StoredType,
+    /// The dimensions; none for a scalar.
     pub shape: Vec<usize>,
 }
 

@@ -10,22 +10,36 @@ use std::ops::Range;
 /// Element types that weight files hold. Only some of them are numbers to compute with ([`DType`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredType {
+    /// Floating-point numbers of 64 bits.
     F64,
+    /// Floating-point numbers of 32 bits.
     F32,
+    /// IEEE 754's floating-point numbers of 16 bits.
     F16,
+    /// The upper 16 bits of an `F32`.
     Bf16,
+    /// Signed integers of 64 bits.
     I64,
+    /// Signed integers of 32 bits.
     I32,
+    /// Signed integers of 16 bits.
     I16,
+    /// Signed integers of 8 bits.
     I8,
+    /// Unsigned integers of 64 bits.
     U64,
+    /// Unsigned integers of 32 bits.
     U32,
+    /// Unsigned integers of 16 bits.
     U16,
+    /// Unsigned integers of 8 bits.
     U8,
+    /// Truth values of one byte each.
     Bool,
 }
 
 impl StoredType {
+    /// Bytes per element.
     pub const fn bytes(self) -> usize {
         match self {
             StoredType::F64 | StoredType::I64 | StoredType::U64 => 8,
@@ -176,14 +190,17 @@ pub struct StoredTensor<'a> {
 }
 
 impl<'a> StoredTensor<'a> {
+    /// The name that the file gives the tensor.
     pub fn name(&self) -> &'a str {
         &self.entry.name
     }
 
+    /// The type of the elements in the file.
     pub fn dtype(&self) -> StoredType {
         self.entry.dtype
     }
 
+    /// The dimensions; none for a scalar.
     pub fn shape(&self) -> &'a [usize] {
         &self.entry.shape
     }
@@ -193,6 +210,7 @@ impl<'a> StoredTensor<'a> {
         self.entry.shape.iter().product()
     }
 
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,19 +1,38 @@
-//! The CUDA device of tests: the emulator that cargo built beside the test's executable, with all its checks, or
-//! a real GPU when SHOWTELL_TEST_GPU is set (`./scripts/test --gpu`).
+//! The CUDA device of tests: the emulator that cargo built beside the test's executable, with all its checks on, or a real GPU
+//! when SHOWTELL_TEST_GPU is set (`./scripts/test --gpu`).
 
 use libloading::{Library, Symbol};
 use showtell::device::{Precision, cuda};
 use showtell::{Context, Device};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 /// Set in the environment of tests that are to use a real GPU.
 const GPU: &str = "SHOWTELL_TEST_GPU";
 
+/// Set in the environment where kernels must be tested, as `scripts/test` and `.ci/run` do.
+const KERNELS: &str = "SHOWTELL_TEST_KERNELS";
+
 /// Set in the environment of a test that runs in a process of its own.
 const ALONE: &str = "SHOWTELL_TEST_ALONE";
 
-/// The emulator, loaded so that whoever asks for libcuda.so gets it. None when a real GPU is asked for.
+/// Whether the crate was built with nvcc and so has kernels. Without them, tests of kernels are skipped, which they say;
+/// where SHOWTELL_TEST_KERNELS is set they fail.
+pub fn kernels() -> bool {
+    let built = cuda::toolkit().is_some();
+    if !built {
+        let missing = "the crate was built without nvcc (scripts/cuda-toolkit installs it)";
+        assert!(
+            std::env::var_os(KERNELS).is_none(),
+            "kernels must be tested here ({KERNELS} is set), but {missing}"
+        );
+        eprintln!("skipped: {missing}");
+    }
+    built
+}
+
+/// The emulator, loaded so that everything that asks for libcuda.so gets it. None when a real GPU is asked for.
 pub fn emulator() -> Option<&'static Library> {
     static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     let open = || {
@@ -28,23 +47,37 @@ pub fn emulator() -> Option<&'static Library> {
     LIBRARY.get_or_init(open).as_ref()
 }
 
-/// A context on the CUDA device, computing in f32. None, and a line saying so, when the crate was built without nvcc.
+/// A context on the CUDA device, computing in f32. None when the crate has no [`kernels`].
 pub fn cuda() -> Option<Context> {
     cuda_with(Precision::F32)
 }
 
+/// A context on the CUDA device, computing in this precision. None when the crate has no [`kernels`].
 pub fn cuda_with(precision: Precision) -> Option<Context> {
-    if cuda::toolkit().is_none() {
-        eprintln!("skipped: built without nvcc (scripts/cuda-toolkit installs it)");
+    if !kernels() {
         return None;
     }
     emulator();
-    Some(Context::new(&Device::cuda(0, precision).unwrap()))
+    let ctx = Context::new(&Device::cuda(0, precision).unwrap());
+    announce(&ctx);
+    Some(ctx)
 }
 
 /// A context on every device, each computing in f32.
-pub fn contexts() -> Vec<Context> {
-    [Some(super::cpu()), cuda()].into_iter().flatten().collect()
+pub fn contexts() -> impl Iterator<Item = Context> {
+    let on_cpu = || {
+        let ctx = super::cpu();
+        announce(&ctx);
+        Some(ctx)
+    };
+    // Each is opened when its turn comes, so that what a test prints stands below the name of its device.
+    let devices: [fn() -> Option<Context>; 2] = [on_cpu, cuda];
+    devices.into_iter().filter_map(|open| open())
+}
+
+/// Says which device a test runs on from here. It is shown when the test fails, and with --nocapture.
+pub fn announce(ctx: &Context) {
+    println!("on {}", ctx.device().name());
 }
 
 /// What the emulator counted while `body` ran, by kernel. For tests that run [`alone`]: other tests of the process
@@ -79,12 +112,17 @@ pub fn counters(body: impl FnOnce()) -> Option<serde_json::Value> {
     Some(serde_json::from_slice(text).unwrap())
 }
 
-/// Runs a test in a process of its own, with more environment variables: `true` in that process. For tests that
-/// count, leave the device broken, or set up another one. `if !alone("name", &[]) { return; }`
+/// Runs a test of the calling file in a process of its own, with more environment variables: `true` in that process. For
+/// tests that count, that leave the device unusable, or that set up another one. `if !alone("name", &[]) { return; }`
+#[track_caller]
 pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
+    // A test's name begins with that of its module, which is the file's.
+    let file = Path::new(std::panic::Location::caller().file());
+    let module = file.file_stem().unwrap().to_str().unwrap();
+    let test = &format!("{module}::{test}");
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
@@ -114,9 +152,11 @@ pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
 }
 
 /// A folder in which a program finds the emulator as the driver: for the `LD_LIBRARY_PATH` of a command. None on a real
-/// GPU, or without nvcc.
+/// GPU, or without [`kernels`].
 pub fn driver_folder() -> Option<tempfile::TempDir> {
-    cuda::toolkit()?;
+    if !kernels() {
+        return None;
+    }
     emulator()?;
     let library = std::env::current_exe()
         .unwrap()

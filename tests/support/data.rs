@@ -1,9 +1,9 @@
-//! What the tests of data share: a made-up data set, the goldens, where real data lies.
+//! What the tests of data share: an invented data set, the goldens, and the place of real data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Images of the made-up set in the order of its captions; the last does not exist.
+/// Images of the invented set in the order of its captions; the last does not exist.
 pub const NAMES: [&str; 6] = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.png", "a.jpg.1"];
 
 /// The captions of each of `NAMES`.
@@ -41,7 +41,7 @@ pub fn captions() -> [&'static [&'static str]; 6] {
     ]
 }
 
-/// Writes the made-up set as Flickr8k is distributed, without images. `c.jpg` is in no list.
+/// Writes the invented set as Flickr8k is distributed, without images. `c.jpg` is in no list.
 pub fn write_distributed(directory: &Path) {
     let mut tokens = String::new();
     for (name, captions) in NAMES.iter().zip(captions()) {
@@ -64,7 +64,7 @@ pub fn golden(name: &str) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A folder of real data, if SHOWTELL_TEST_DATA names its parent.
+/// A folder of real data. None, and a line that says so, unless SHOWTELL_TEST_DATA names its parent.
 pub fn real_data(folder: &str) -> Option<PathBuf> {
     let found = std::env::var_os("SHOWTELL_TEST_DATA").map(|data| Path::new(&data).join(folder));
     if found.is_none() {

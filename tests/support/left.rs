@@ -38,7 +38,7 @@ pub fn left(run: &Path) -> Left {
     }
 }
 
-/// Says what differs, which whole files would drown.
+/// Compares part by part, so that a failure says which part differs instead of printing whole files.
 pub fn assert_same(found: &Left, expected: &Left, how: &str) {
     assert_eq!(found.names, expected.names, "{how}");
     assert_eq!(found.settings, expected.settings, "{how}");

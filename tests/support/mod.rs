@@ -1,8 +1,7 @@
 //! What the tests share: random tensors, finite differences, error measures.
 
-#![allow(dead_code, unused_imports)] // every test file uses its own part
-
 pub mod attention;
+pub mod cli;
 mod cuda;
 pub mod data;
 mod golden;
@@ -13,7 +12,9 @@ pub mod tiny;
 pub mod training;
 pub mod typed;
 
-pub use cuda::{alone, contexts, counters, cuda, cuda_with, driver_folder, emulator};
+pub use cuda::{
+    alone, announce, contexts, counters, cuda, cuda_with, driver_folder, emulator, kernels,
+};
 pub use golden::Golden;
 
 use showtell::nn::noise::Noise;
@@ -121,9 +122,10 @@ pub fn check_gradient_within(
     let scale = gradient.iter().map(|g| g * g).sum::<f64>().sqrt().max(1.0);
     let mut directions = vec![numbers.vec(values.len())];
     for sample in 0..values.len().min(24) {
-        let element = match values.len() <= 24 {
-            true => sample,
-            false => numbers.below(values.len()),
+        let element = if values.len() <= 24 {
+            sample
+        } else {
+            numbers.below(values.len())
         };
         let mut unit = vec![0.0; values.len()];
         unit[element] = 1.0;

@@ -1,5 +1,6 @@
 //! A data set and a captioner so small that the binary trains on them within a second.
 
+use super::cli::showtell;
 use image::RgbImage;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,7 +88,7 @@ impl Tiny {
         self.write(name, self.read(name) + lines);
     }
 
-    /// Trains a tiny captioner into the folder's `run`, with more options.
+    /// Trains a tiny captioner into the folder `run`, with more options.
     pub fn train(&self, run: &str, options: &[&str]) -> Output {
         self.train_command(run, options).output().unwrap()
     }
@@ -104,7 +105,7 @@ impl Tiny {
         command
     }
 
-    /// A tiny captioner's flags. Options that follow must not repeat any.
+    /// A tiny captioner's flags.
     pub fn train_args(&self, run: &str) -> Vec<String> {
         let sizes = "--encoder-blocks 1 --encoder-width 4 --encoder-stem 3 --image-size 32 --embed 8 \
                      --hidden 8 --attention 8 --positions 4 --threads 1 --device cpu";
@@ -121,46 +122,5 @@ impl Tiny {
         command.arg("eval").arg("--run").arg(self.path(run));
         command.arg("--data").arg(self.data()).args(options);
         command.output().unwrap()
-    }
-}
-
-pub fn showtell() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_showtell"))
-}
-
-pub fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// What a command that must succeed wrote to stderr.
-pub fn succeeded(output: &Output) -> String {
-    let text = stderr(output);
-    assert!(output.status.success(), "{text}");
-    text
-}
-
-/// The one line in which a command that must fail says why.
-pub fn failed(output: &Output) -> String {
-    let text = stderr(output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    let blames = |line: &&str| line.starts_with("showtell: ") && !line.contains(": warning: ");
-    let lines: Vec<&str> = text.lines().filter(blames).collect();
-    assert!(
-        lines.len() == 1 && text.ends_with(&format!("{}\n", lines[0])),
-        "{text}"
-    );
-    assert!(!text.contains("panicked"), "{text}");
-    lines[0].to_string()
-}
-
-/// That all of `words` are in an error.
-#[track_caller]
-pub fn says(error: &str, words: &[&str]) {
-    for word in words {
-        assert!(error.contains(word), "'{word}' in: {error}");
     }
 }

@@ -37,7 +37,7 @@ pub fn with_attention(config: Config, size: i64) -> Config {
     }
 }
 
-/// An observer that runs `at_step` after each step and is deaf to the rest.
+/// An observer that runs a function after each step and ignores everything else.
 pub struct Steps<F>(pub F);
 
 impl<F: FnMut(&StepRecord)> Observer for Steps<F> {

@@ -1,16 +1,27 @@
 //! Tensors of any float type from f64, and back: tests of kernels compare with the CPU in f64, given the same
 //! rounded numbers.
 
-use super::{Numbers, cpu, cuda};
+use super::{Numbers, announce, cpu, cuda};
 use half::bf16;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
 
 /// The devices, with the element types that kernels for images have on them.
-pub fn typed_contexts() -> Vec<(Context, DType)> {
-    let on_cuda = [DType::F32, DType::Bf16].map(|dtype| cuda().map(|ctx| (ctx, dtype)));
-    let on_cpu = [Some((cpu(), DType::F32))];
-    on_cpu.into_iter().chain(on_cuda).flatten().collect()
+pub fn typed_contexts() -> impl Iterator<Item = (Context, DType)> {
+    let on_cuda = |dtype| {
+        let ctx = cuda()?;
+        println!("with elements of {dtype}");
+        Some((ctx, dtype))
+    };
+    let dtypes = [None, Some(DType::F32), Some(DType::Bf16)];
+    dtypes.into_iter().filter_map(move |dtype| match dtype {
+        Some(dtype) => on_cuda(dtype),
+        None => {
+            let ctx = cpu();
+            announce(&ctx);
+            Some((ctx, DType::F32))
+        }
+    })
 }
 
 /// The largest relative error of rounding to the type.

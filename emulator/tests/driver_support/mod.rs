@@ -72,6 +72,11 @@ fn nvcc() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
+    let expected = std::env::var_os("SHOWTELL_TEST_KERNELS").is_some();
+    assert!(
+        !expected,
+        "kernels must be tested here, but there is no nvcc"
+    );
     static ONCE: Once = Once::new();
     ONCE.call_once(|| eprintln!("skipped: no nvcc; scripts/cuda-toolkit installs it"));
     None

@@ -31,46 +31,64 @@ const JPEG_QUALITY: u8 = 95;
 /// Share of the scenes that have two objects.
 const PAIRS: f32 = 2.0 / 3.0;
 
+/// The colour of an object, as captions call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Colour {
+    /// Shades of red.
     Red,
+    /// Shades of green.
     Green,
+    /// Shades of blue.
     Blue,
+    /// Shades of yellow.
     Yellow,
 }
 
 impl Colour {
+    /// All colours.
     pub const ALL: [Colour; 4] = [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow];
 }
 
+/// The shape of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shape {
+    /// A disc.
     Circle,
+    /// A square, which may be rotated.
     Square,
+    /// A triangle with equal sides, which may be rotated.
     Triangle,
 }
 
 impl Shape {
+    /// All shapes.
     pub const ALL: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
 }
 
 /// What a caption can call an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
+    /// Its colour.
     pub colour: Colour,
+    /// Its shape.
     pub shape: Shape,
 }
 
 /// Where the first of two objects is, seen from the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
+    /// The first is to the left of the second.
     LeftOf,
+    /// The first is to the right of the second.
     RightOf,
+    /// The first is above the second.
     Above,
+    /// The first is below the second.
     Below,
 }
 
 impl Relation {
+    /// All relations.
     pub const ALL: [Relation; 4] = [
         Relation::LeftOf,
         Relation::RightOf,
@@ -92,7 +110,9 @@ impl Relation {
 /// A shape in a picture. Lengths are in pixels, x to the right, y down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Object {
+    /// What a caption calls it.
     pub kind: Kind,
+    /// x and y of its centre.
     pub centre: [f32; 2],
     /// That of the circle with the object's area.
     pub radius: f32,
@@ -111,12 +131,14 @@ pub struct Background {
     pub slope: [f32; 2],
     /// Largest deviation of a pixel's brightness, objects' pixels too.
     pub noise: f32,
+    /// Decides the noise.
     pub noise_seed: u64,
 }
 
 /// Everything there is to know of a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
+    /// What is behind the objects.
     pub background: Background,
     /// One or two, of different kinds.
     pub objects: Vec<Object>,
@@ -265,17 +287,23 @@ impl Random {
 /// Scenes for training, validation and test: numbers 0, 1, 2 … of a seed, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SceneSet {
+    /// Decides all scenes.
     pub seed: u64,
+    /// Scenes to train on.
     pub train: usize,
+    /// Scenes to validate on.
     pub dev: usize,
+    /// Scenes to test on.
     pub test: usize,
 }
 
 impl SceneSet {
+    /// Scenes in all.
     pub fn len(&self) -> usize {
         self.train + self.dev + self.test
     }
 
+    /// Whether there are no scenes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
-use crate::ops::gemm::cpu::{Destination, Strided, product};
+use crate::ops::gemm::cpu::{Destination, Parallelism, Strided, product};
 use crate::ops::host::simd::{self, simd};
 use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
 use crate::tensor::{Context, Tensor};
@@ -432,7 +432,7 @@ pub fn values_backward<T: Float>(
             col_stride: 1,
         };
         let to = Destination { data, cols, ld };
-        let threads = gemm::Parallelism::None;
+        let threads = Parallelism::None;
         product(cells, steps, beta, d_context, accumulate, to, threads);
     });
     Ok(())

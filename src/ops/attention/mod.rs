@@ -92,6 +92,7 @@ fn check_mean(mix: &CellMix, values: &Tensor, mean: &Tensor) -> Result<()> {
 /// What stays the same from step to step.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
+    /// How positions are made of cells.
     pub mix: &'a CellMix,
     /// k, (B, P, A)
     pub keys: &'a Tensor,

@@ -36,14 +36,18 @@ pub const MOMENTUM: f64 = 0.1;
 /// Which statistics normalise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchNorm {
+    /// Those of training, which do not depend on the batch.
     Running,
+    /// The batch's own.
     Batch,
 }
 
 /// γ and β, (C) each.
 #[derive(Clone, Copy)]
 pub struct Affine<'a> {
+    /// The factor.
     pub gamma: &'a Tensor,
+    /// The summand.
     pub beta: &'a Tensor,
 }
 
@@ -52,12 +56,15 @@ pub struct Affine<'a> {
 pub struct Epilogue<'a> {
     /// Shaped as x.
     pub residual: Option<&'a Tensor>,
+    /// Whether negative results become 0.
     pub relu: bool,
 }
 
 /// Mean and 1 / √(variance + ε) that normalised, (C) each: what backward needs.
 pub struct Statistics<'a> {
+    /// The mean of each channel.
     pub mean: &'a mut Tensor,
+    /// 1 / √(variance + ε) of each channel.
     pub invstd: &'a mut Tensor,
 }
 
@@ -74,7 +81,10 @@ pub enum Momentum {
     /// By this part of the way.
     Fixed(f64),
     /// As the plain mean over all batches, of which there were so many before this one.
-    Cumulative { count: u64 },
+    Cumulative {
+        /// Batches before this one.
+        count: u64,
+    },
 }
 
 impl Momentum {
@@ -88,8 +98,11 @@ impl Momentum {
 
 /// Running statistics to update, (C) each.
 pub struct Running<'a> {
+    /// The running mean.
     pub mean: &'a mut Tensor,
+    /// The running variance.
     pub var: &'a mut Tensor,
+    /// How far they follow the batch.
     pub momentum: Momentum,
 }
 
@@ -179,9 +192,13 @@ pub struct Gradients<'a> {
 /// What backward reads: forward's input, γ and the statistics that forward left.
 #[derive(Clone, Copy)]
 pub struct Saved<'a> {
+    /// The input, (…, C).
     pub x: &'a Tensor,
+    /// The factor, (C).
     pub gamma: &'a Tensor,
+    /// The mean that normalised, (C).
     pub mean: &'a Tensor,
+    /// 1 / √(variance + ε), (C).
     pub invstd: &'a Tensor,
 }
 

@@ -17,6 +17,7 @@ const OP: &str = "clip";
 /// What an optimiser does to a gradient before anything else.
 #[derive(Clone, Copy)]
 pub enum Clip<'a> {
+    /// Gradients stay as they are.
     None,
     /// Multiply by this one-element tensor.
     Factor(&'a Tensor),

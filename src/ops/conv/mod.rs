@@ -32,6 +32,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a Tensor>,
     /// (N, P, Q, K)
     pub residual: Option<&'a Tensor>,
+    /// Whether negative results become 0.
     pub relu: bool,
 }
 

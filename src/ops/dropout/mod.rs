@@ -18,6 +18,7 @@ const OP: &str = "dropout";
 /// Which mask: of which run, training step, and place in the model.
 #[derive(Clone, Debug)]
 pub struct Site {
+    /// The seed of the run.
     pub seed: u64,
     /// u32 (1), on the device: it changes from step to step.
     pub step: Tensor,

@@ -1,10 +1,14 @@
-//! Matrix product through the `gemm` crate, on rayon's current pool.
+//! Matrix products through the `gemm-f32` and `gemm-f64` crates, on rayon's current pool.
+//!
+//! Those two hold all that is needed here. `gemm` itself also compiles products of complex and half-precision
+//! numbers, which takes longer than the rest of the engine.
 
 use super::{Accumulate, Factor, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::{Host, Rows};
 use crate::tensor::{Context, Tensor};
+pub use gemm_common::Parallelism;
 use rayon::prelude::*;
 
 /// Products of fewer multiplications than this stay on the calling thread.
@@ -40,15 +44,61 @@ pub fn forward<T: Float>(
         data: c.data(),
     };
     let threads = if m * k * c.cols < PARALLEL_FROM {
-        ::gemm::Parallelism::None
+        Parallelism::None
     } else {
-        ::gemm::Parallelism::Rayon(0)
+        Parallelism::Rayon(0)
     };
     product(m, k, a, b, accumulate, c, threads);
     Ok(())
 }
 
-/// A factor as the `gemm` crate takes it.
+/// C = beta A B, or C = alpha C + beta A B, as the `gemm` crates declare it: m, n, k; C with the strides of its columns and of
+/// its rows; whether C is read; A and B, each with both strides; alpha, beta; whether C, A, B are conjugated; the threads.
+///
+/// # Safety
+/// Every element of the three matrices that the strides reach must lie in memory that may be used, and C must overlap neither
+/// A nor B.
+type Kernel<T> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut T,
+    isize,
+    isize,
+    bool,
+    *const T,
+    isize,
+    isize,
+    *const T,
+    isize,
+    isize,
+    T,
+    T,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
+
+/// An element type that has a matrix product.
+pub trait Multiply: Sized {
+    /// The product for the vector instructions of this machine. It works best on a C whose columns are contiguous.
+    fn kernel() -> Kernel<Self>;
+}
+
+impl Multiply for f32 {
+    fn kernel() -> Kernel<f32> {
+        gemm_f32::gemm::f32::get_gemm_fn()
+    }
+}
+
+impl Multiply for f64 {
+    fn kernel() -> Kernel<f64> {
+        gemm_f64::gemm::f64::get_gemm_fn()
+    }
+}
+
+/// A factor as slices with strides, which may be those of a transposed matrix.
 #[derive(Clone, Copy)]
 pub struct Strided<'a, T> {
     pub data: &'a [T],
@@ -80,6 +130,15 @@ impl<'a, T: Float> Strided<'a, T> {
         }
     }
 
+    /// The transposed matrix.
+    fn turned(self) -> Self {
+        Strided {
+            data: self.data,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
     fn covers(&self, rows: usize, cols: usize) -> bool {
         let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
         rows * cols == 0
@@ -102,7 +161,7 @@ pub fn product<T: Float>(
     b: Strided<T>,
     accumulate: Accumulate,
     c: Destination<T>,
-    threads: ::gemm::Parallelism,
+    threads: Parallelism,
 ) {
     let n = c.cols;
     if m * n == 0 {
@@ -110,16 +169,28 @@ pub fn product<T: Float>(
     }
     let fits = (m - 1) * c.ld + n <= c.data.len();
     assert!(fits && a.covers(m, k) && b.covers(k, n), "product bounds");
+    // C with contiguous rows is computed as its transpose, Cᵀ = Bᵀ Aᵀ, which has contiguous columns.
+    let transpose = c.ld > 1;
+    let ([m, n], [column_stride, row_stride]) = if transpose {
+        ([n, m], [c.ld, 1])
+    } else {
+        ([m, n], [1, c.ld])
+    };
+    let (a, b) = if transpose {
+        (b.turned(), a.turned())
+    } else {
+        (a, b)
+    };
     // SAFETY: by the assertion every element that the strides reach lies inside the slices; `c` is a
     // unique borrow, so it overlaps neither factor.
     unsafe {
-        ::gemm::gemm(
+        T::kernel()(
             m,
             n,
             k,
             c.data.as_mut_ptr(),
-            1,
-            c.ld as isize,
+            column_stride as isize,
+            row_stride as isize,
             accumulate == Accumulate::Yes,
             a.data.as_ptr(),
             a.col_stride as isize,

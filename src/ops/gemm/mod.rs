@@ -33,7 +33,9 @@ impl Accumulate {
 /// A factor of the product, as it is or transposed.
 #[derive(Clone, Copy)]
 pub enum Factor<'a> {
+    /// The matrix as it is.
     Plain(&'a Tensor),
+    /// The transposed matrix, without copying it.
     Transposed(&'a Tensor),
 }
 

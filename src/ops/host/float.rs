@@ -1,9 +1,17 @@
 //! The element types that CPU operations are generic over: f32 to work, f64 to check against.
 
+use crate::ops::gemm::cpu::Multiply;
 use crate::tensor::Element;
 
+/// An element type of the CPU operations.
 pub trait Float:
-    Element + num_traits::Float + num_traits::NumAssign + std::iter::Sum + Default + std::fmt::Display
+    Element
+    + Multiply
+    + num_traits::Float
+    + num_traits::NumAssign
+    + std::iter::Sum
+    + Default
+    + std::fmt::Display
 {
     /// Exact for f32 and f64.
     fn to_f64(self) -> f64;

@@ -57,9 +57,13 @@ impl Layer<'_> {
 
 /// The gradients of one layer's parameters. The two biases have the same.
 pub struct LayerGradients<'a> {
+    /// Of the weights of the input, (4H, E).
     pub weight_ih: &'a mut Tensor,
+    /// Of the weights of the hidden state, (4H, H).
     pub weight_hh: &'a mut Tensor,
+    /// Of the bias of the input, (4H).
     pub bias_ih: &'a mut Tensor,
+    /// Of the bias of the hidden state, (4H).
     pub bias_hh: &'a mut Tensor,
 }
 
@@ -145,8 +149,11 @@ pub fn step_forward(
 /// What the cell's backward reads of a step: the activated gates (B, 4H), c before it and c after it (B, H).
 #[derive(Clone, Copy)]
 pub struct Cell<'a> {
+    /// i, f, g and o after their activations, (B, 4H).
     pub gates: &'a Tensor,
+    /// The cell state before the step, (B, H).
     pub c_prev: &'a Tensor,
+    /// The cell state after the step, (B, H).
     pub c: &'a Tensor,
 }
 

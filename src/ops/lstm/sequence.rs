@@ -16,7 +16,9 @@ use crate::tensor::{Context, Tensor};
 /// Dropout on what a layer passes to the next: the output of layer l is dropped at `site.plus(l)`.
 #[derive(Clone)]
 pub struct Dropout {
+    /// The probability that an element is dropped, in [0, 1).
     pub p: f64,
+    /// Decides the mask of the first layer.
     pub site: Site,
 }
 

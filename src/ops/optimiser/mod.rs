@@ -19,17 +19,25 @@ use crate::tensor::{Context, Tensor};
 
 const OP: &str = "optimiser";
 
+/// The constants of SGD.
 #[derive(Clone, Copy, Debug)]
 pub struct Sgd {
+    /// μ; 0 for plain SGD.
     pub momentum: f64,
+    /// How much of w is added to its gradient.
     pub weight_decay: f64,
 }
 
+/// The constants of Adam.
 #[derive(Clone, Copy, Debug)]
 pub struct Adam {
+    /// β1: how much of m is kept in a step.
     pub beta1: f64,
+    /// β2: how much of v is kept in a step.
     pub beta2: f64,
+    /// ε, which keeps the divisor away from 0.
     pub epsilon: f64,
+    /// How much of w is added to its gradient.
     pub weight_decay: f64,
 }
 
@@ -54,7 +62,9 @@ pub fn sgd(
 
 /// Adam's running means of the gradient and of its square.
 pub struct Moments<'a> {
+    /// m
     pub first: &'a mut Tensor,
+    /// v
     pub second: &'a mut Tensor,
 }
 

@@ -16,7 +16,9 @@ const OP: &str = "preprocess";
 /// What is subtracted from and divided out of red, green and blue, each in 0 … 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalisation {
+    /// Of red, green and blue, each from 0 to 1.
     pub mean: [f32; 3],
+    /// Standard deviations, likewise.
     pub std: [f32; 3],
 }
 

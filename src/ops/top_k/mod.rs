@@ -12,6 +12,10 @@ use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "top-k";
 
+/// The k most likely entries of each row of logits (R, V), the best first: ids (R, k) and log-probabilities (R, k).
+///
+/// # Errors
+/// When shapes or element types do not fit, or when k is not in 1..=V.
 pub fn forward(
     ctx: &Context,
     logits: &Tensor,

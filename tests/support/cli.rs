@@ -1,0 +1,65 @@
+//! The program `showtell` as its users run it: a command, what it prints, how it ends.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output};
+
+/// The program, without arguments.
+pub fn showtell() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_showtell"))
+}
+
+/// Runs the program with these arguments to its end.
+pub fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+    showtell().args(arguments).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What a command that must end with this exit status wrote to stderr. No command may panic.
+#[track_caller]
+pub fn ended(code: i32, output: &Output) -> String {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// What a command that must succeed wrote to stderr.
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    ended(0, output)
+}
+
+/// What a command that must succeed wrote to stdout.
+#[track_caller]
+pub fn printed(output: &Output) -> String {
+    succeeded(output);
+    stdout(output)
+}
+
+/// The one line in which a command that must fail says why.
+#[track_caller]
+pub fn failed(output: &Output) -> String {
+    let text = ended(1, output);
+    let blames = |line: &&str| line.starts_with("showtell: ") && !line.contains(": warning: ");
+    let lines: Vec<&str> = text.lines().filter(blames).collect();
+    assert!(
+        lines.len() == 1 && text.ends_with(&format!("{}\n", lines[0])),
+        "{text}"
+    );
+    lines[0].to_string()
+}
+
+/// That all of `words` are in an error.
+#[track_caller]
+pub fn says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "'{word}' in: {error}");
+    }
+}
