@@ -114,6 +114,25 @@ pub enum Int3 {
     Dp4a,
 }
 
+/// Addition or subtraction in a carry chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carry {
+    pub ty: Type,
+    pub subtract: bool,
+    pub carry_in: bool,
+    pub carry_out: bool,
+}
+
+/// Multiplication and addition in a carry chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarryMad {
+    pub ty: Type,
+    /// The high half of the product instead of the low half.
+    pub high: bool,
+    pub carry_in: bool,
+    pub carry_out: bool,
+}
+
 /// Float operations of two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Float2 {
@@ -163,6 +182,15 @@ pub enum Logic {
     And,
     Or,
     Xor,
+}
+
+/// `set` and `setp`: a comparison, whose result a predicate may be combined with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    pub compare: Compare,
+    pub ty: Type,
+    pub logic: Option<Logic>,
+    pub ftz: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,6 +257,39 @@ pub struct Atomic {
     pub silent: bool,
 }
 
+/// An instruction after which lanes may be at different instructions, wait or have exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// `bra`.
+    Branch,
+    /// `brx.idx`.
+    BranchByTable,
+    Exit,
+    Trap,
+    Bar(Bar),
+    Collective(Collective),
+}
+
+/// An instruction that the lanes of its mask execute together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collective {
+    /// `bar.warp.sync`.
+    Barrier,
+    Shfl {
+        mode: ShflMode,
+        /// A predicate tells whether the lane read from another lane of its segment.
+        pred: bool,
+    },
+    Vote(VoteMode),
+    MatchAny(Type),
+    MatchAll(Type),
+    Redux {
+        op: ReduxOp,
+        signed: bool,
+    },
+    Elect,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShflMode {
     Up,
@@ -262,6 +323,16 @@ pub enum BarMode {
     And,
     Or,
     Popc,
+}
+
+/// A barrier of the CTA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    pub mode: BarMode,
+    /// All threads of a warp must execute the same barrier instruction.
+    pub aligned: bool,
+    /// The instruction gives the number of threads that take part.
+    pub counted: bool,
 }
 
 /// Shapes and operand types of `mma.sync`, all m16n8 with A by rows and B by columns.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::cta::{Cta, Shape, thread_of};
 use super::engine::{Engine, Field, Trouble, View};
 use super::exec;
-use super::op::{Class, Op};
+use super::op::{Class, Control, Op};
 use super::options::Options;
 use super::races::Order;
 use super::{Counters, Fault, FaultKind, Heap, Kernel, Module, Report};
@@ -430,7 +430,7 @@ fn report(field: &Field, engines: &[Engine]) -> Report {
             counters.warp_instructions += count;
             counters.classes[class as usize] += count;
             counters.mma += if class == Class::Mma { count } else { 0 };
-            let barrier = matches!(inst.op, Op::Bar { .. });
+            let barrier = matches!(inst.op, Op::Control(Control::Bar(_)));
             counters.barriers += if barrier { count } else { 0 };
         }
     }

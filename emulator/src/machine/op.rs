@@ -21,26 +21,16 @@ pub enum Op {
     Int64Un(Int1, Type),
     Int32Tern(Int3, Type),
     Int64Tern(Int3, Type),
-    /// Two 16- or 32-bit factors to twice the width; then plus the third operand.
+    /// The product of two 16- or 32-bit factors in twice their width; `MadWide` adds the third operand.
     MulWide(Type),
     MadWide(Type),
     Lop3(u8),
     Prmt(u8),
     Bfi(Type),
-    /// Carry chains: `a ± b ± carry`, writing the carry when asked.
-    Carry {
-        ty: Type,
-        subtract: bool,
-        carry_in: bool,
-        carry_out: bool,
-    },
-    /// The same over `lo`/`hi` of a product.
-    CarryMad {
-        ty: Type,
-        high: bool,
-        carry_in: bool,
-        carry_out: bool,
-    },
+    /// `add.cc`, `subc` and their kind: `a ± b ± carry`.
+    Carry(Carry),
+    /// `mad.cc` and `madc`: the low or high half of `a · b`, plus `c` and the carry.
+    CarryMad(CarryMad),
     Float32(Float2, Mods),
     Float64(Float2, Mods),
     Float32Un(Float1, Mods),
@@ -71,21 +61,10 @@ pub enum Op {
         ty: Type,
         float: bool,
     },
-    Setp {
-        compare: Compare,
-        ty: Type,
-        logic: Option<Logic>,
-        ftz: bool,
-        two: bool,
-    },
-    /// `set`: a mask of ones, or 1.0 when `float`.
-    Set {
-        compare: Compare,
-        ty: Type,
-        logic: Option<Logic>,
-        ftz: bool,
-        to: Type,
-    },
+    /// A comparison into one predicate; if the flag is set, its opposite into a second one.
+    Setp(Comparison, bool),
+    /// A comparison into a register: all bits set, or 1.0 if the type is f32.
+    Set(Comparison, Type),
     PredLogic(Logic),
     PredNot,
     PredMov,
@@ -117,25 +96,7 @@ pub enum Op {
     ToGeneric(Place),
     FromGeneric(Place),
     IsSpace(Place),
-    Bra,
-    Brx,
-    Exit,
-    Trap,
-    Bar {
-        mode: BarMode,
-        aligned: bool,
-        counted: bool,
-    },
-    WarpBar,
-    Shfl {
-        mode: ShflMode,
-        pred: bool,
-    },
-    Vote(VoteMode),
-    MatchAny(Type),
-    MatchAll(Type, bool),
-    Redux(ReduxOp, bool),
-    Elect,
+    Control(Control),
     Activemask,
     Fence,
     Sleep,
@@ -204,22 +165,9 @@ impl Op {
             Mov32 | Mov64 | Pack { .. } | Unpack { .. } | Selp32 | Selp64 | Slct { .. } => {
                 Class::Move
             }
-            Add32
-            | Int32(..)
-            | Int64(..)
-            | Int32Un(..)
-            | Int64Un(..)
-            | Int32Tern(..)
-            | Int64Tern(..)
-            | MulWide(..)
-            | MadWide(..)
-            | Lop3(..)
-            | Prmt(..)
-            | Bfi(..)
-            | Carry { .. }
-            | CarryMad { .. }
-            | ToGeneric(..)
-            | FromGeneric(..) => Class::Integer,
+            Add32 | Int32(..) | Int64(..) | Int32Un(..) | Int64Un(..) | Int32Tern(..)
+            | Int64Tern(..) | MulWide(..) | MadWide(..) | Lop3(..) | Prmt(..) | Bfi(..)
+            | Carry(..) | CarryMad(..) | ToGeneric(..) | FromGeneric(..) => Class::Integer,
             FmaF32 | AddF32 | MulF32 | Fma32(..) => Class::Float,
             Float32(Float2::Div, _) => Class::Special,
             Float32(..) | Float32Un(Float1::Abs | Float1::Neg, _) => Class::Float,
@@ -229,14 +177,9 @@ impl Op {
             Convert { .. } | ConvertPair { .. } | SignExtend32 | ZeroExtend32 | Truncate64 => {
                 Class::Convert
             }
-            Setp { .. }
-            | Set { .. }
-            | PredLogic(..)
-            | PredNot
-            | PredMov
-            | Testp(..)
-            | IsSpace(..) => Class::Predicate,
-            Bra | Brx | Exit | Trap => Class::Control,
+            Setp(..) | Set(..) | PredLogic(..) | PredNot | PredMov | Testp(..) | IsSpace(..) => {
+                Class::Predicate
+            }
             Load(access) => match access.place {
                 Place::Global | Place::Generic => Class::LoadGlobal,
                 Place::Shared => Class::LoadShared,
@@ -253,15 +196,21 @@ impl Op {
             CpAsync { .. } | CpCommit | CpWait(..) | CpWaitAll => Class::Async,
             LdMatrix { .. } => Class::Matrix,
             Mma(..) => Class::Mma,
-            Shfl { .. }
-            | Vote(..)
-            | MatchAny(..)
-            | MatchAll(..)
-            | Redux(..)
-            | Elect
-            | Activemask => Class::Warp,
-            Bar { .. } | WarpBar => Class::Barrier,
+            Control(control) => control.class(),
+            Activemask => Class::Warp,
             Nop | Fence | Sleep | ReadClock(..) => Class::Other,
+        }
+    }
+}
+
+impl Control {
+    fn class(self) -> Class {
+        match self {
+            Control::Branch | Control::BranchByTable | Control::Exit | Control::Trap => {
+                Class::Control
+            }
+            Control::Bar(_) | Control::Collective(Collective::Barrier) => Class::Barrier,
+            Control::Collective(_) => Class::Warp,
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::super::op::{Code, Initial, Inst, Op, Place, Slot, UNGUARDED};
+use super::super::op::{Code, Collective, Control, Initial, Inst, Op, Place, Slot, UNGUARDED};
 use super::builder::{Builder, Decoded, Draft};
 use super::names::{Class, Reg};
 use super::{Result, fail};
@@ -76,13 +76,13 @@ fn many(op: Op) -> bool {
             | Op::Unpack { .. }
             | Op::LdMatrix { .. }
             | Op::Mma(_)
-            | Op::Shfl { .. }
-            | Op::Carry { .. }
-            | Op::CarryMad { .. }
+            | Op::Carry(_)
+            | Op::CarryMad(_)
             | Op::Bfi(_)
-            | Op::MatchAll(..)
-            | Op::Elect
-            | Op::Setp { two: true, .. }
+            | Op::Control(Control::Collective(
+                Collective::Shfl { .. } | Collective::MatchAll(_) | Collective::Elect
+            ))
+            | Op::Setp(_, true)
     )
 }
 
@@ -112,8 +112,8 @@ fn pack(draft: &Draft, builder: &Builder, slots: &Slots, code: &mut Code) -> Res
         return fail(draft.line, "an instruction with too many operands");
     }
     match draft.op {
-        Op::Bra => inst.imm = i64::from(builder.label_at[draft.labels[0]]),
-        Op::Brx => {
+        Op::Control(Control::Branch) => inst.imm = i64::from(builder.label_at[draft.labels[0]]),
+        Op::Control(Control::BranchByTable) => {
             inst.d = code.targets.len() as u32;
             inst.imm = draft.labels.len() as i64;
             code.targets
@@ -233,12 +233,18 @@ fn members(live: &[u64]) -> impl Iterator<Item = Reg> {
     })
 }
 
+/// Whether the instruction after this one is reached from it only if a guard is off.
+fn stops(op: Op) -> bool {
+    use Control::{Branch, BranchByTable, Exit, Trap};
+    matches!(op, Op::Control(Branch | BranchByTable | Exit | Trap))
+}
+
 fn blocks(builder: &Builder) -> Vec<Block> {
     let drafts = &builder.drafts;
     let mut starts = vec![false; drafts.len() + 1];
     starts[0] = true;
     for (at, draft) in drafts.iter().enumerate() {
-        if matches!(draft.op, Op::Bra | Op::Brx | Op::Exit | Op::Trap) {
+        if stops(draft.op) {
             starts[at + 1] = true;
         }
         for &label in &draft.labels {
@@ -255,7 +261,7 @@ fn blocks(builder: &Builder) -> Vec<Block> {
             .iter()
             .map(|&label| builder.label_at[label] as usize);
         let mut next: Vec<usize> = targets.filter_map(|at| index.get(&at).copied()).collect();
-        let stops = matches!(last.op, Op::Bra | Op::Brx | Op::Exit | Op::Trap);
+        let stops = stops(last.op);
         if (!stops || last.guard.is_some()) && n + 1 < begins.len() {
             next.push(n + 1);
         }

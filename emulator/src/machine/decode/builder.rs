@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::super::op::{Code, Initial, Op, Special};
+use super::super::op::{Code, Control, Initial, Op, Special};
 use super::names::{Class, Name, Reg, Scope, special};
 use super::{Result, allocate, fail};
 use crate::ptx::{Function, Instruction, Operand, Source, Space, Statement, Variable};
@@ -52,7 +52,7 @@ pub fn function(
         ..Frame::default()
     };
     builder.body(entry)?;
-    builder.emit(Op::Exit, vec![], vec![]);
+    builder.emit(Op::Control(Control::Exit), vec![], vec![]);
     allocate::finish(builder)
 }
 
@@ -420,8 +420,11 @@ impl<'a> Builder<'a> {
 
     fn ret(&mut self) -> Result<()> {
         match self.frame.end {
-            Some(end) => self.emit(Op::Bra, vec![], vec![]).labels = vec![end],
-            None => drop(self.emit(Op::Exit, vec![], vec![])),
+            Some(end) => {
+                self.emit(Op::Control(Control::Branch), vec![], vec![])
+                    .labels = vec![end]
+            }
+            None => drop(self.emit(Op::Control(Control::Exit), vec![], vec![])),
         }
         Ok(())
     }
@@ -442,7 +445,7 @@ impl<'a> Builder<'a> {
         };
         match callee.as_str() {
             "__assertfail" => {
-                self.emit(Op::Trap, vec![], vec![]);
+                self.emit(Op::Control(Control::Trap), vec![], vec![]);
                 return Ok(());
             }
             "vprintf" => return Ok(()),
@@ -479,7 +482,7 @@ impl<'a> Builder<'a> {
         }
         let end = self.new_label();
         if let Some((reg, negated)) = self.guard.take() {
-            let skip = self.emit(Op::Bra, vec![], vec![]);
+            let skip = self.emit(Op::Control(Control::Branch), vec![], vec![]);
             skip.guard = Some((reg, !negated));
             skip.labels = vec![end];
         }

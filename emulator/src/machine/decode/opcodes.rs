@@ -22,13 +22,14 @@ impl Builder<'_> {
     pub fn decode(&mut self, instruction: &Instruction) -> Result<()> {
         let words = Words::new(&instruction.opcode);
         let operands = &instruction.operands[..];
-        let known = self.arithmetic(&words, operands)?
-            || self.floats(&words, operands)?
-            || self.moves(&words, operands)?
-            || self.predicates(&words, operands)?
-            || self.control(&words, operands)?
-            || self.memory(&words, operands)?
-            || self.warp_wide(&words, operands)?;
+        let known = !words.unsupported()
+            && (self.arithmetic(&words, operands)?
+                || self.floats(&words, operands)?
+                || self.moves(&words, operands)?
+                || self.predicates(&words, operands)?
+                || self.control(&words, operands)?
+                || self.memory(&words, operands)?
+                || self.warp_wide(&words, operands)?);
         if known {
             Ok(())
         } else {
@@ -299,6 +300,9 @@ impl Builder<'_> {
             "setp" | "set" => return self.set(words, operands),
             "testp" => {
                 let ty = self.ty(words)?;
+                if !matches!(ty, Type::F32 | Type::F64) {
+                    return Ok(false);
+                }
                 let kind = match words.list[1] {
                     "finite" => Classify::Finite,
                     "infinite" => Classify::Infinite,
@@ -330,6 +334,20 @@ impl Builder<'_> {
             return Ok(false);
         };
         let (logic, ftz) = (words.logic(), words.mods().ftz);
+        let ordered = matches!(
+            compare,
+            Compare::Eq | Compare::Ne | Compare::Lt | Compare::Le | Compare::Gt | Compare::Ge
+        );
+        let incomparable = matches!(ty, Type::F16x2 | Type::Bf16x2 | Type::Tf32 | Type::Pred);
+        if incomparable || !(ordered || ty.is_float()) {
+            return Ok(false);
+        }
+        let comparison = Comparison {
+            compare,
+            ty,
+            logic,
+            ftz,
+        };
         let mut src = vec![self.src(operands, 1, ty)?, self.src(operands, 2, ty)?];
         if logic.is_some() {
             src.push(self.src(operands, 3, Type::Pred)?);
@@ -340,37 +358,14 @@ impl Builder<'_> {
             if types.len() != 2 || !matches!(to, Type::U32 | Type::S32 | Type::F32) {
                 return Ok(false);
             }
-            if matches!(ty, Type::F16x2 | Type::Bf16x2) {
-                return Ok(false);
-            }
-            self.emit(
-                Op::Set {
-                    compare,
-                    ty,
-                    logic,
-                    ftz,
-                    to,
-                },
-                vec![d],
-                src,
-            );
+            self.emit(Op::Set(comparison, to), vec![d], src);
             return Ok(true);
         }
         let (dst, two) = match self.operand(operands, 0)? {
             Operand::Pair(p, q) => (vec![self.predicate(p)?, self.predicate(q)?], true),
             _ => (vec![self.dst(operands, 0)?], false),
         };
-        self.emit(
-            Op::Setp {
-                compare,
-                ty,
-                logic,
-                ftz,
-                two,
-            },
-            dst,
-            src,
-        );
+        self.emit(Op::Setp(comparison, two), dst, src);
         Ok(true)
     }
 
@@ -390,7 +385,8 @@ impl Builder<'_> {
                     return Ok(false);
                 };
                 let label = self.label(name)?;
-                self.emit(Op::Bra, vec![], vec![]).labels = vec![label];
+                self.emit(Op::Control(Control::Branch), vec![], vec![])
+                    .labels = vec![label];
             }
             "brx" => {
                 let index = self.src(operands, 0, Type::U32)?;
@@ -398,10 +394,11 @@ impl Builder<'_> {
                     return Ok(false);
                 };
                 let labels = self.table(name)?;
-                self.emit(Op::Brx, vec![], vec![index]).labels = labels;
+                self.emit(Op::Control(Control::BranchByTable), vec![], vec![index])
+                    .labels = labels;
             }
-            "exit" => drop(self.emit(Op::Exit, vec![], vec![])),
-            "trap" | "brkpt" => drop(self.emit(Op::Trap, vec![], vec![])),
+            "exit" => drop(self.emit(Op::Control(Control::Exit), vec![], vec![])),
+            "trap" | "brkpt" => drop(self.emit(Op::Control(Control::Trap), vec![], vec![])),
             "nanosleep" => drop(self.emit(Op::Sleep, vec![], vec![])),
             "membar" | "fence" => drop(self.emit(Op::Fence, vec![], vec![])),
             "pmevent" | "griddepcontrol" | "prefetch" | "prefetchu" | "discard"

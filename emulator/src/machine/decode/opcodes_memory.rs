@@ -185,6 +185,9 @@ impl Builder<'_> {
             _ => return Ok(false),
         };
         let ty = self.ty(words)?;
+        if !atomic_exists(op, ty) {
+            return Ok(false);
+        }
         let at = usize::from(!silent);
         let address = self.bracket(operands, at)?;
         let mut src = vec![address.base, self.src(operands, at + 1, ty)?];
@@ -365,7 +368,11 @@ impl Builder<'_> {
                 let p = self.src(operands, 1, Type::Pred)?;
                 let mask = self.src(operands, 2, Type::U32)?;
                 let d = self.dst(operands, 0)?;
-                self.emit(Op::Vote(mode), vec![d], vec![mask, p]);
+                self.emit(
+                    Op::Control(Control::Collective(Collective::Vote(mode))),
+                    vec![d],
+                    vec![mask, p],
+                );
             }
             "match" if words.has("sync") => {
                 let ty = self.ty(words)?;
@@ -373,10 +380,18 @@ impl Builder<'_> {
                 let mask = self.src(operands, 2, Type::U32)?;
                 if words.has("any") {
                     let d = self.dst(operands, 0)?;
-                    self.emit(Op::MatchAny(ty), vec![d], vec![mask, a]);
+                    self.emit(
+                        Op::Control(Control::Collective(Collective::MatchAny(ty))),
+                        vec![d],
+                        vec![mask, a],
+                    );
                 } else {
-                    let (dst, pred) = self.result_and_predicate(operands)?;
-                    self.emit(Op::MatchAll(ty, pred), dst, vec![mask, a]);
+                    let (dst, _) = self.result_and_predicate(operands)?;
+                    self.emit(
+                        Op::Control(Control::Collective(Collective::MatchAll(ty))),
+                        dst,
+                        vec![mask, a],
+                    );
                 }
             }
             "redux" => {
@@ -396,12 +411,22 @@ impl Builder<'_> {
                 let a = self.src(operands, 1, Type::U32)?;
                 let mask = self.src(operands, 2, Type::U32)?;
                 let d = self.dst(operands, 0)?;
-                self.emit(Op::Redux(op, ty.is_signed()), vec![d], vec![mask, a]);
+                let signed = ty.is_signed();
+                let redux = Collective::Redux { op, signed };
+                self.emit(
+                    Op::Control(Control::Collective(redux)),
+                    vec![d],
+                    vec![mask, a],
+                );
             }
             "elect" => {
                 let mask = self.src(operands, 1, Type::U32)?;
                 let (dst, _) = self.result_and_predicate(operands)?;
-                self.emit(Op::Elect, dst, vec![mask]);
+                self.emit(
+                    Op::Control(Control::Collective(Collective::Elect)),
+                    dst,
+                    vec![mask],
+                );
             }
             "activemask" => {
                 let d = self.dst(operands, 0)?;
@@ -440,14 +465,22 @@ impl Builder<'_> {
             src.push(self.src(operands, at, Type::U32)?);
         }
         let (dst, pred) = self.result_and_predicate(operands)?;
-        self.emit(Op::Shfl { mode, pred }, dst, src);
+        self.emit(
+            Op::Control(Control::Collective(Collective::Shfl { mode, pred })),
+            dst,
+            src,
+        );
         Ok(())
     }
 
     fn barrier(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
         if words.has("warp") {
             let mask = self.src(operands, 0, Type::U32)?;
-            self.emit(Op::WarpBar, vec![], vec![mask]);
+            self.emit(
+                Op::Control(Control::Collective(Collective::Barrier)),
+                vec![],
+                vec![mask],
+            );
             return Ok(true);
         }
         if words.has("cluster") {
@@ -476,15 +509,26 @@ impl Builder<'_> {
             dst.push(self.dst(operands, 0)?);
             src.push(self.src(operands, last, Type::Pred)?);
         }
-        self.emit(
-            Op::Bar {
-                mode,
-                aligned,
-                counted,
-            },
-            dst,
-            src,
-        );
+        let bar = Bar {
+            mode,
+            aligned,
+            counted,
+        };
+        self.emit(Op::Control(Control::Bar(bar)), dst, src);
         Ok(true)
+    }
+}
+
+/// Whether an atomic operation exists for a type.
+fn atomic_exists(op: AtomicOp, ty: Type) -> bool {
+    match ty {
+        Type::F64 => op == AtomicOp::Add,
+        Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 | Type::F32 => {
+            matches!(op, AtomicOp::Add | AtomicOp::Min | AtomicOp::Max)
+        }
+        Type::U16 => matches!(op, AtomicOp::Cas | AtomicOp::Exch),
+        Type::U32 => true,
+        Type::S32 | Type::U64 | Type::S64 => !matches!(op, AtomicOp::Inc | AtomicOp::Dec),
+        Type::U8 | Type::S8 | Type::S16 | Type::Tf32 | Type::Pred => false,
     }
 }

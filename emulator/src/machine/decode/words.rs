@@ -18,6 +18,15 @@ impl<'a> Words<'a> {
         self.list[1..].contains(&word)
     }
 
+    /// Whether a word changes what the instruction does in a way that the emulator does not know:
+    /// stochastic rounding, saturation to the largest finite value, memory of a cluster.
+    pub fn unsupported(&self) -> bool {
+        ["rs", "satfinite", "oob", "shared::cluster"]
+            .iter()
+            .any(|word| self.has(word))
+    }
+
+    /// The types that the opcode names, in their order.
     pub fn types(&self) -> Vec<Type> {
         self.list[1..]
             .iter()
