@@ -144,7 +144,7 @@ fn faults_of_caption_lines() {
         "number-of-captions",
         TOKENS,
         Some(1),
-        "a.jpg has 6 captions, most images have 5",
+        "a.jpg has 6 captions, but most images have 5",
         |tiny| {
             tiny.append(TOKENS, "a.jpg#5\tOne more\n");
         },

@@ -234,7 +234,7 @@ fn a_vocabulary_survives_saving() {
     assert_eq!(text, "<pad>\n<sos>\n<unk>\n<eos>\ndogs\n.\nrun\nüber\n");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     for (content, expected) in [
-        ("a\nb\n", "starts with"),
+        ("a\nb\n", "must start with <pad> <sos> <unk> <eos>"),
         ("<pad>\n<sos>\n<unk>\n<eos>\na\na\n", "'a' occurs twice"),
         ("<pad>\n<sos>\n<unk>\n<eos>\na b\n", "word 4"),
     ] {

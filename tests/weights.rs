@@ -160,8 +160,8 @@ fn files_that_are_no_weights_are_refused() {
     let noise: Vec<u8> = (0u8..200)
         .map(|i| i.wrapping_mul(167).wrapping_add(13))
         .collect();
-    assert!(refusal(&noise).starts_with("is no weight file: its 200 bytes begin with [0d, b4,"));
-    assert!(refusal(b"{}").starts_with("is no weight file: its 2 bytes"));
+    assert!(refusal(&noise).starts_with("is not a weight file: its 200 bytes begin with [0d, b4,"));
+    assert!(refusal(b"{}").starts_with("is not a weight file: its 2 bytes"));
     assert_eq!(refusal(b""), "is empty");
     let directory = tempfile::tempdir().unwrap();
     let message = WeightFile::open(directory.path()).unwrap_err().to_string();
@@ -193,16 +193,16 @@ fn headers_that_lie_are_refused() {
     for (found, expected) in [
         (
             refusal(&[&u64::MAX.to_le_bytes()[..], b"{}      "].concat()),
-            "is truncated or no safetensors file: its header should take 18446744073709551615 bytes, \
-             8 are left",
+            "is truncated, or not a safetensors file: its header should have 18446744073709551615 \
+             bytes, but 8 are left",
         ),
         (
             refusal(&[&100u64.to_le_bytes()[..], b"{\"a\":"].concat()),
-            "is truncated or no safetensors file: its header should take 100 bytes, 5 are left",
+            "is truncated, or not a safetensors file: its header should have 100 bytes, but 5 are left",
         ),
         (
             one(tensor("F32", "[2,2]", 0, 16), 12),
-            "is truncated: tensor \"conv1\" ends at byte 16 of the data, 12 are there",
+            "is truncated: tensor \"conv1\" ends at byte 16 of the data, which has 12 bytes",
         ),
         (
             one(tensor("F32", "[2]", 0, 8), 9),

@@ -315,7 +315,7 @@ fn files_that_contradict_themselves_are_refused() {
         ),
         (
             refusal(&archive(&[("m/other.pkl", &good)], Zip::Narrow)),
-            "is a zip archive without data.pkl, so not PyTorch's",
+            "is a zip archive without data.pkl, so it is not from PyTorch",
         ),
         (
             refusal(&archive(
