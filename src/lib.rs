@@ -1,4 +1,3 @@
-#![warn(missing_docs)]
 //! showtell: an image-captioning engine.
 //!
 //! Layers, each using only those to its right: `cli → report → train → decode → model → nn → ops →

@@ -1,6 +1,6 @@
-//! The kinds that operations come in: types, roundings, functions, places, modes.
+//! The variants of operations: types, roundings, functions, places, modes.
 
-/// Scalar types as instructions name them; `b` types count as unsigned.
+/// The scalar types that instructions name; `b` types count as unsigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     U8,
@@ -43,7 +43,7 @@ impl Type {
     }
 }
 
-/// Rounding: to nearest even, to zero, down, up, to nearest with ties away.
+/// Rounding: to nearest even, to zero, down, up, or to nearest with ties away from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Round {
     #[default]
@@ -58,7 +58,7 @@ pub enum Round {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mods {
     pub round: Round,
-    /// To an integral value (`cvt.rni` and its kind).
+    /// Rounds to an integral value (`cvt.rni` and its kind).
     pub integral: bool,
     pub ftz: bool,
     pub sat: bool,
@@ -68,7 +68,7 @@ pub struct Mods {
     pub xor_sign: bool,
 }
 
-/// Integer operations of two operands. 16-bit values are kept zero-extended.
+/// Integer operations on two operands. Registers hold 16-bit values zero-extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Int2 {
     Add,
@@ -133,7 +133,7 @@ pub struct CarryMad {
     pub carry_out: bool,
 }
 
-/// Float operations of two operands.
+/// Float operations on two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Float2 {
     Add,
@@ -203,7 +203,7 @@ pub enum Classify {
     Subnormal,
 }
 
-/// Where an address points.
+/// The memory that an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Global,
@@ -213,21 +213,21 @@ pub enum Place {
     Generic,
 }
 
-/// A load or store: `count` values of `width` bytes a lane.
+/// A load or store of `count` values of `width` bytes per lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     pub place: Place,
     pub width: u8,
     pub count: u8,
     pub signed: bool,
-    /// Volatile, relaxed, acquire or release: takes part in synchronisation.
+    /// Volatile, relaxed, acquire or release: the access can order others.
     pub strong: bool,
     /// The address register has 64 bits.
     pub wide: bool,
 }
 
 impl Access {
-    /// Of a lane.
+    /// Bytes per lane.
     pub fn bytes(self) -> u32 {
         u32::from(self.width) * u32::from(self.count)
     }
@@ -335,19 +335,19 @@ pub struct Bar {
     pub counted: bool,
 }
 
-/// Shapes and operand types of `mma.sync`, all m16n8 with A by rows and B by columns.
+/// Shape and types of `mma.sync`. All shapes are m16n8, with A row-major and B column-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mma {
     pub k: u8,
     pub operand: Type,
     /// F32, F16 or S32.
     pub accumulate: Type,
-    /// Signedness of A and B when integer.
+    /// The type of B; with integers it may differ from that of A in its sign.
     pub b_operand: Type,
 }
 
 impl Mma {
-    /// Registers a lane holds of A, of B, and of C.
+    /// Number of registers of a lane that hold A, B and C.
     pub fn registers(self) -> (usize, usize, usize) {
         let bytes = self.operand.bytes() as usize;
         let words = |elements: usize| elements * bytes / (32 * 4);
@@ -364,7 +364,7 @@ pub enum Clock {
 }
 
 impl AtomicOp {
-    /// By the word in its opcode.
+    /// The operation that a word of the opcode names.
     pub fn named(word: &str) -> Option<Self> {
         Some(match word {
             "add" => AtomicOp::Add,

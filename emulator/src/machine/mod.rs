@@ -1,4 +1,4 @@
-//! The machine: modules decoded for execution, device memory, and launches.
+//! The machine: decoded modules, device memory, and launches.
 
 mod calculate;
 mod compare;

@@ -2,10 +2,10 @@
 
 pub use super::kind::*;
 
-/// A register: the index of its first 128-byte unit in a warp's register file, or of a predicate.
+/// A register, as the index of its first unit of 128 bytes in the register file of a warp; or a predicate, as its index.
 pub type Slot = u32;
 
-/// What an instruction does. Fields of [`Inst`] hold the operands.
+/// What an instruction does. The fields of [`Inst`] hold its operands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
     Nop,
@@ -47,7 +47,7 @@ pub enum Op {
         from: Type,
         mods: Mods,
     },
-    /// Two f32 into a pair, the first operand high.
+    /// Converts two f32 to a pair; the first operand becomes the high half.
     ConvertPair {
         to: Type,
         mods: Mods,
@@ -68,7 +68,7 @@ pub enum Op {
     PredLogic(Logic),
     PredNot,
     PredMov,
-    /// `count` parts of `bits` bits into one register, and back.
+    /// Joins `count` parts of `bits` bits in one register; `Unpack` is the reverse.
     Pack {
         bits: u8,
         count: u8,
@@ -103,7 +103,7 @@ pub enum Op {
     ReadClock(Clock),
 }
 
-/// Classes that warp instructions are counted by.
+/// The classes in which warp instructions are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Move,
@@ -158,7 +158,7 @@ impl Class {
 }
 
 impl Op {
-    /// What the instruction counts as.
+    /// The class in which the instruction is counted.
     pub fn class(&self) -> Class {
         use Op::*;
         match self {
@@ -215,17 +215,16 @@ impl Control {
     }
 }
 
-/// Guard value of an instruction without one.
+/// The value of `guard` of an instruction without a guard.
 pub const UNGUARDED: u32 = u32::MAX;
 
 /// A decoded instruction.
 #[derive(Debug, Clone, Copy)]
 pub struct Inst {
     pub op: Op,
-    /// Twice the predicate's slot, plus one when negated; or [`UNGUARDED`].
+    /// Twice the slot of the predicate, plus one if it is negated; or [`UNGUARDED`].
     pub guard: u32,
-    /// The destination; or, for instructions with more operands than fit, where their slots
-    /// start in [`Code::more`].
+    /// The destination. For instructions with more operands, the index of the first of their slots in [`Code::more`].
     pub d: Slot,
     pub a: Slot,
     pub b: Slot,
@@ -238,29 +237,29 @@ pub struct Inst {
 #[derive(Debug, Default)]
 pub struct Code {
     pub insts: Vec<Inst>,
-    /// PTX line of each instruction.
+    /// The PTX line of each instruction.
     pub lines: Vec<u32>,
-    /// Source file number and line of each instruction, (0, 0) when not known.
+    /// The number of the source file and the line of each instruction; (0, 0) if not known.
     pub locations: Vec<(u32, u32)>,
-    /// Slots of instructions with many operands: destinations, then sources.
+    /// The slots of instructions with many operands: destinations, then sources.
     pub more: Vec<Slot>,
-    /// Targets of `brx.idx`.
+    /// The targets of `brx.idx`.
     pub targets: Vec<u32>,
-    /// What registers start with.
+    /// The initial values of registers.
     pub initial: Vec<(Slot, Initial)>,
     pub units: u32,
     pub predicates: u32,
-    /// Narrowest access to shared memory, in bytes: the grain of its checks.
+    /// The size of the narrowest access to shared memory, in bytes: the grain of its checks.
     pub shared_grain: u32,
 }
 
-/// A register's value at the start of a thread.
+/// The value of a register at the start of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Initial {
     Const32(u32),
     Const64(u64),
     Pred(bool),
-    /// Address of a variable of module scope, plus an offset.
+    /// The address of a variable of module scope, plus an offset.
     Global(u32, i64),
     Special(Special),
     Special64(Special),
@@ -285,11 +284,11 @@ pub enum Special {
     LanemaskGt,
     DynamicShared,
     TotalShared,
-    /// An environment register that is not used.
+    /// An unused environment register.
     Env,
-    /// The workspace of a cooperative grid: the halves of its address.
+    /// One half of the address of a cooperative grid's workspace.
     WorkspaceHigh,
     WorkspaceLow,
-    /// Where dynamic shared memory starts.
+    /// The offset of dynamic shared memory.
     DynamicBase,
 }

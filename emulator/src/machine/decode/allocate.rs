@@ -1,9 +1,8 @@
-//! Gives virtual registers their slots (by liveness and a linear scan, so that a warp's register
-//! file stays small enough for the cache) and packs the instructions.
+//! Gives slots to virtual registers and packs the instructions. Slots are assigned by liveness and a linear scan, so that
+//! the register file of a warp is small enough for the cache.
 //!
-//! Liveness is that of one thread: lanes that take another path have their own column of each
-//! slot, so divergence needs no care. An instruction under a guard may leave its destination as
-//! it was, and so counts as a reader of it.
+//! Liveness is computed for one thread. Each lane has its own column of a slot, so divergence does not matter. An
+//! instruction with a guard may leave its destination unchanged, and therefore counts as a reader of it.
 
 use std::collections::HashMap;
 
@@ -24,7 +23,7 @@ pub fn finish(builder: Builder) -> Result<Decoded> {
         if at == u32::MAX
             && let Some(draft) = used()
         {
-            return fail(draft.line, "the label it jumps to stands nowhere");
+            return fail(draft.line, "the label that it jumps to does not exist");
         }
     }
     let spans = Spans::of(&builder);
@@ -51,7 +50,7 @@ pub fn finish(builder: Builder) -> Result<Decoded> {
     })
 }
 
-/// Bytes of one access if it may go to shared memory.
+/// The size in bytes of an access that may go to shared memory.
 fn shared_bytes(op: Op) -> Option<u32> {
     match op {
         Op::Load(access) | Op::Store(access) => {
@@ -66,7 +65,7 @@ fn shared_bytes(op: Op) -> Option<u32> {
     }
 }
 
-/// Instructions whose operands lie in [`Code::more`].
+/// Whether the operands of an instruction are in [`Code::more`].
 fn many(op: Op) -> bool {
     matches!(
         op,
@@ -109,7 +108,7 @@ fn pack(draft: &Draft, builder: &Builder, slots: &Slots, code: &mut Code) -> Res
                 .map(|&reg| slots.of[reg as usize]),
         );
     } else if draft.dst.len() > 1 || draft.src.len() > 3 {
-        return fail(draft.line, "an instruction with too many operands");
+        return fail(draft.line, "the instruction has too many operands");
     }
     match draft.op {
         Op::Control(Control::Branch) => inst.imm = i64::from(builder.label_at[draft.labels[0]]),
@@ -127,8 +126,7 @@ fn pack(draft: &Draft, builder: &Builder, slots: &Slots, code: &mut Code) -> Res
     Ok(())
 }
 
-/// The first and last position at which each register is live; use before definition at even,
-/// definition at odd positions.
+/// The first and last position at which each register is live. Instruction i reads at position 2i and writes at 2i + 1.
 struct Spans {
     first: Vec<u32>,
     last: Vec<u32>,
@@ -233,7 +231,7 @@ fn members(live: &[u64]) -> impl Iterator<Item = Reg> {
     })
 }
 
-/// Whether the instruction after this one is reached from it only if a guard is off.
+/// Whether a thread that executes the instruction does not continue with the next one.
 fn stops(op: Op) -> bool {
     use Control::{Branch, BranchByTable, Exit, Trap};
     matches!(op, Op::Control(Branch | BranchByTable | Exit | Trap))
@@ -278,7 +276,7 @@ struct Slots {
     live_registers: u32,
 }
 
-/// Slots of one width, handed out and taken back.
+/// The slots of one width.
 #[derive(Default)]
 struct Pool {
     free: Vec<u32>,

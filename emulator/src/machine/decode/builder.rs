@@ -1,5 +1,4 @@
-//! Walks a kernel's statements, and those of the functions it calls, into instructions over
-//! virtual registers.
+//! Turns the statements of a kernel, and of the functions it calls, into instructions over virtual registers.
 
 use std::collections::HashMap;
 
@@ -16,7 +15,7 @@ pub struct Draft {
     pub dst: Vec<Reg>,
     pub src: Vec<Reg>,
     pub imm: i64,
-    /// Label it jumps to; several for `brx.idx`.
+    /// The label that it jumps to; several for `brx.idx`.
     pub labels: Vec<usize>,
     pub line: u32,
     pub location: (u32, u32),
@@ -28,7 +27,7 @@ pub struct Decoded {
     pub static_shared: u32,
     pub dynamic_align: u32,
     pub local_bytes: u32,
-    /// 32-bit registers live at once.
+    /// Number of 32-bit registers that are live at once.
     pub registers: u32,
 }
 
@@ -56,27 +55,28 @@ pub fn function(
     allocate::finish(builder)
 }
 
-/// What belongs to one function's body: its scopes and labels.
+/// The scopes and labels of the body of one function.
 #[derive(Default)]
 pub struct Frame {
     scopes: Vec<Scope>,
     opened: u32,
     labels: HashMap<(u32, String), usize>,
     tables: HashMap<String, Vec<String>>,
-    /// Where `ret` goes in a function that was called.
+    /// The label that `ret` jumps to in a called function.
     end: Option<usize>,
     name: String,
 }
 
+/// The instructions of a kernel while they are made.
 pub struct Builder<'a> {
     pub source: &'a Source,
     globals: &'a HashMap<String, u32>,
     pub drafts: Vec<Draft>,
-    /// Class of each virtual register.
+    /// The class of each virtual register.
     pub classes: Vec<Class>,
     pub initial: Vec<(Reg, Initial)>,
     constants: HashMap<Initial, Reg>,
-    /// Instruction index of each label.
+    /// The instruction index of each label.
     pub label_at: Vec<u32>,
     frame: Frame,
     depth: u32,
@@ -122,7 +122,7 @@ impl<'a> Builder<'a> {
         self.classes.len() as Reg - 1
     }
 
-    /// A register that starts with a value and is never written.
+    /// A register that has a value from the start and is never written.
     pub fn constant(&mut self, initial: Initial) -> Reg {
         let class = match initial {
             Initial::Const32(_) | Initial::Special(_) => Class::W32,
@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
         self.drafts.last_mut().expect("just pushed")
     }
 
-    /// Emits whatever the guard says: for temporaries.
+    /// Emits without the guard: for temporary registers.
     pub fn emit_always(&mut self, op: Op, dst: Vec<Reg>, src: Vec<Reg>) {
         self.emit(op, dst, src).guard = None;
     }
@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         self.frame.scopes.last_mut().expect("a body has a scope")
     }
 
-    /// Labels may be used before they stand: numbers them by the scope they stand in.
+    /// Gives every label a number, because a label may be used before its place.
     fn find_labels(&mut self, body: &[Statement]) {
         let (mut open, mut opened) = (vec![0], 0);
         for (at, statement) in body.iter().enumerate() {
@@ -309,8 +309,7 @@ impl<'a> Builder<'a> {
         Ok(at)
     }
 
-    /// Shared memory belongs to the CTA: one place for a variable, however often its function
-    /// is called.
+    /// Shared memory belongs to the CTA: a variable has one place, even if its function is called several times.
     fn shared_variable(&mut self, variable: &Variable) -> Name {
         let Some(size) = variable.size else {
             self.dynamic_align = self.dynamic_align.max(variable.align);
@@ -329,7 +328,7 @@ impl<'a> Builder<'a> {
         Name::Variable(Space::Shared, at)
     }
 
-    /// What a name means, if anything.
+    /// The meaning of a name, if it has one.
     pub fn name(&mut self, name: &str) -> Option<Name> {
         for at in (0..self.frame.scopes.len()).rev() {
             let scope = &self.frame.scopes[at];
@@ -429,57 +428,41 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// `call (results), function, (arguments)`: the function's body in place of the call.
+    /// `call (results), function, (arguments)`: the function's body replaces the call.
     fn call(&mut self, operands: &[Operand]) -> Result<()> {
         let (mut results, mut arguments, mut callee) = (&[][..], &[][..], None);
         for operand in operands {
             match operand {
                 Operand::Group(list) if callee.is_none() => results = list,
                 Operand::Group(list) => arguments = list,
-                Operand::Name(name) if callee.is_none() => callee = Some(name),
+                Operand::Name(name) if callee.is_none() => callee = Some(name.as_str()),
+                // A prototype, which only calls through pointers need.
                 _ => {}
             }
         }
-        let Some(callee) = callee else {
-            return self.fail("a call without a function");
-        };
-        match callee.as_str() {
-            "__assertfail" => {
+        match callee {
+            None => self.fail("the call names no function"),
+            Some("__assertfail") => {
                 self.emit(Op::Control(Control::Trap), vec![], vec![]);
-                return Ok(());
+                Ok(())
             }
-            "vprintf" => return Ok(()),
-            _ => {}
+            Some("vprintf") => Ok(()),
+            Some(callee) => self.inline(callee, results, arguments),
         }
+    }
+
+    /// Puts the body of a device function in the place of its call.
+    fn inline(&mut self, callee: &str, results: &[Operand], arguments: &[Operand]) -> Result<()> {
         let source = self.source;
-        let functions = source.functions.iter();
-        let Some(function) = functions
-            .filter(|f| f.body.is_some())
-            .find(|f| f.name == *callee)
-        else {
+        let mut functions = source.functions.iter();
+        let Some(function) = functions.find(|f| f.body.is_some() && f.name == callee) else {
             return self.fail(format!("call of `{callee}`: not a function of this module"));
         };
         self.depth += 1;
         if self.depth > 32 {
             return self.fail(format!("call of `{callee}`: recursion is not supported"));
         }
-        let mut scope = Scope::default();
-        let formal = function
-            .returns
-            .iter()
-            .zip(results)
-            .chain(function.params.iter().zip(arguments));
-        for (variable, operand) in formal {
-            let Operand::Name(name) = operand else {
-                return self.fail("arguments of calls must be `.param` variables");
-            };
-            match self.name(name) {
-                Some(found @ Name::Variable(..)) => {
-                    scope.names.insert(variable.name.clone(), found)
-                }
-                _ => return self.fail(format!("`{name}` is not a `.param` variable")),
-            };
-        }
+        let scope = self.bind(function, results, arguments)?;
         let end = self.new_label();
         if let Some((reg, negated)) = self.guard.take() {
             let skip = self.emit(Op::Control(Control::Branch), vec![], vec![]);
@@ -499,5 +482,32 @@ impl<'a> Builder<'a> {
         self.place(end);
         self.depth -= 1;
         Ok(())
+    }
+
+    /// The scope of a called function: its parameters and results are variables of the caller.
+    fn bind(
+        &mut self,
+        function: &Function,
+        results: &[Operand],
+        arguments: &[Operand],
+    ) -> Result<Scope> {
+        let mut scope = Scope::default();
+        let formal = function
+            .returns
+            .iter()
+            .zip(results)
+            .chain(function.params.iter().zip(arguments));
+        for (variable, operand) in formal {
+            let Operand::Name(name) = operand else {
+                return self.fail("arguments of calls must be `.param` variables");
+            };
+            match self.name(name) {
+                Some(found @ Name::Variable(..)) => {
+                    scope.names.insert(variable.name.clone(), found)
+                }
+                _ => return self.fail(format!("`{name}` is not a `.param` variable")),
+            };
+        }
+        Ok(scope)
     }
 }

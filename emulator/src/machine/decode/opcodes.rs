@@ -1,4 +1,4 @@
-//! Opcodes of comparison, moves and control to operations, and the operands of all.
+//! Decodes the opcodes of comparisons, moves and control, and the operands of all opcodes.
 
 use super::super::op::*;
 use super::Result;
@@ -38,7 +38,10 @@ impl Builder<'_> {
     }
 
     fn unknown<T>(&self, instruction: &Instruction) -> Result<T> {
-        self.fail(format!("instruction `{}` is not known", instruction.opcode))
+        self.fail(format!(
+            "the emulator does not know the instruction `{}`",
+            instruction.opcode
+        ))
     }
 
     pub fn operand<'o>(&self, operands: &'o [Operand], at: usize) -> Result<&'o Operand> {
@@ -48,7 +51,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The single type of an instruction, its last.
+    /// The type of an instruction: the last one that its opcode names.
     pub fn ty(&self, words: &Words) -> Result<Type> {
         match words.types().last() {
             Some(&ty) => Ok(ty),
@@ -123,7 +126,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A register read at another width: its low bits, or zero-extended.
+    /// A register at another width: its low bits, or its value with zeros above it.
     pub fn fit(&mut self, reg: Reg, class: Class) -> Reg {
         let op = match (self.classes[reg as usize], class) {
             (Class::W64, Class::W32 | Class::W16) => Op::Truncate64,
@@ -234,7 +237,7 @@ impl Builder<'_> {
             8 => Ok(Type::U8),
             16 => Ok(Type::U16),
             32 => Ok(Type::U32),
-            _ => self.fail("these parts do not fill the register"),
+            _ => self.fail("the parts of the vector do not fill the register"),
         }
     }
 
@@ -257,7 +260,7 @@ impl Builder<'_> {
         let d = self.dst(operands, 0)?;
         let found = self.classes[d as usize];
         let plain = !mods.sat && !to.is_float() && !from.is_float();
-        // The value at the width of 32 bits, then at the width of the register.
+        // A value of at most 32 bits is converted first, and then stored at the width of the register.
         match (from.bytes(), to.bytes(), found) {
             (4, 8, Class::W64) if plain => {
                 let op = if from.is_signed() {
@@ -276,12 +279,12 @@ impl Builder<'_> {
                 self.emit_always(Op::Convert { to, from, mods }, vec![value], vec![a]);
                 self.store_as(value, to.is_signed(), d);
             }
-            _ => return self.fail("the destination is too narrow"),
+            _ => return self.fail("the destination register is too narrow"),
         }
         Ok(true)
     }
 
-    /// A 32-bit value into a register of any width.
+    /// Stores a 32-bit value in a register of any width.
     pub fn store_as(&mut self, value: Reg, signed: bool, d: Reg) {
         match self.classes[d as usize] {
             Class::W16 => {
@@ -369,7 +372,7 @@ impl Builder<'_> {
         Ok(true)
     }
 
-    /// A predicate as a destination; `_` is a sink.
+    /// A predicate as a destination; `_` discards the result.
     pub fn predicate(&mut self, name: &str) -> Result<Reg> {
         if name == "_" {
             Ok(self.fresh(Class::Pred))

@@ -1,4 +1,4 @@
-//! Opcodes of memory, barriers and the warp to operations.
+//! Decodes the opcodes of memory, barriers and the warp.
 
 use super::super::op::*;
 use super::Result;
@@ -128,7 +128,7 @@ impl Builder<'_> {
         let access = self.access(words, ty, &address)?;
         let parts = Self::parts(self.operand(operands, 0)?);
         if parts.len() != access.count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let (mut dst, mut after) = (Vec::new(), Vec::new());
         for at in 0..parts.len() {
@@ -149,7 +149,7 @@ impl Builder<'_> {
                 dst.push(value);
                 after.push((value, d));
             } else {
-                return self.fail("the destination is too narrow");
+                return self.fail("the destination register is too narrow");
             }
         }
         self.emit(Op::Load(access), dst, vec![address.base]).imm = address.offset;
@@ -165,7 +165,7 @@ impl Builder<'_> {
         let access = self.access(words, ty, &address)?;
         let parts = Self::parts(self.operand(operands, 1)?);
         if parts.len() != access.count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let mut src = vec![address.base];
         for part in parts {
@@ -289,7 +289,7 @@ impl Builder<'_> {
         let base = self.shifted(&address);
         let parts = Self::parts(self.operand(operands, 0)?);
         if parts.len() != count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let dst = (0..parts.len())
             .map(|at| self.dst(parts, at))
@@ -347,7 +347,7 @@ impl Builder<'_> {
             .collect::<Result<Vec<_>>>()?;
         let (a, b, c) = mma.registers();
         if src.len() != a + b + c || dst.len() != c {
-            return self.fail("the fragments have another number of registers");
+            return self.fail("the number of registers of the fragments does not match the shape");
         }
         self.emit(Op::Mma(mma), dst, src);
         Ok(true)
@@ -357,68 +357,9 @@ impl Builder<'_> {
         match words.list[0] {
             "bar" | "barrier" => return self.barrier(words, operands),
             "shfl" if words.has("sync") => self.shfl(words, operands)?,
-            "vote" if words.has("sync") => {
-                let mode = match words.list[2] {
-                    "all" => VoteMode::All,
-                    "any" => VoteMode::Any,
-                    "uni" => VoteMode::Uni,
-                    "ballot" => VoteMode::Ballot,
-                    _ => return Ok(false),
-                };
-                let p = self.src(operands, 1, Type::Pred)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                let d = self.dst(operands, 0)?;
-                self.emit(
-                    Op::Control(Control::Collective(Collective::Vote(mode))),
-                    vec![d],
-                    vec![mask, p],
-                );
-            }
-            "match" if words.has("sync") => {
-                let ty = self.ty(words)?;
-                let a = self.src(operands, 1, ty)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                if words.has("any") {
-                    let d = self.dst(operands, 0)?;
-                    self.emit(
-                        Op::Control(Control::Collective(Collective::MatchAny(ty))),
-                        vec![d],
-                        vec![mask, a],
-                    );
-                } else {
-                    let (dst, _) = self.result_and_predicate(operands)?;
-                    self.emit(
-                        Op::Control(Control::Collective(Collective::MatchAll(ty))),
-                        dst,
-                        vec![mask, a],
-                    );
-                }
-            }
-            "redux" => {
-                let ty = self.ty(words)?;
-                let op = match words.list[2] {
-                    "add" => ReduxOp::Add,
-                    "min" => ReduxOp::Min,
-                    "max" => ReduxOp::Max,
-                    "and" => ReduxOp::And,
-                    "or" => ReduxOp::Or,
-                    "xor" => ReduxOp::Xor,
-                    _ => return Ok(false),
-                };
-                if ty.is_float() {
-                    return Ok(false);
-                }
-                let a = self.src(operands, 1, Type::U32)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                let d = self.dst(operands, 0)?;
-                let signed = ty.is_signed();
-                let redux = Collective::Redux { op, signed };
-                self.emit(
-                    Op::Control(Control::Collective(redux)),
-                    vec![d],
-                    vec![mask, a],
-                );
-            }
+            "vote" if words.has("sync") => return self.vote(words, operands),
+            "match" if words.has("sync") => self.matching(words, operands)?,
+            "redux" => return self.redux(words, operands),
             "elect" => {
                 let mask = self.src(operands, 1, Type::U32)?;
                 let (dst, _) = self.result_and_predicate(operands)?;
@@ -434,6 +375,59 @@ impl Builder<'_> {
             }
             _ => return Ok(false),
         }
+        Ok(true)
+    }
+
+    fn vote(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
+        let mode = match words.list[2] {
+            "all" => VoteMode::All,
+            "any" => VoteMode::Any,
+            "uni" => VoteMode::Uni,
+            "ballot" => VoteMode::Ballot,
+            _ => return Ok(false),
+        };
+        let p = self.src(operands, 1, Type::Pred)?;
+        let mask = self.src(operands, 2, Type::U32)?;
+        let d = self.dst(operands, 0)?;
+        let op = Op::Control(Control::Collective(Collective::Vote(mode)));
+        self.emit(op, vec![d], vec![mask, p]);
+        Ok(true)
+    }
+
+    fn matching(&mut self, words: &Words, operands: &[Operand]) -> Result<()> {
+        let ty = self.ty(words)?;
+        let a = self.src(operands, 1, ty)?;
+        let mask = self.src(operands, 2, Type::U32)?;
+        let (op, dst) = if words.has("any") {
+            (Collective::MatchAny(ty), vec![self.dst(operands, 0)?])
+        } else {
+            let (dst, _) = self.result_and_predicate(operands)?;
+            (Collective::MatchAll(ty), dst)
+        };
+        self.emit(Op::Control(Control::Collective(op)), dst, vec![mask, a]);
+        Ok(())
+    }
+
+    fn redux(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
+        let ty = self.ty(words)?;
+        let op = match words.list[2] {
+            "add" => ReduxOp::Add,
+            "min" => ReduxOp::Min,
+            "max" => ReduxOp::Max,
+            "and" => ReduxOp::And,
+            "or" => ReduxOp::Or,
+            "xor" => ReduxOp::Xor,
+            _ => return Ok(false),
+        };
+        if ty.is_float() {
+            return Ok(false);
+        }
+        let a = self.src(operands, 1, Type::U32)?;
+        let mask = self.src(operands, 2, Type::U32)?;
+        let d = self.dst(operands, 0)?;
+        let signed = ty.is_signed();
+        let op = Op::Control(Control::Collective(Collective::Redux { op, signed }));
+        self.emit(op, vec![d], vec![mask, a]);
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! An opcode's dotted words.
+//! The words of an opcode.
 
 use super::super::op::{Compare, Int2, Logic, Mods, Place, Round, Type};
 
@@ -83,7 +83,7 @@ impl<'a> Words<'a> {
         })
     }
 
-    /// `v2`, `v4`, `x2`, `x4`: how many.
+    /// The number in `v2`, `v4`, `x2` or `x4`, where `letter` is `v` or `x`; otherwise 1.
     pub fn count(&self, letter: char) -> u8 {
         self.list[1..]
             .iter()
