@@ -1,4 +1,4 @@
-//! `showtell data check` finds every fault, says where it is, and fails exactly when training does.
+//! `showtell data check` finds every fault, says where it is, and fails if, and only if, training fails.
 
 mod support;
 
@@ -22,8 +22,8 @@ fn findings(output: &Output) -> Vec<Value> {
     report["findings"].as_array().unwrap().clone()
 }
 
-/// Makes one fault, and expects it to be all that is found: in this file and line, with these words. Training
-/// must fail when, and only when, the fault is an error.
+/// Makes one fault, and expects exactly one finding, with this file and line and these words. Training must fail if,
+/// and only if, the finding is an error.
 fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl Fn(&Tiny)) {
     let tiny = Tiny::new();
     spoil(&tiny);
@@ -53,9 +53,10 @@ fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl
     assert_eq!(output.status.code(), Some(i32::from(error)), "{problem}");
     let options = "--model show-tell --encoder-weights random --epochs 1".split_whitespace();
     let trained = tiny.train("run", &options.collect::<Vec<_>>());
-    match error {
-        true => drop(failed(&trained)),
-        false => drop(succeeded(&trained)),
+    if error {
+        failed(&trained);
+    } else {
+        succeeded(&trained);
     }
 }
 
@@ -235,7 +236,7 @@ fn faults_of_images() {
     });
 }
 
-/// Everything that is missing is named at once.
+/// All missing files are named at once.
 #[test]
 fn an_empty_folder_and_none() {
     let tiny = Tiny::new();
@@ -267,7 +268,7 @@ fn a_data_set_without_lists_is_split_by_name() {
     );
     fs::remove_file(tiny.data().join(TOKENS)).unwrap();
     assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 0 warnings, usable"));
-    // The last in alphabetical order is a test image.
+    // The last image in alphabetical order is a test image.
     tiny.write_image("i.jpg", b"GIF");
     assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 1 warnings, usable"));
     tiny.write_image("a.jpg", b"GIF");

@@ -1,5 +1,5 @@
-//! Weight files: what is written is read by the reference implementation of safetensors and the other
-//! way round; every defect is an error that says what, where, expected and found.
+//! Weight files: the reference implementation of safetensors reads what we write, and we read what it writes. Every defect
+//! is an error that says what is wrong and where, and what was expected and found.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A directory for one test, and a file's path in it.
+/// A directory for one test, and the path of a file in it.
 fn place(name: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     (directory, path)
 }
 
-/// The message of opening a file with this content.
+/// The error message for a file with this content.
 fn refusal(content: &[u8]) -> String {
     let (_directory, path) = place("weights");
     std::fs::write(&path, content).unwrap();
@@ -41,7 +41,7 @@ fn spec(name: &str, dtype: impl Into<StoredType>, shape: &[usize]) -> Spec {
     }
 }
 
-/// Writes tensors of f32 with the given shapes and elements 0, 1, 2, …
+/// Writes f32 tensors with the given shapes and the elements 0, 1, 2, …
 fn write_counting(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let specs: Vec<_> = tensors
         .iter()
@@ -312,7 +312,7 @@ fn a_writing_that_fails_leaves_the_old_file() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever one byte becomes, opening and reading everything ends without a panic.
+    /// Whatever value one byte gets, opening the file and reading everything does not panic.
     #[test]
     fn one_changed_byte_never_panics(at in 0usize..300, to: u8) {
         let (_directory, path) = place("mutated");
@@ -330,7 +330,7 @@ proptest! {
     }
 }
 
-/// The tensors of a ResNet of bottlenecks as torchvision names them, classifier left out.
+/// The tensors of a ResNet with bottlenecks under torchvision's names, without the classifier.
 fn resnet(blocks: [usize; 4], width: usize) -> Vec<(String, Vec<usize>)> {
     let mut tensors = Vec::new();
     let mut unit = |conv: &str, bn: &str, dims: [usize; 4]| {
@@ -370,7 +370,7 @@ fn resnet(blocks: [usize; 4], width: usize) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Opens a file with these tensors; it stays open after its directory is gone.
+/// Opens a file with these tensors. It can be read after its directory is removed.
 fn file_with(tensors: &[(String, Vec<usize>)]) -> WeightFile {
     let (_directory, path) = place("resnet.safetensors");
     write_counting(&path, tensors);
@@ -432,7 +432,7 @@ fn another_encoder_is_refused_with_what_differs() {
 
 #[test]
 fn another_resnet_is_recognised() {
-    // What does not tell is left small.
+    // Tensors that do not identify the ResNet are small.
     let small = |blocks| -> Vec<(String, Vec<usize>)> {
         let named = resnet(blocks, 64).into_iter();
         named
