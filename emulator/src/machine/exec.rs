@@ -5,12 +5,13 @@
 //! instruction that both paths reach.
 
 use super::FaultKind;
+use super::barrier;
 use super::calculate::calculate;
-use super::cta::{Common, Wait, Warp};
+use super::cta::{Common, Warp};
 use super::engine::{Engine, Outcome, Trouble, trouble};
 use super::lanes::{FULL, lanes};
 use super::matrix;
-use super::op::{Bar, BarMode, Control, Inst, Mma, Op, UNGUARDED};
+use super::op::{Control, Inst, Mma, Op, UNGUARDED};
 use super::warp_wide;
 
 /// Why a warp stopped.
@@ -32,10 +33,6 @@ pub struct Failure {
 
 /// Number of polls after which a slice ends.
 pub const POLLS: u32 = 64;
-
-/// Warp instructions that lanes may execute between passing a barrier where other lanes of their
-/// warp wait and exiting.
-const WAY_OUT: u32 = 4;
 
 /// Runs a warp for at most `budget` instructions.
 pub fn run(
@@ -134,7 +131,7 @@ impl Group {
 }
 
 /// Where the lanes of a group are after a control instruction.
-enum Flow {
+pub enum Flow {
     /// All are at the next instruction.
     Next,
     /// All are at this instruction.
@@ -244,8 +241,8 @@ fn control(
     match op {
         Control::Branch => Ok(branch(warp, group, active, inst.imm as u32)),
         Control::BranchByTable => branch_by_table(engine, warp, group, active, inst),
-        Control::Exit => leave(engine, common, warp, active),
-        Control::Bar(bar) => arrive(engine, common, warp, active, inst, group.pc, bar),
+        Control::Exit => barrier::leave(engine, common, warp, active),
+        Control::Bar(bar) => barrier::arrive(engine, common, warp, active, inst, group.pc, bar),
         Control::Collective(_) => collective(engine, common, warp, group, active),
         Control::Trap => trap(active),
     }
@@ -265,12 +262,12 @@ fn execute(
     match inst.op {
         Op::Load(access) => {
             let slots = &code.more[inst.d as usize..][..access.count as usize];
-            engine.load(common, warp, active, inst, access, slots)?;
+            engine.transfer::<false>(common, warp, active, inst, access, slots)?;
             end_polling(engine, budget);
         }
         Op::Store(access) => {
             let slots = &code.more[inst.d as usize + 1..][..access.count as usize];
-            engine.store(common, warp, active, inst, access, slots)?;
+            engine.transfer::<true>(common, warp, active, inst, access, slots)?;
         }
         Op::Atomic(atomic) => {
             engine.atomic(common, warp, active, inst, atomic)?;
@@ -393,117 +390,4 @@ fn whole(active: u32, what: &str) -> Outcome {
         lane,
         format!("all lanes of the warp must execute {what}, and this one does not"),
     )
-}
-
-/// `exit`.
-#[inline(never)]
-fn leave(engine: &mut Engine, common: &Common, warp: &mut Warp, active: u32) -> Outcome<Flow> {
-    warp.alive &= !active;
-    if engine.field.checks.barriers && warp.waiting != 0 && warp.alone > WAY_OUT {
-        let waits = common
-            .barriers
-            .iter()
-            .filter(|b| b.aligned)
-            .flat_map(|b| &b.waits);
-        if let Some(wait) = waits.into_iter().find(|wait| wait.warp == warp.index) {
-            let line = engine.field.code.lines[wait.pc as usize];
-            let message = format!(
-                "this thread exits without reaching the barrier of PTX line {line}, \
-                 where other threads of its warp wait"
-            );
-            let lane = active.trailing_zeros() as usize;
-            return trouble(FaultKind::DivergentBarrier, lane, message);
-        }
-    }
-    if warp.alive == 0 {
-        engine.changed = true;
-    }
-    Ok(Flow::Without(active))
-}
-
-/// Lanes arrive at a barrier of the CTA.
-#[inline(never)]
-fn arrive(
-    engine: &mut Engine,
-    common: &mut Common,
-    warp: &mut Warp,
-    active: u32,
-    inst: &Inst,
-    pc: u32,
-    bar: Bar,
-) -> Outcome<Flow> {
-    let lane = active.trailing_zeros() as usize;
-    let id = warp.file.get::<u32>(inst.a)[lane] as usize;
-    if id >= common.barriers.len() {
-        return trouble(
-            FaultKind::Trap,
-            lane,
-            format!("barrier {id}: a CTA has barriers 0 to 15"),
-        );
-    }
-    if bar.aligned && engine.field.checks.barriers && warp.waiting != 0 {
-        elsewhere(engine, common, warp, lane, pc)?;
-    }
-    let count = bar.counted.then(|| warp.file.get::<u32>(inst.b)[lane]);
-    if count.is_some_and(|count| count == 0 || count % 32 != 0) {
-        return trouble(
-            FaultKind::Trap,
-            lane,
-            "the thread count of a barrier must be a multiple of 32, and not 0",
-        );
-    }
-    let barrier = &mut common.barriers[id];
-    if count.is_some() && barrier.count.is_some() && barrier.count != count {
-        return trouble(
-            FaultKind::DivergentBarrier,
-            lane,
-            "threads give different thread counts for this barrier",
-        );
-    }
-    barrier.count = barrier.count.or(count);
-    barrier.aligned = bar.aligned;
-    barrier.arrived[warp.index] |= active;
-    if matches!(bar.mode, BarMode::And | BarMode::Or | BarMode::Popc) {
-        barrier.holds[warp.index] |= warp.file.predicates[inst.c as usize] & active;
-    }
-    if bar.mode == BarMode::Arrive {
-        return Ok(Flow::Next);
-    }
-    warp.waiting |= active;
-    lanes(active).for_each(|lane| warp.pc[lane] = pc + 1);
-    barrier.waits.push(Wait {
-        warp: warp.index,
-        mask: active,
-        mode: bar.mode,
-        dst: inst.d,
-        pc,
-    });
-    Ok(Flow::Without(active))
-}
-
-/// An aligned barrier is for the whole warp: no other lane of the warp may wait at another
-/// barrier instruction, unless that is a copy of this one (it has the same source line).
-fn elsewhere(engine: &Engine, common: &Common, warp: &Warp, lane: usize, pc: u32) -> Outcome {
-    let locations = &engine.field.code.locations;
-    let mut waits = common
-        .barriers
-        .iter()
-        .filter(|b| b.aligned)
-        .flat_map(|b| &b.waits);
-    let other = waits.find(|wait| {
-        let same = locations[wait.pc as usize] == locations[pc as usize]
-            && locations[pc as usize] != (0, 0);
-        wait.warp == warp.index && wait.pc != pc && !same
-    });
-    match other {
-        Some(wait) => {
-            let line = engine.field.code.lines[wait.pc as usize];
-            let message = format!(
-                "this barrier is in divergent code: \
-                 other threads of this warp wait at the barrier of PTX line {line}"
-            );
-            trouble(FaultKind::DivergentBarrier, lane, message)
-        }
-        None => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@ mod names;
 mod opcodes;
 mod opcodes_arithmetic;
 mod opcodes_memory;
+mod opcodes_warp;
 mod words;
 
 pub use builder::function;

@@ -15,9 +15,9 @@ fn what<const STORE: bool>() -> &'static str {
 }
 
 impl Engine<'_> {
-    /// `ld`. `slots` are the destinations.
+    /// `ld`, or `st` if `STORE` is set. `slots` are the registers of the values.
     #[inline(always)]
-    pub fn load(
+    pub fn transfer<const STORE: bool>(
         &mut self,
         common: &mut Common,
         warp: &mut Warp,
@@ -33,31 +33,11 @@ impl Engine<'_> {
             access,
             slots,
         };
-        self.transfer::<false>(common, warp, request)
+        self.reach::<STORE>(common, warp, request)
     }
 
-    /// `st`. `slots` are the sources.
-    #[inline(always)]
-    pub fn store(
-        &mut self,
-        common: &mut Common,
-        warp: &mut Warp,
-        mask: u32,
-        inst: &Inst,
-        access: Access,
-        slots: &[u32],
-    ) -> Outcome {
-        let at = &addresses(&warp.file, inst.a, inst.imm, access.wide);
-        let request = Request {
-            mask,
-            at,
-            access,
-            slots,
-        };
-        self.transfer::<true>(common, warp, request)
-    }
-
-    fn transfer<const STORE: bool>(
+    /// Executes a request in the space of its addresses.
+    fn reach<const STORE: bool>(
         &mut self,
         common: &mut Common,
         warp: &mut Warp,
@@ -76,7 +56,7 @@ impl Engine<'_> {
             ),
             Place::Param => self.load_param(warp, request),
             Place::Generic => self.by_space(request, |engine, request| {
-                engine.transfer::<STORE>(common, warp, request)
+                engine.reach::<STORE>(common, warp, request)
             }),
         }
     }
