@@ -89,7 +89,7 @@ fn faults_of_lists() {
         "listed-twice",
         TRAIN,
         Some(7),
-        "b.png is in line 2",
+        "b.png is already in line 2",
         |tiny| {
             tiny.append(TRAIN, "b.png\n");
         },
@@ -98,7 +98,7 @@ fn faults_of_lists() {
         "lists-overlap",
         TEST,
         Some(2),
-        "c.jpg is in the train list, line 3",
+        "c.jpg is also in the train list, line 3",
         |tiny| {
             tiny.append(TEST, "c.jpg\n");
         },
