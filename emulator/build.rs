@@ -1,4 +1,4 @@
-//! The shared library answers to the driver's name once it is loaded.
+//! Gives the shared library the name of the driver, for everything that loads it.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

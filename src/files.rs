@@ -1,4 +1,4 @@
-//! Files as every layer treats them: mapped for reading, replaced as a whole when written.
+//! How every layer reads and writes files: it maps them for reading, and replaces them as a whole when it writes.
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;
@@ -6,16 +6,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Replaces `path` by what `content` writes: all of it or nothing.
+/// Replaces the file `path` by what `content` writes, completely or not at all.
 ///
-/// The content goes to `<name>.<process>.<n>.tmp` in the same directory, is synced to disk and renamed
-/// over `path`; then the directory is synced. A crash or an error at any moment leaves the old file or
-/// the new one, never half of one; after an error the temporary file is removed.
+/// The content is written to `<name>.<process>.<n>.tmp` in the same directory, synced to disk and renamed to
+/// `path`; then the directory is synced. After a crash or an error at any moment, either the old file or the new
+/// one is there, never a part of one. After an error, the temporary file is removed.
 ///
-/// A device or a pipe (`/dev/stdout`) is written to as it is: replacing it would take it from everybody.
+/// A device or a pipe (`/dev/stdout`) is written to directly, because replacing it would take it away from
+/// everybody.
 ///
 /// # Errors
-/// Whatever `content` returns, or the operating system's refusal, naming the file.
+/// What `content` returns, or an error of the operating system with the name of the file.
 pub fn write_atomically(
     path: impl AsRef<Path>,
     content: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
@@ -30,17 +31,17 @@ pub fn write_atomically(
         fill(file, path, content).and_then(|file| file.sync_all().map_err(Error::io(path)));
     let renamed = written.and_then(|()| fs::rename(&aside, path).map_err(Error::io(path)));
     if renamed.is_err() {
-        // A failure here has nobody to hear of it: the one that matters is on its way already.
+        // If this fails, too, the first error is the one to report.
         let _ = fs::remove_file(&aside);
     }
     renamed?;
     sync_directory(path)
 }
 
-/// Creates a file beside `path` that nobody else has.
+/// Creates a new file in the directory of `path`.
 fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     let Some(name) = path.file_name() else {
-        return Err(Error::file(path, "is not the name of a file"));
+        return Err(Error::file(path, "the path has no file name"));
     };
     for n in 0u32.. {
         let mut aside_name = name.to_os_string();
@@ -54,12 +55,15 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     }
     Err(Error::file(
         path,
-        "every name for a temporary file is taken",
+        "every name for a temporary file exists already",
     ))
 }
 
-/// Removes what a process that was killed inside [`write_atomically`] left in a directory. Nobody may be writing
-/// there now.
+/// Removes the temporary files of processes that were killed inside [`write_atomically`]. No process may be
+/// writing to the directory at the same time.
+///
+/// # Errors
+/// When the directory cannot be read or a file cannot be removed.
 pub fn remove_leftovers(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
         let path = entry.map_err(Error::io(directory))?.path();
@@ -71,7 +75,7 @@ pub fn remove_leftovers(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a file has a name as `create_aside` gives them.
+/// Whether a name has the form that `create_aside` gives.
 fn is_aside(name: &str) -> bool {
     let is_number = |part: Option<&str>| {
         part.is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
@@ -80,7 +84,7 @@ fn is_aside(name: &str) -> bool {
     parts.next() == Some("tmp") && is_number(parts.next()) && is_number(parts.next())
 }
 
-/// Writes all of the content.
+/// Writes the content and flushes it.
 fn fill(
     file: File,
     path: &Path,
@@ -92,7 +96,7 @@ fn fill(
     flushed.map_err(|e| Error::io(path)(e.into_error()))
 }
 
-/// Makes the rename last: on Unix the directory's entry is its own to be synced.
+/// Syncs the directory of a renamed file. On Unix the rename is only then safe from a crash.
 fn sync_directory(path: &Path) -> Result<()> {
     if !cfg!(unix) {
         return Ok(());
@@ -107,12 +111,12 @@ fn sync_directory(path: &Path) -> Result<()> {
 
 /// Maps a file into memory for reading.
 ///
-/// The file must not be shortened or rewritten in place while it is mapped: a reader would see the
-/// change, or die of a bus error. [`write_atomically`] never does that: it puts a new file in the
-/// place of the old one, which lives on until its last map is gone.
+/// The file must not be shortened or rewritten in place while it is mapped: a reader would see the change, or a
+/// bus error would end the process. [`write_atomically`] never does so. It replaces the old file by a new one, and
+/// the old one exists until its last map is dropped.
 ///
 /// # Errors
-/// When the file is missing, unreadable, empty, or no regular file.
+/// When the file is missing, unreadable or empty, or when it is not a regular file.
 pub fn map(path: &Path) -> Result<Mmap> {
     let about = fs::metadata(path).map_err(Error::io(path))?;
     if about.is_dir() {
@@ -125,7 +129,7 @@ pub fn map(path: &Path) -> Result<Mmap> {
         return Err(Error::file(path, "is empty"));
     }
     let file = File::open(path).map_err(Error::io(path))?;
-    // SAFETY: the map is read-only, and that nobody changes the file meanwhile is the contract that this
-    // function states. The operating system offers no way to enforce it.
+    // SAFETY: the map is read-only. That nobody changes the file meanwhile is a condition that this function
+    // documents; the operating system has no way to enforce it.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path))
 }

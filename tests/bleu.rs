@@ -1,4 +1,4 @@
-//! BLEU against torchmetrics: random sentences, edge cases, and the real captions against one another.
+//! BLEU compared with torchmetrics: random sentences, edge cases, and real captions compared with each other.
 
 use crate::support;
 use serde::Deserialize;
@@ -30,7 +30,7 @@ struct Scores {
     sentence_mean: [f64; 4],
 }
 
-/// torchmetrics computes in f32 from exact counts: a few roundings of 6e-8 on numbers up to 1.
+/// torchmetrics computes in f32 from exact counts: a few rounding errors of 6e-8 in numbers of at most 1.
 fn check(name: &str, pairs: &[(String, Vec<String>)], expected: &Scores) {
     let same = |kind: &str, got: [f64; 4], expected: [f64; 4]| {
         for (got, expected) in got.into_iter().zip(expected) {

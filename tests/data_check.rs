@@ -1,4 +1,4 @@
-//! `showtell data check` finds every fault, says where it is, and fails exactly when training does.
+//! `showtell data check` finds every fault, says where it is, and fails if, and only if, training fails.
 
 use crate::support;
 use serde_json::Value;
@@ -22,8 +22,8 @@ fn findings(output: &Output) -> Vec<Value> {
     report["findings"].as_array().unwrap().clone()
 }
 
-/// Makes one fault, and expects it to be all that is found: in this file and line, with these words. Training
-/// must fail when, and only when, the fault is an error.
+/// Makes one fault, and expects exactly one finding, with this file and line and these words. Training must fail if,
+/// and only if, the finding is an error.
 fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl Fn(&Tiny)) {
     let tiny = Tiny::new();
     spoil(&tiny);
@@ -54,9 +54,9 @@ fn expect(problem: &str, file: &str, line: Option<u64>, words: &str, spoil: impl
     let options = "--model show-tell --encoder-weights random --epochs 1".split_whitespace();
     let trained = tiny.train("run", &options.collect::<Vec<_>>());
     if error {
-        drop(failed(&trained))
+        failed(&trained);
     } else {
-        drop(succeeded(&trained))
+        succeeded(&trained);
     }
 }
 
@@ -89,7 +89,7 @@ fn faults_of_lists() {
         "listed-twice",
         TRAIN,
         Some(7),
-        "b.png is in line 2",
+        "b.png is already in line 2",
         |tiny| {
             tiny.append(TRAIN, "b.png\n");
         },
@@ -98,7 +98,7 @@ fn faults_of_lists() {
         "lists-overlap",
         TEST,
         Some(2),
-        "c.jpg is in the train list, line 3",
+        "c.jpg is also in the train list, line 3",
         |tiny| {
             tiny.append(TEST, "c.jpg\n");
         },
@@ -145,7 +145,7 @@ fn faults_of_caption_lines() {
         "number-of-captions",
         TOKENS,
         Some(1),
-        "a.jpg has 6 captions, most images have 5",
+        "a.jpg has 6 captions, but most images have 5",
         |tiny| {
             tiny.append(TOKENS, "a.jpg#5\tOne more\n");
         },
@@ -236,7 +236,7 @@ fn faults_of_images() {
     });
 }
 
-/// Everything that is missing is named at once.
+/// All missing files are named at once.
 #[test]
 fn an_empty_folder_and_a_missing_folder() {
     let tiny = Tiny::new();
@@ -268,7 +268,7 @@ fn a_data_set_without_lists_is_split_by_name() {
     );
     fs::remove_file(tiny.data().join(TOKENS)).unwrap();
     assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 0 warnings, usable"));
-    // The last in alphabetical order is a test image.
+    // The last image in alphabetical order is a test image.
     tiny.write_image("i.jpg", b"GIF");
     assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 1 warnings, usable"));
     tiny.write_image("a.jpg", b"GIF");

@@ -1,4 +1,4 @@
-//! Decoding, resizing and augmentation against Pillow, which the goldens' checksums come from.
+//! Decoding, resizing and augmentation, compared with Pillow, which made the checksums of the goldens.
 
 use crate::support;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use support::data::{golden, real_data};
 use tempfile::TempDir;
 
-/// The image that tests/goldens/data.py computes by the same formula.
+/// The image that tests/goldens/data.py computes with the same formula.
 fn synthetic(width: usize, height: usize) -> Rgb {
     let mut pixels = Vec::with_capacity(3 * width * height);
     for y in 0..height {
@@ -86,7 +86,7 @@ fn flip_and_grayscale_equal_torchvision() {
     assert_eq!(apply(false, false), checksum(&synthetic(40, 30)));
 }
 
-/// Frequencies within five standard deviations of what models.md asks for.
+/// The frequencies are within five standard deviations of the probabilities.
 #[test]
 fn augmentation_has_the_recipes_distribution() {
     let epoch = Epoch { seed: 3, epoch: 1 };
@@ -127,8 +127,8 @@ fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/images")
 }
 
-/// PNG is exact. Two JPEG decoders differ in the rounding of the inverse cosine transform, of colour
-/// conversion and, where chroma is subsampled, in how they bring it to full size.
+/// PNG is exact. Two JPEG decoders differ in the rounding of the inverse cosine transform and of the colour conversion,
+/// and in how they enlarge subsampled chroma.
 #[test]
 fn every_way_to_store_colour_becomes_rgb() {
     let golden = golden("data.json");
@@ -203,7 +203,7 @@ fn files_that_are_not_images_are_errors() {
     assert!(load(&path, 8).unwrap_err().to_string().contains("x.jpg"));
 }
 
-/// A header that claims 65,000 x 65,000 pixels, of which nothing follows.
+/// A header that claims 65,000 x 65,000 pixels, without any data after it.
 #[test]
 fn a_huge_image_is_refused_before_it_is_decoded() {
     let directory = TempDir::new().unwrap();
@@ -217,7 +217,7 @@ fn a_huge_image_is_refused_before_it_is_decoded() {
     );
 }
 
-/// The mean over photos of the mean absolute difference from Pillow's decoding and resizing.
+/// The mean absolute difference from Pillow's decoding and resizing, averaged over photos.
 #[test]
 fn real_photos_come_out_as_pillows() {
     let Some(data) = real_data("flickr8k-mini") else {

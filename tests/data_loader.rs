@@ -21,7 +21,7 @@ fn epoch(epoch: u32) -> Epoch {
     Epoch { seed: SEED, epoch }
 }
 
-/// The made-up set with noise for images, and its training samples.
+/// An invented data set whose images are noise, and its training samples.
 fn dataset() -> (TempDir, Arc<Samples>, Arc<[PathBuf]>) {
     let directory = TempDir::new().unwrap();
     write_distributed(directory.path());
@@ -68,7 +68,7 @@ fn an_epoch_visits_every_sample_once_in_an_order_of_its_own() {
     assert!(sorted.into_iter().eq(0..n));
     assert_eq!(first, order(epoch(0)));
     let same = |other: &[usize]| first.iter().zip(other).filter(|(a, b)| a == b).count();
-    // Coincidences of two random orders: about Poisson with mean 1.
+    // The number of places where two random orders agree has about a Poisson distribution with mean 1.
     assert!(same(&order(epoch(1))) < 12);
     let other = Epoch {
         seed: SEED + 1,
@@ -219,7 +219,7 @@ fn bad_images_can_be_skipped() {
         ..options(3)
     };
     let mut loader = Loader::new(batches, paths, options).unwrap();
-    // b.jpg has three captions, then a.jpg five: the second batch keeps one sample, the others none.
+    // First come three captions of b.jpg, then five of a.jpg. The second batch keeps one sample, and the others none.
     let loaded: Vec<ImageBatch> = loader.by_ref().map(Result::unwrap).collect();
     let kept: Vec<&[usize]> = loaded.iter().map(|l| &*l.batch.samples).collect();
     assert_eq!(kept, [&[0, 1][..], &[2]]);
@@ -243,7 +243,7 @@ fn a_loader_dropped_early_ends_its_threads() {
             loader.next().unwrap().unwrap();
         }
         drop(loader);
-        // Every thread held a clone of the paths.
+        // Every thread has held a clone of the paths.
         assert_eq!(Arc::strong_count(&paths), 1);
     }
 }
@@ -289,7 +289,7 @@ fn real_photos_load() {
     assert_eq!(sizes, [8, 7]);
 }
 
-/// What lies before the first batch asked for is not even opened.
+/// Images before the first requested batch are not even opened.
 #[test]
 fn a_loader_can_begin_in_the_middle_of_an_epoch() {
     let (directory, samples, paths) = dataset();
@@ -309,7 +309,7 @@ fn a_loader_can_begin_in_the_middle_of_an_epoch() {
         assert!(rest == all[first.min(all.len())..], "from batch {first}");
         assert_eq!(loader.taken(), first.max(all.len()));
     }
-    // The list opens with b.jpg and its three captions; its last one shares a batch with a.jpg.
+    // The list begins with b.jpg and its three captions, of which the last one shares a batch with a.jpg.
     fs::write(directory.path().join("Images/b.jpg"), "no picture").unwrap();
     let from = |first| {
         let options = LoaderOptions {

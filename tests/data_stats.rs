@@ -1,4 +1,4 @@
-//! `showtell data stats`: what it prints and how it fails.
+//! `showtell data stats`: its output and its errors.
 
 use crate::support;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Captions, splits, vocabulary and statistics: small made-up sets in both layouts, the tokeniser against
-//! Python's, and the counts of the real text.
+//! Captions, splits, vocabulary and statistics: small invented data sets in both layouts, the tokeniser compared with
+//! that of Python, and the counts of the real text.
 
 use crate::support;
 use showtell::data::flickr8k::{Flickr8k, Split};
@@ -12,7 +12,7 @@ use std::path::Path;
 use support::data::{NAMES, captions, real_data, write_distributed};
 use tempfile::TempDir;
 
-/// The made-up set as `Images/` with `captions.txt`.
+/// The invented data set as `Images/` with `captions.txt`.
 fn write_table(directory: &Path) {
     let mut table = "image,caption\r\n".to_string();
     for (name, captions) in NAMES.iter().zip(captions()) {
@@ -211,7 +211,7 @@ fn the_tokeniser_equals_pythons() {
 fn words_are_numbered_by_count_then_code_point() {
     let vocabulary = Vocabulary::build(["b b a z", "É a, Z z", "<unk> <pad>"]);
     let expected = ["<pad>", "<sos>", "<unk>", "<eos>", "a", "b", "z", ",", "é"];
-    // "É" and "Z" are lower-cased first: z occurs three times.
+    // "É" and "Z" are converted to lower case first, so z occurs three times.
     let mut by_count = expected.to_vec();
     by_count.swap(4, 6);
     by_count.swap(5, 6);
@@ -233,7 +233,7 @@ fn a_vocabulary_survives_saving() {
     assert_eq!(text, "<pad>\n<sos>\n<unk>\n<eos>\ndogs\n.\nrun\nüber\n");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     for (content, expected) in [
-        ("a\nb\n", "starts with"),
+        ("a\nb\n", "must start with <pad> <sos> <unk> <eos>"),
         ("<pad>\n<sos>\n<unk>\n<eos>\na\na\n", "'a' occurs twice"),
         ("<pad>\n<sos>\n<unk>\n<eos>\na b\n", "word 4"),
     ] {

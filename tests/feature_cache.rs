@@ -1,5 +1,5 @@
-//! Features in a file are those that the encoder computes, whoever made the file, and a file that is not what it
-//! should be is never used.
+//! The features in a file are those that the encoder computes, whichever run has made the file. A wrong or damaged file is
+//! never used.
 
 use crate::support;
 use half::bf16;
@@ -22,7 +22,7 @@ use std::process::Stdio;
 use support::cli::{failed, stdout, succeeded};
 use support::tiny::Tiny;
 
-/// Keeps what it is told.
+/// Stores the messages that it receives.
 #[derive(Default)]
 struct Told {
     stages: usize,
@@ -58,7 +58,7 @@ struct Cached {
     config: Config,
 }
 
-/// A tiny captioner that caches in the folder's `cache`.
+/// A tiny captioner with its feature cache in the directory `cache`.
 fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Cached {
     let mut table: toml::Table = toml::from_str(settings).unwrap();
     let tiny_model = "encoder-blocks = [1]\nencoder-width = 4\nencoder-stem = 3\nimage-size = 32\n\
@@ -141,7 +141,7 @@ fn mapped_features_are_those_in_memory() {
     }
 }
 
-/// Header of 64 bytes, six rows, six flags, a checksum of 32.
+/// A header of 64 bytes, six rows, six flags, and a checksum of 32 bytes.
 #[test]
 fn the_announced_size_is_the_files() {
     let tiny = Tiny::new();

@@ -1,5 +1,4 @@
-//! Pictures: attention lies where its weights say, curves and words are there. They stay in target/tmp for
-//! whoever wants to look.
+//! Pictures: attention is at the place of its weights, and curves and words are drawn. The pictures stay in target/tmp.
 
 use image::RgbImage;
 use showtell::data::image::{Rgb, decode};
@@ -25,7 +24,7 @@ fn white(width: usize, height: usize) -> Rgb {
     }
 }
 
-/// Weights around a point of the image, given in shares of its width and height; they sum to 1.
+/// Weights around a point of the image, which is given in shares of its width and height. Their sum is 1.
 fn spot(centre: [f32; 2], width: f32) -> Vec<f32> {
     let [rows, columns] = GRID;
     let weight = |cell: usize| {
@@ -38,7 +37,7 @@ fn spot(centre: [f32; 2], width: f32) -> Vec<f32> {
     weights.iter().map(|weight| weight / sum).collect()
 }
 
-/// Where brightness above the darkest pixel's has its centre.
+/// The centre of the brightness, minus that of the darkest pixel.
 fn centre_of_light(tile: &RgbImage) -> [f64; 2] {
     let darkest = tile.pixels().map(|pixel| pixel.0[0]).min().unwrap();
     let (mut sums, mut total) = ([0.0; 2], 0.0);
@@ -53,8 +52,8 @@ fn centre_of_light(tile: &RgbImage) -> [f64; 2] {
     sums.map(|sum| sum / total)
 }
 
-/// A single weight makes a spot whose centre is that of its cell, also where width and height differ. The spot
-/// is three cells wide: cells at the border lose some of theirs over the edge, so they are not asked.
+/// A single weight makes a spot whose centre is that of its cell, also if width and height differ. The spot is three
+/// cells wide. At the border a part of it is cut off, so cells at the border are not tested.
 #[test]
 fn a_single_weight_shines_at_its_cell() {
     let image = white(100, 50);
@@ -91,7 +90,7 @@ fn equal_weights_leave_the_image_as_it_is_and_none_make_it_dark() {
     assert!(tile.pixels().all(|pixel| pixel.0 == [77; 3]));
 }
 
-/// Neighbouring pixels of the enlarged map differ little: no cell's edge shows.
+/// Neighbouring pixels of the enlarged map differ little, so that no edges of cells are visible.
 #[test]
 fn maps_are_enlarged_smoothly() {
     let map = spot([0.4, 0.6], 0.1);
@@ -99,7 +98,7 @@ fn maps_are_enlarged_smoothly() {
     let rows = tile.as_raw().chunks(3 * TILE as usize);
     let steps = rows.flat_map(|row| row.chunks(3).zip(row.chunks(3).skip(1)));
     let largest = steps.map(|(a, b)| a[0].abs_diff(b[0])).max().unwrap();
-    // The steepest slope of the spot is 0.7 · 255 · e^(-1/2) / (0.1 · 224) = 4.8 a pixel.
+    // The steepest slope of the spot is 0.7 · 255 · e^(-1/2) / (0.1 · 224) = 4.8 per pixel.
     assert!(largest <= 7, "{largest}");
 }
 
@@ -124,7 +123,7 @@ fn the_grid_has_a_labelled_tile_for_every_word() {
     save(&picture, &path).unwrap();
     let read = decode(&path).unwrap();
     assert_eq!(read.pixels, *picture.as_raw());
-    // Five tiles a row, 36 pixels for the label over each, 8 between tiles.
+    // Five tiles per row, 36 pixels for the label above each tile, 8 pixels between tiles.
     let rows = (words.len() + 1).div_ceil(5) as u32;
     assert_eq!(
         picture.dimensions(),
@@ -180,7 +179,7 @@ fn maps_that_do_not_fit_are_refused() {
 
 fn steps(count: u64) -> Vec<StepRecord> {
     let loss = |step: u64| 1.0 + 3.0 * (-(step as f32) / 150.0).exp();
-    // Deviations that come and go faster than any smoothing keeps.
+    // Deviations that change faster than any smoothing preserves.
     let noise = |step: u64| 0.3 * ((step * 7919 % 101) as f32 / 50.0 - 1.0);
     let record = |step| StepRecord {
         step,
@@ -210,7 +209,7 @@ fn epochs(count: usize, bleu: f64) -> Vec<EpochRecord> {
     (1..=count).map(record).collect()
 }
 
-/// Pixels that are about this colour.
+/// The pixels that have about this colour.
 fn count(picture: &RgbImage, colour: [u8; 3]) -> usize {
     let near = |pixel: &&image::Rgb<u8>| {
         pixel

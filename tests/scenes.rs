@@ -1,4 +1,4 @@
-//! The made-up data set: the same for the same seed, read as any other, and its captions tell the truth.
+//! The drawn data set: it is the same for the same seed, is read like any other data set, and its captions are true.
 
 use proptest::prelude::*;
 use showtell::data::flickr8k::{Flickr8k, Split};
@@ -82,7 +82,7 @@ fn scenes_are_varied() {
         .iter()
         .filter(|scene| scene.objects.len() == 2)
         .count() as f64;
-    // Two thirds, within five standard deviations of a binomial share.
+    // Two thirds, within five standard deviations of the binomial distribution.
     let deviation = (3000.0 * (2.0 / 3.0) * (1.0 / 3.0f64)).sqrt();
     assert!((pairs - 2000.0).abs() < 5.0 * deviation, "{pairs} pairs");
     for relation in Relation::ALL {
@@ -96,7 +96,7 @@ fn scenes_are_varied() {
     }
 }
 
-/// A relation in words, with what it says of two centres.
+/// A relation in words, and the condition that it means for two centres.
 fn holds(words: &str, a: &Object, b: &Object) -> bool {
     let [dx, dy] = [a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]];
     match words {
@@ -108,7 +108,7 @@ fn holds(words: &str, a: &Object, b: &Object) -> bool {
     }
 }
 
-/// What stands between the two objects of a sentence.
+/// The words between the two objects of a sentence.
 fn between<'a>(caption: &'a str, first: &str, second: &str) -> &'a str {
     let (_, rest) = caption.split_once(first).unwrap();
     let (words, _) = rest.split_once(second).unwrap();
@@ -139,7 +139,7 @@ proptest! {
         }
     }
 
-    /// The middle of an object has its colour; the corners of the picture have no object's.
+    /// The centre of an object has its colour. The corners of the picture do not have the colour of an object.
     #[test]
     fn objects_are_where_they_are_said_to_be(seed: u64, index in 0usize..1 << 20) {
         let scene = Scene::new(seed, index);
@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-/// Covered area against the circle's, which all shapes of a radius share.
+/// The covered area, compared with that of the circle. All shapes of the same radius have the same area.
 #[test]
 fn shapes_of_a_radius_cover_the_same_area() {
     for shape in Shape::ALL {
@@ -176,7 +176,7 @@ fn shapes_of_a_radius_cover_the_same_area() {
             .map(|&p| f64::from(p) / 600.0)
             .sum();
         let area = std::f64::consts::PI * 121.0;
-        // Rounding to bytes and the corners' approximate distance: a pixel or two of area.
+        // Rounding to bytes and the approximate distance at corners change the area by one or two pixels.
         assert!((covered - area).abs() < 3.0, "{shape}: {covered} of {area}");
     }
 }

@@ -1,5 +1,5 @@
-//! Weight files: what is written is read by the reference implementation of safetensors and the other
-//! way round; every defect is an error that says what, where, expected and found.
+//! Weight files: the reference implementation of safetensors reads what we write, and we read what it writes. Every defect
+//! is an error that says what is wrong and where, and what was expected and found.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A directory for one test, and a file's path in it.
+/// A directory for one test, and the path of a file in it.
 fn place(name: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     (directory, path)
 }
 
-/// The message of opening a file with this content.
+/// The error message for a file with this content.
 fn refusal(content: &[u8]) -> String {
     let (_directory, path) = place("weights");
     std::fs::write(&path, content).unwrap();
@@ -41,7 +41,7 @@ fn spec(name: &str, dtype: impl Into<StoredType>, shape: &[usize]) -> Spec {
     }
 }
 
-/// Writes tensors of f32 with the given shapes and elements 0, 1, 2, …
+/// Writes f32 tensors with the given shapes and the elements 0, 1, 2, …
 fn write_counting(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let specs: Vec<_> = tensors
         .iter()
@@ -160,8 +160,8 @@ fn files_without_weights_are_refused() {
     let noise: Vec<u8> = (0u8..200)
         .map(|i| i.wrapping_mul(167).wrapping_add(13))
         .collect();
-    assert!(refusal(&noise).starts_with("is no weight file: its 200 bytes begin with [0d, b4,"));
-    assert!(refusal(b"{}").starts_with("is no weight file: its 2 bytes"));
+    assert!(refusal(&noise).starts_with("is not a weight file: its 200 bytes begin with [0d, b4,"));
+    assert!(refusal(b"{}").starts_with("is not a weight file: its 2 bytes"));
     assert_eq!(refusal(b""), "is empty");
     let directory = tempfile::tempdir().unwrap();
     let message = WeightFile::open(directory.path()).unwrap_err().to_string();
@@ -193,16 +193,16 @@ fn headers_that_lie_are_refused() {
     for (found, expected) in [
         (
             refusal(&[&u64::MAX.to_le_bytes()[..], b"{}      "].concat()),
-            "is truncated or no safetensors file: its header should take 18446744073709551615 bytes, \
-             8 are left",
+            "is truncated, or not a safetensors file: its header should have 18446744073709551615 \
+             bytes, but 8 are left",
         ),
         (
             refusal(&[&100u64.to_le_bytes()[..], b"{\"a\":"].concat()),
-            "is truncated or no safetensors file: its header should take 100 bytes, 5 are left",
+            "is truncated, or not a safetensors file: its header should have 100 bytes, but 5 are left",
         ),
         (
             one(tensor("F32", "[2,2]", 0, 16), 12),
-            "is truncated: tensor \"conv1\" ends at byte 16 of the data, 12 are there",
+            "is truncated: tensor \"conv1\" ends at byte 16 of the data, which has 12 bytes",
         ),
         (
             one(tensor("F32", "[2]", 0, 8), 9),
@@ -312,7 +312,7 @@ fn a_failed_write_leaves_the_old_file() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever one byte becomes, opening and reading everything ends without a panic.
+    /// Whatever value one byte gets, opening the file and reading everything does not panic.
     #[test]
     fn one_changed_byte_never_panics(at in 0usize..300, to: u8) {
         let (_directory, path) = place("mutated");
@@ -330,7 +330,7 @@ proptest! {
     }
 }
 
-/// The tensors of a ResNet of bottlenecks as torchvision names them, classifier left out.
+/// The tensors of a ResNet with bottlenecks under torchvision's names, without the classifier.
 fn resnet(blocks: [usize; 4], width: usize) -> Vec<(String, Vec<usize>)> {
     let mut tensors = Vec::new();
     let mut unit = |conv: &str, bn: &str, dims: [usize; 4]| {
@@ -370,7 +370,7 @@ fn resnet(blocks: [usize; 4], width: usize) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Opens a file with these tensors; it stays open after its directory is gone.
+/// Opens a file with these tensors. It can be read after its directory is removed.
 fn file_with(tensors: &[(String, Vec<usize>)]) -> WeightFile {
     let (_directory, path) = place("resnet.safetensors");
     write_counting(&path, tensors);
@@ -432,7 +432,7 @@ fn another_encoder_is_refused_with_what_differs() {
 
 #[test]
 fn another_resnet_is_recognised() {
-    // What does not tell is left small.
+    // Tensors that do not identify the ResNet are small.
     let small = |blocks| -> Vec<(String, Vec<usize>)> {
         let named = resnet(blocks, 64).into_iter();
         named

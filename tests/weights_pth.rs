@@ -1,5 +1,4 @@
-//! PyTorch's files: read as PyTorch wrote them, refused with a reason when damaged or malicious, and never
-//! executed.
+//! Files of PyTorch: they are read correctly, refused with a reason if they are damaged or malicious, and never executed.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -19,7 +18,7 @@ fn open(bytes: &[u8]) -> showtell::Result<WeightFile> {
     WeightFile::open(path)
 }
 
-/// The message of refusing a file with this content, without the file's name.
+/// The error message for a file with this content, without the name of the file.
 fn refusal(bytes: &[u8]) -> String {
     let message = open(bytes).unwrap_err().to_string();
     let (_, reason) = message
@@ -28,19 +27,19 @@ fn refusal(bytes: &[u8]) -> String {
     reason.to_string()
 }
 
-/// A legacy file around a pickle and a list of storages, itself pickled.
+/// A legacy file with this pickle and this pickled list of storages.
 fn legacy(pickle: &[u8], keys: &[u8]) -> Vec<u8> {
     let start = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
     let machine = b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
     [start, &machine[..], pickle, keys].concat()
 }
 
-/// How a test's archive stores its records.
+/// How the archive of a test stores its records.
 #[derive(Clone, Copy, PartialEq)]
 enum Zip {
     /// Sizes and offsets in 32 bits.
     Narrow,
-    /// Sizes and offsets in zip64's records.
+    /// Sizes and offsets in the records of zip64.
     Wide,
     Compressed,
 }
@@ -244,7 +243,7 @@ fn a_pickle_that_would_run_something_is_refused() {
     assert!(!witness.exists());
 }
 
-/// `{"w": tensor}` over 6 floats under key "0", as `torch.save` pickles it.
+/// `{"w": tensor}`, pickled as by `torch.save`, where the tensor has 6 floats with the key "0".
 fn one_tensor(first: u8, shape: [u8; 2], strides: [u8; 2]) -> Vec<u8> {
     let [a, b] = shape;
     let [c, d] = strides;
@@ -315,7 +314,7 @@ fn files_that_contradict_themselves_are_refused() {
         ),
         (
             refusal(&archive(&[("m/other.pkl", &good)], Zip::Narrow)),
-            "is a zip archive without data.pkl, so not PyTorch's",
+            "is a zip archive without data.pkl, so it is not from PyTorch",
         ),
         (
             refusal(&archive(
@@ -396,7 +395,7 @@ fn truncated_files_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever one byte becomes, opening and reading everything ends without a panic.
+    /// Whatever value one byte gets, opening the file and reading everything does not panic.
     #[test]
     fn one_changed_byte_never_panics(file in 0usize..3, at in 0usize..5000, to: u8) {
         let name = ["zip.pth", "legacy.pth", "nested.pth"][file];

@@ -1,11 +1,12 @@
-//! Lane-instructions a second of an f32 matrix product: `cargo run --release --example speed`.
+//! Measures lane instructions per second in an f32 matrix product:
+//! `cargo run --release -p cuda-emulator --example speed`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use cuda_emulator::machine::{Checks, Heap, Launch, Module, Options, run};
 
-/// C (M, N) = A (M, K) · B (K, N), by tiles of 128x128x8: `tests/ptx/sgemm.cu` by nvcc 13.0.
+/// C (M, N) = A (M, K) · B (K, N) in tiles of 128x128x8: `tests/ptx/sgemm.cu`, compiled by nvcc 13.0.
 const PTX: &str = include_str!("../tests/ptx/sgemm.ptx");
 const M: u32 = 512;
 const N: u32 = 512;
@@ -57,7 +58,7 @@ fn main() {
         let seconds = start.elapsed().as_secs_f64();
         let rate = report.counters.lane_instructions as f64 / seconds;
         println!(
-            "checks {name}: {:.2e} lane-instructions a second, {:.3} s",
+            "checks {name}: {:.2e} lane instructions per second, {:.3} s",
             rate, seconds
         );
     }

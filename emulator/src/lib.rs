@@ -1,7 +1,9 @@
-//! A CUDA driver that runs PTX on the CPU, so that kernels can be built, launched, checked and
-//! measured on machines without a GPU.
+//! A CUDA driver that runs PTX on the CPU. With it, kernels can be built, launched, checked and measured on
+//! machines without a GPU.
 //!
-//! [`ptx`] reads the text, [`machine`] executes it, [`driver`] exports the driver API in C.
+//! [`ptx`] parses PTX text, [`machine`] executes it, and [`driver`] exports the driver API in C.
+
+#![deny(missing_docs)]
 
 pub mod driver;
 pub mod machine;

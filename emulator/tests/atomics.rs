@@ -37,7 +37,7 @@ fn longs_and_halves() {
 
 #[test]
 fn the_last_cta_sees_what_all_wrote() {
-    // Each CTA writes, fences and counts; the last to count adds up what the others wrote.
+    // Each CTA writes, executes a fence and counts. The last one to count sums what the others wrote.
     let body = "setp.ne.u32 %p1, %r1, 0; @%p1 ret; mul.wide.u32 %rd10, %r2, 4;
         add.s64 %rd11, %rd1, %rd10; add.u32 %r10, %r2, 1; st.global.u32 [%rd11+64], %r10;
         membar.gl; atom.global.add.u32 %r11, [%rd1], 1; mov.u32 %r12, %nctaid.x; sub.u32 %r12, %r12, 1;

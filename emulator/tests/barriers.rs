@@ -1,4 +1,4 @@
-//! Barriers of the CTA, named and counted; grid barriers; what cannot end.
+//! Barriers of the CTA, named and counted; barriers of the grid; deadlocks.
 
 mod support;
 use cuda_emulator::machine::FaultKind;
@@ -16,7 +16,7 @@ fn results_of_reducing_barriers() {
 
 #[test]
 fn a_producer_arrives_and_consumers_wait() {
-    // Warp 0 fills and arrives; warp 1 waits for 64 threads at barrier 3.
+    // Warp 0 writes and arrives; warp 1 waits for 64 threads at barrier 3.
     let body = "shl.b32 %r10, %r1, 2; and.b32 %r10, %r10, 127; mov.u32 %r11, sh; add.u32 %r11, %r11, %r10;
         setp.ge.u32 %p1, %r1, 32; @%p1 bra $wait; st.shared.u32 [%r11], %r1; bar.arrive 3, 64; ret;
         $wait: bar.sync 3, 64; xor.b32 %r11, %r11, 4; ld.shared.u32 %r12, [%r11]; st.global.u32 [%rd2], %r12;";
@@ -34,7 +34,7 @@ fn warps_may_meet_at_different_places_and_exited_threads_count() {
     assert!((32..64).all(|i| out[i] == i as u32 - 32));
 }
 
-/// A grid barrier as cooperative groups have it: one thread counts and polls.
+/// A grid barrier like that of cooperative groups: one thread counts and polls.
 const GRID_BARRIER: &str = "bar.sync 0; setp.ne.u32 %p10, %r1, 0; @%p10 bra $past; membar.gl;
     add.u32 %r30, %r30, 1; mov.u32 %r31, %nctaid.x; mul.lo.u32 %r31, %r31, %r30;
     atom.global.add.u32 %r32, [%rd1], 1;
@@ -83,11 +83,11 @@ fn what_cannot_go_on_is_a_deadlock() {
     // Two warps at two barriers.
     let two = "setp.lt.u32 %p1, %r1, 32; @%p1 bra $one; bar.sync 2; ret; $one: bar.sync 1;";
     assert_eq!(fault(two, 64), FaultKind::Deadlock);
-    // A lane that the others wait for waits at the CTA's barrier.
+    // The others wait for a lane that waits at the barrier of the CTA.
     let lanes =
         "setp.eq.u32 %p1, %r1, 3; @%p1 bra $bar; bar.warp.sync -1; ret; $bar: barrier.sync 0;";
     assert_eq!(fault(lanes, 32), FaultKind::Deadlock);
-    // A flag that nobody sets.
+    // A flag that no thread sets.
     let flag =
         "$top: ld.volatile.global.u32 %r10, [%rd1]; setp.eq.u32 %p1, %r10, 0; @%p1 bra $top;";
     assert_eq!(fault(flag, 32), FaultKind::Deadlock);

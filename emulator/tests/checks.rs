@@ -1,11 +1,11 @@
-//! Planted bugs: each is caught, with its kernel, line, block and thread; and each check can be
-//! switched off.
+//! Kernels with a deliberate bug. Each bug is found, with its kernel, line, block and thread, and each check can be
+//! turned off.
 
 mod support;
 use cuda_emulator::machine::{Checks, Fault, FaultKind};
 use support::{Device, Params, kernel, run_kernel};
 
-/// The fault of a kernel, whose text stands on one line: the one that the fault must name.
+/// The fault of a kernel. Its body is one line, which the fault must name.
 fn fault(body: &str, ctas: u32, threads: u32) -> Fault {
     let fault = run_kernel(body, ctas, threads).expect_err("a planted bug");
     let text = kernel(body);
@@ -135,7 +135,7 @@ fn exchange(sync: &str, distance: u32) -> String {
 
 #[test]
 fn races_in_shared_memory() {
-    // The order in which warps run decides whether the word is read too early or written too late.
+    // Depending on the order of the warps, the word is read too early or written too late.
     let mut device = Device::new(&kernel(&exchange("bar.warp.sync -1;", 32)));
     device.options.checks.uninitialised = false;
     let out = device.upload(&[0; 256]);
@@ -155,7 +155,7 @@ fn races_in_shared_memory() {
             ..Checks::ALL
         }
     ));
-    // Written again while others may still read.
+    // The word is written again while others may still read it.
     let again = format!(
         "{} st.shared.u32 [%r11], %r13;",
         exchange("bar.sync 0;", 32)
@@ -206,7 +206,7 @@ fn races_between_ctas() {
     );
 }
 
-/// CTAs that own neighbouring bytes of a word read theirs, then write them: nobody meets.
+/// CTAs read and then write neighbouring bytes of the same word. No two CTAs access the same byte.
 #[test]
 fn neighbours_in_a_word_do_not_race() {
     let own = "cvt.u64.u32 %rd10, %r2; add.u64 %rd10, %rd1, %rd10;
@@ -218,7 +218,7 @@ fn neighbours_in_a_word_do_not_race() {
 fn divergent_barriers() {
     let arms = "setp.lt.u32 %p1, %r1, 16; @%p1 bra $low;\n bar.sync 0; bra $out;\n $low: bar.sync 0;\n $out: mov.u32 %r10, 0;";
     assert_eq!(fault_kind(arms), FaultKind::DivergentBarrier);
-    // Half a warp never comes, and goes on to work and exit.
+    // Half of the warp never arrives: it continues to work, and exits.
     let half = "setp.ge.u32 %p1, %r1, 16; @%p1 bra $past; bar.sync 0; $past: add.u32 %r10, %r1, 1;
         add.u32 %r10, %r10, 1; add.u32 %r10, %r10, 1; add.u32 %r10, %r10, 1; st.global.u32 [%rd2], %r10;";
     let found = run_kernel(half, 1, 64).unwrap_err();
@@ -233,7 +233,7 @@ fn divergent_barriers() {
             ..Checks::ALL
         }
     ));
-    // An early return is not one.
+    // An early return is allowed.
     let early = "setp.ge.u32 %p1, %r1, 50; @%p1 ret; bar.sync 0; st.global.u32 [%rd2], %r1;";
     assert!(run_kernel(early, 1, 64).is_ok());
 }

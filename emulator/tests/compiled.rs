@@ -58,7 +58,7 @@ fn a_softmax() {
         let sum: f64 = x[row * n..][..n].iter().map(|&x| f64::from(x).exp()).sum();
         for i in row * n..(row + 1) * n {
             let expected = f64::from(x[i]).exp() / sum;
-            // expf is within 2 ulp, the sum of 200 terms within 200.
+            // The error of expf is at most 2 ulp, that of the sum of 200 terms at most 200 ulp.
             let error = (f64::from(found[i]) - expected).abs();
             assert!(
                 error <= 204.0 * 2f64.powi(-24) * expected,
@@ -79,8 +79,8 @@ fn a_cooperative_grid() {
     let mut start = x.clone();
     start.resize(2 * n, 0.0);
     let at = device.upload_f32(&start);
-    // The workspace that cooperative groups ask the driver for is in the environment registers;
-    // nvcc's code takes its address from there.
+    // The environment registers hold the address of the workspace that the driver provides for cooperative groups. The
+    // code of nvcc reads it there.
     let params = Params::new().pointer(at).int(n as u32).int(count as u32);
     let result = device.launch("ring", [ctas as u32, 1, 1], [threads as u32, 1, 1], &params);
     result.unwrap();
@@ -124,7 +124,7 @@ fn functions_of_the_maths_library() {
     assert_eq!(device.download_f32(trace, n), a);
 }
 
-/// The error function by its series.
+/// The error function, computed by its series.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);
     for k in 1..60 {

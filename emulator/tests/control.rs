@@ -5,7 +5,7 @@ use support::run_kernel;
 
 #[test]
 fn lanes_part_and_meet_again() {
-    // The warp counts its converged lanes after a divergent branch.
+    // The warp counts the lanes that have converged after a divergent branch.
     let body = "and.b32 %r10, %r1, 3; setp.eq.u32 %p1, %r10, 0; @%p1 bra $four; mul.lo.u32 %r11, %r1, 2;
         bra.uni $join; $four: mul.lo.u32 %r11, %r1, 100; $join: activemask.b32 %r12; popc.b32 %r12, %r12;
         mad.lo.u32 %r11, %r11, 64, %r12; st.global.u32 [%rd2], %r11;";
@@ -60,7 +60,7 @@ fn guards_and_exits() {
 
 #[test]
 fn a_lane_may_wait_for_another_of_its_warp() {
-    // Lane 0 spins at a lower place than the store it waits for.
+    // Lane 0 spins at a lower address of the code than the store that it waits for.
     let body = "st.volatile.shared.u32 [sh], 0; setp.ne.u32 %p1, %r1, 0; @%p1 bra $set;
         $spin: ld.volatile.shared.u32 %r10, [sh]; setp.eq.u32 %p2, %r10, 0; @%p2 bra $spin; bra $out;
         $set: st.volatile.shared.u32 [sh], 7; mov.u32 %r10, 1; $out: st.global.u32 [%rd2], %r10;";

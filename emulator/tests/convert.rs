@@ -155,7 +155,7 @@ fn between_float_widths() {
 
 #[test]
 fn halves_and_pairs() {
-    // Known values: 1.0, the largest f16, a tie to even, overflow, the least subnormal, NaN.
+    // Known values: 1.0, the largest f16, a tie to even, overflow, the smallest subnormal, NaN.
     let table: [(f32, u64, u64); 8] = [
         (1.0, 0x3c00, 0x3f80),
         (65504.0, 0x7bff, 0x4780),
@@ -191,7 +191,7 @@ fn halves_and_pairs() {
         &row,
         |_, _, _| 0,
     );
-    // Every f16 survives the way to f32 and back.
+    // Every f16 is the same after a conversion to f32 and back.
     let all: Vec<[u64; 3]> = (0..0x1_0000u64).step_by(7).map(|x| [x, 0, 0]).collect();
     check(
         "{ .reg .f32 %x; cvt.f32.f16 %x, {a}; cvt.rn.f16.f32 {d}, %x; }",
@@ -201,7 +201,7 @@ fn halves_and_pairs() {
             if a & 0x7fff > 0x7c00 { 0x7fff } else { a }
         },
     );
-    // tf32 keeps ten bits, ties away from zero.
+    // tf32 keeps ten bits, and rounds ties away from zero.
     let row = [
         [0x3f80_1000, 0, 0],
         [0x3f80_0fff, 0, 0],

@@ -1,4 +1,4 @@
-//! Counters: exact, and the same whatever the number of worker threads.
+//! Counters are exact, and the same for any number of worker threads.
 
 mod support;
 use cuda_emulator::machine::{Counters, Module};
@@ -43,7 +43,7 @@ fn sectors_and_bytes_of_requests() {
         ),
         (32, 128)
     );
-    // Two CTAs that read the same: asked for twice, distinct once.
+    // Two CTAs read the same bytes: they are loaded twice, and distinct once.
     let counters = device
         .launch("k", [2, 1, 1], [32, 1, 1], &params)
         .unwrap()

@@ -51,7 +51,7 @@ fn a_source_of_no_bytes_is_not_read() {
 
 #[test]
 fn groups_complete_in_order_and_small_sizes_copy() {
-    // Two groups in flight: the first has arrived once one may be pending.
+    // Two groups are pending. After a wait that allows one pending group, the first one is finished.
     let out = run("cp.async.ca.shared.global [%r11], [%rd10], 8; cp.async.ca.shared.global [%r11+8], [%rd10+8], 4;
         cp.async.ca.shared.global [%r11+12], [%rd10+12], 4; cp.async.commit_group;
         cp.async.ca.shared.global [%r11+512], [%rd10], 16; cp.async.commit_group; cp.async.wait_group 1;");

@@ -1,5 +1,5 @@
-//! The whole path as a program takes it: CUDA C++ through nvcc, loaded, launched and replayed through cudarc.
-//! Without nvcc these tests say that they skip.
+//! The whole path of a program: nvcc compiles CUDA C++, and cudarc loads, launches and replays it. Without nvcc these
+//! tests are skipped, with a message.
 
 mod driver_support;
 
@@ -18,14 +18,14 @@ extern "C" __global__ void add(const float *a, const float *b, float *c, int n) 
     if (i < n) c[i] = a[i] + b[i];
 }
 
-// The struct is passed by value, behind a char that moves it to its alignment.
+// The struct is passed by value, after a char, so that its alignment matters.
 extern "C" __global__ void fill(char first, Shape shape, float *x) {
     int col = threadIdx.x, row = blockIdx.x;
     if (row < shape.rows && col < shape.cols)
         x[row * shape.stride + col] = first + shape.factor * (row * shape.cols + col);
 }
 
-// Sums x over the whole grid, twice: what the first pass left in `partial` is read by all blocks in the second.
+// Sums x over the whole grid in two passes: all blocks read in the second pass what the first pass wrote to `partial`.
 extern "C" __global__ void grid_sum(const float *x, float *partial, float *total, int n, unsigned *arrived) {
     extern __shared__ float tile[];
     float sum = 0;
@@ -91,7 +91,7 @@ struct Shape {
     stride: i64,
 }
 
-// SAFETY: plain numbers, laid out as C does.
+// SAFETY: plain numbers in the layout of C.
 unsafe impl DeviceRepr for Shape {}
 
 #[test]
@@ -136,7 +136,7 @@ fn cooperative_blocks_wait_for_each_other() {
     let stream = context.default_stream();
     let grid_sum = module.load_function("grid_sum").unwrap();
     let n = 10_000_i32;
-    // Small whole numbers: every order of adding gives the same.
+    // Small integers, whose sum does not depend on the order.
     let x: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
     let expected: f32 = x.iter().sum();
     let x = stream.clone_htod(&x).unwrap();
@@ -156,21 +156,21 @@ fn cooperative_blocks_wait_for_each_other() {
         .arg(&mut total)
         .arg(&n)
         .arg(&mut arrived);
-    // SAFETY: what the kernel takes.
+    // SAFETY: the arguments are those of the kernel.
     unsafe { builder.launch_cooperative(config) }.unwrap();
     assert_eq!(stream.clone_dtoh(&total).unwrap(), vec![expected; blocks]);
 }
 
 #[test]
 fn a_graph_replays_with_pinned_staging() {
-    // Other tests allocate meanwhile, on the same device.
+    // Other tests allocate on the same device at the same time.
     if !alone("a_graph_replays_with_pinned_staging", &[]) {
         return;
     }
     let Some((context, module)) = module() else {
         return;
     };
-    // SAFETY: one stream, and events where the host waits.
+    // SAFETY: there is one stream, and events where the host waits.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
     let add = module.load_function("add").unwrap();
@@ -197,7 +197,7 @@ fn a_graph_replays_with_pinned_staging() {
         .unwrap();
 
     for step in 1..=4 {
-        // The host may write when the copy out of the buffer is over: the event says so.
+        // The host may write after the copy from the buffer, which the event marks.
         staging.as_mut_slice().unwrap().fill(step as f32);
         graph.launch().unwrap();
         let copied = stream

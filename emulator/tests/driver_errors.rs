@@ -1,4 +1,4 @@
-//! What callers and kernels get wrong: each is the error code that the driver has for it, never a crash.
+//! Mistakes of callers and kernels. Each one results in the error code that the driver has for it, never in a crash.
 
 mod driver_support;
 
@@ -11,7 +11,7 @@ use cudarc::driver::{CudaContext, CudaFunction, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use driver_support::{KERNELS, alone, context, emulator, kernels};
 
-/// All that cudarc 0.19.10's driver layer looks up: a missing one would be a panic in its caller.
+/// Every function that the driver layer of cudarc 0.19.10 looks up. A missing one would be a panic in its caller.
 const USED_BY_CUDARC: &str = "
 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxGetCacheConfig cuCtxGetCurrent cuCtxGetLimit cuCtxGetStreamPriorityRange
 cuCtxSetCacheConfig cuCtxSetCurrent cuCtxSetFlags cuCtxSetLimit cuCtxSynchronize cuDestroyExternalMemory
@@ -54,7 +54,7 @@ fn nothing_works_before_init() {
     unsafe {
         assert_eq!(sys::cuDriverGetVersion(&mut version), Code::CUDA_SUCCESS);
         assert_eq!(version, 13000);
-        // The version's look at the environment is not the initialisation.
+        // Reading the environment for the version is not the initialisation.
         assert_eq!(
             sys::cuDeviceGetCount(&mut count),
             Code::CUDA_ERROR_NOT_INITIALIZED
@@ -72,7 +72,7 @@ fn errors_have_names_and_texts() {
     emulator();
     let (mut name, mut text) = (null(), null());
     let code = Code::CUDA_ERROR_ILLEGAL_ADDRESS;
-    // SAFETY: the results are writable, and are texts afterwards.
+    // SAFETY: the results are writable, and then point to texts.
     unsafe {
         assert_eq!(sys::cuGetErrorName(code, &mut name), Code::CUDA_SUCCESS);
         assert_eq!(sys::cuGetErrorString(code, &mut text), Code::CUDA_SUCCESS);
@@ -100,7 +100,7 @@ fn foreign_and_dead_handles_are_refused() {
     let foreign = (&raw const local) as usize;
     let module = raw_module();
     let function = raw_function(module, c"scale");
-    // SAFETY: the driver resolves handles without following them.
+    // SAFETY: the driver looks handles up in tables and never dereferences them.
     unsafe {
         assert_eq!(sys::cuStreamSynchronize(dead), wrong);
         assert_eq!(sys::cuStreamDestroy_v2(dead), wrong);
@@ -158,7 +158,7 @@ fn foreign_and_dead_handles_are_refused() {
     }
 }
 
-/// The kernels as the driver's own handle.
+/// The module of the kernels, as a handle of the driver.
 fn raw_module() -> sys::CUmodule {
     let mut module = null_mut();
     let text = CString::new(KERNELS).unwrap();
@@ -177,7 +177,7 @@ fn raw_function(module: sys::CUmodule, name: &CStr) -> sys::CUfunction {
     function
 }
 
-/// The code of a module load, and the log it wrote.
+/// The result of loading a module, and the log that it wrote.
 fn load(image: &[u8]) -> (Code, String) {
     let mut module = null_mut();
     let mut log = [0_u8; 256];
@@ -187,7 +187,7 @@ fn load(image: &[u8]) -> (Code, String) {
     ];
     let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
     let (image, mut options) = (image.as_ptr().cast(), option);
-    // SAFETY: two options and values; the log buffer is as long as said; the images end with a NUL.
+    // SAFETY: two options and values; the log buffer has the stated length; the images end with a NUL.
     let code = unsafe {
         sys::cuModuleLoadDataEx(
             &mut module,
@@ -242,7 +242,7 @@ fn images_that_are_not_ptx_are_refused() {
     let (code, log) = load(&nul(&unknown));
     assert_eq!(code, Code::CUDA_ERROR_INVALID_PTX);
     assert!(log.contains(&format!("line {line}")), "{log}");
-    // Cut anywhere, it is an error or, at a border between kernels, a smaller module.
+    // A text that is cut is an error, or a smaller module if it is cut between kernels.
     for end in (0..KERNELS.len()).step_by(97) {
         load(&nul(&KERNELS[..end]));
     }
@@ -269,7 +269,7 @@ fn names_that_are_not_there_are_not_found() {
     assert_eq!(code, Code::CUDA_ERROR_FILE_NOT_FOUND);
 }
 
-/// The code of a launch of `scale` with these sizes.
+/// The result of a launch of `scale` with these sizes.
 fn launch(
     context: &Arc<CudaContext>,
     scale: &CudaFunction,
@@ -306,7 +306,7 @@ fn sizes_of_launches_are_checked() {
     assert_eq!(launch(&context, &scale, one, one, 48 << 10), Ok(()));
     assert_eq!(launch(&context, &scale, one, one, (48 << 10) + 1), wrong);
 
-    // More has to be asked for, and there is an end to it.
+    // More shared memory must be requested, and there is a maximum.
     let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     scale.set_attribute(attribute, 163 << 10).unwrap();
     assert_eq!(launch(&context, &scale, one, one, 163 << 10), Ok(()));
@@ -337,7 +337,7 @@ fn cooperative_launches_fit_the_device() {
         shared_mem_bytes: 0,
     };
     let mut builder = stream.launch_builder(&append);
-    // SAFETY: refused before it runs.
+    // SAFETY: the launch is refused before the kernel runs.
     let error = unsafe { builder.arg(&mut log).arg(&1_u32).launch_cooperative(config) };
     assert_eq!(
         error.unwrap_err().0,
@@ -356,7 +356,7 @@ fn store_wild(context: &Arc<CudaContext>) -> Result<(), Code> {
         ..config
     };
     let mut builder = stream.launch_builder(&wild);
-    // SAFETY: the emulator catches what the kernel does.
+    // SAFETY: the emulator finds the wrong store of the kernel.
     let result = unsafe { builder.arg(&mut x).arg(&4_u64).launch(config) };
     std::mem::forget(x);
     result.map(|_| ()).map_err(|error| error.0)
@@ -397,7 +397,7 @@ fn a_fault_breaks_its_context() {
             Code::CUDA_ERROR_INVALID_VALUE
         );
     }
-    // The device outlives the context.
+    // The device can be used after the context is destroyed.
     context.check_err().ok();
     assert!(context.name().is_ok());
 }
@@ -425,7 +425,7 @@ fn a_wrong_setting_is_told() {
         return;
     }
     emulator();
-    // SAFETY: no conditions.
+    // SAFETY: the function has no requirements.
     assert_eq!(unsafe { sys::cuInit(0) }, Code::CUDA_ERROR_INVALID_VALUE);
     let mut count = 0;
     // SAFETY: the result is writable.

@@ -1,4 +1,4 @@
-//! Failures on demand: the call that was named fails as a GPU would fail it, and no other.
+//! Failures on purpose: the chosen call fails as on a GPU, and no other call fails.
 
 mod driver_support;
 

@@ -16,7 +16,7 @@ const THREAD_LOCAL: Mode = Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 const RELAXED: Mode = Mode::CU_STREAM_CAPTURE_MODE_RELAXED;
 const NO_FLAGS: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
 
-/// A list on the device that `append` writes to, so that the order of work can be read.
+/// A list on the device that `append` writes to. It shows the order of the work.
 struct Log {
     context: Arc<CudaContext>,
     append: CudaFunction,
@@ -26,7 +26,7 @@ struct Log {
 impl Log {
     fn new() -> Log {
         let context = context();
-        // SAFETY: the tests themselves put their streams in order.
+        // SAFETY: the tests themselves synchronise their streams.
         unsafe { context.disable_event_tracking() };
         let append = kernels(&context).load_function("append").unwrap();
         let list = context.default_stream().alloc_zeros(64).unwrap();
@@ -85,7 +85,7 @@ fn a_captured_kernel_runs_at_each_launch_only() {
 #[test]
 fn copies_fills_and_callbacks_are_captured() {
     unsafe extern "C" fn count(data: *mut c_void) {
-        // SAFETY: the graph is launched while the number lives, by one thread.
+        // SAFETY: one thread launches the graph while the number exists.
         unsafe { *data.cast::<u32>() += 1 };
     }
     let context = context();
@@ -98,7 +98,7 @@ fn copies_fills_and_callbacks_are_captured() {
     let mut back = [0_u8; 4];
     let from = staging.as_mut_ptr().cast::<c_void>();
     let to = back.as_mut_ptr().cast::<c_void>();
-    // SAFETY: the host's arrays outlive the graph.
+    // SAFETY: the arrays of the host exist longer than the graph.
     let graph = unsafe {
         assert_eq!(sys::cuMemAlloc_v2(&mut a, 4), Code::CUDA_SUCCESS);
         assert_eq!(sys::cuMemAlloc_v2(&mut b, 4), Code::CUDA_SUCCESS);
@@ -123,7 +123,7 @@ fn copies_fills_and_callbacks_are_captured() {
     // SAFETY: nothing else uses the arrays between launches.
     unsafe {
         assert_eq!(to.cast::<[u8; 4]>().read(), [9, 1, 2, 9]);
-        // A launch reads what the staging buffer holds then.
+        // A launch reads the content that the staging buffer has at that time.
         from.cast::<[u8; 4]>().write([5, 6, 7, 8]);
     }
     graph.launch().unwrap();
@@ -182,7 +182,7 @@ fn a_stream_left_in_the_capture_is_an_error() {
     log.append(&two, 2).unwrap();
     let error = one.end_capture(NO_FLAGS).err().unwrap();
     assert_eq!(error.0, Code::CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
-    // The capture is over all the same.
+    // The capture has ended all the same.
     log.append(&one, 7).unwrap();
     assert_eq!(log.read(), [7]);
 }
@@ -195,7 +195,7 @@ fn captures_keep_to_themselves() {
     let event = log.context.new_event(None).unwrap();
     let never = log.context.new_event(None).unwrap();
 
-    // Work outside can't be waited for.
+    // A capture cannot wait for work outside it.
     event.record(&two).unwrap();
     one.begin_capture(THREAD_LOCAL).unwrap();
     one.wait(&never).unwrap();
@@ -207,7 +207,7 @@ fn captures_keep_to_themselves() {
     assert_eq!(log.append(&one, 1).unwrap_err().0, invalidated);
     assert_eq!(one.end_capture(NO_FLAGS).err().unwrap().0, invalidated);
 
-    // Two captures don't merge.
+    // Two captures cannot merge.
     one.begin_capture(THREAD_LOCAL).unwrap();
     two.begin_capture(THREAD_LOCAL).unwrap();
     event.record(&one).unwrap();
@@ -218,7 +218,7 @@ fn captures_keep_to_themselves() {
     assert_eq!(one.end_capture(NO_FLAGS).err().unwrap().0, invalidated);
     assert_eq!(two.end_capture(NO_FLAGS).err().unwrap().0, invalidated);
 
-    // A capture ends where it began.
+    // A capture must end in the stream where it began.
     one.begin_capture(THREAD_LOCAL).unwrap();
     event.record(&one).unwrap();
     two.wait(&event).unwrap();
@@ -289,7 +289,7 @@ fn a_captured_stream_is_not_waited_for() {
 
 #[test]
 fn the_legacy_stream_waits_for_blocking_streams() {
-    // Meanwhile no other test could use the legacy stream.
+    // No other test can use the legacy stream during the capture.
     if !alone("the_legacy_stream_waits_for_blocking_streams", &[]) {
         return;
     }

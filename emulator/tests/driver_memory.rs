@@ -1,4 +1,4 @@
-//! Memory through the driver API: allocation, copies, fills, pinned memory, pools, and what is refused.
+//! Memory through the driver API: allocation, copies, fills, pinned memory, pools, and the calls that are refused.
 
 mod driver_support;
 
@@ -8,7 +8,7 @@ use std::ptr::null_mut;
 use cudarc::driver::sys::{self, CUresult as Code};
 use driver_support::{alone, context};
 
-/// An allocation made by the plain call.
+/// An allocation by `cuMemAlloc`.
 fn allocate(bytes: usize) -> u64 {
     let mut address = 0;
     // SAFETY: `address` is writable.
@@ -50,7 +50,7 @@ fn copies_and_fills_move_bytes() {
     expected[32..48].copy_from_slice(&from[5..21]);
     assert_eq!(to, expected);
 
-    // The kind of a plain copy is told by its addresses.
+    // The addresses of a plain copy decide its kind.
     let mut back = vec![0u8; 16];
     let host = back.as_mut_ptr() as u64;
     // SAFETY: as above.
@@ -160,7 +160,7 @@ fn pinned_memory_is_host_memory() {
     let _context = context();
     let mut host = null_mut();
     let wrong = Code::CUDA_ERROR_INVALID_VALUE;
-    // SAFETY: `host` is writable, and what it gets holds 1024 bytes until it is freed.
+    // SAFETY: `host` is writable, and then points to 1024 bytes until they are freed.
     unsafe {
         assert_eq!(sys::cuMemHostAlloc(&mut host, 1024, 0), Code::CUDA_SUCCESS);
         host.cast::<u8>().write_bytes(7, 1024);

@@ -1,4 +1,4 @@
-//! What the driver writes: traces of launches, and counters, to a file and across the library.
+//! The output of the driver: traces of launches, and counters in a file and through the library.
 
 mod driver_support;
 
@@ -65,7 +65,7 @@ fn launches_are_traced() {
         std::fs::read_to_string(path.join("module-0.ptx")).unwrap(),
         driver_support::KERNELS
     );
-    // The third launch of `append` is over the limit.
+    // The third launch of `append` is beyond the limit.
     assert!(path.join("0.json").exists() && path.join("1.json").exists());
     assert!(!path.join("2.json").exists());
 
@@ -112,7 +112,7 @@ fn launches_are_traced() {
     assert_eq!(read_words(path, &touched["before"]), [7]);
     assert_eq!(read_words(path, &touched["after"]), [12]);
 
-    // Another process goes on behind.
+    // Another process continues the numbers.
     alone("launches_are_traced", &environment);
     assert!(path.join("module-1.ptx").exists());
     assert_eq!(read_json(&path.join("4.json"))["module"], 1);
@@ -138,7 +138,7 @@ fn counters_are_read_across_the_library() {
     }
     type Counters = unsafe extern "C" fn(*mut c_char, usize, *mut usize) -> c_uint;
     type Reset = unsafe extern "C" fn() -> c_uint;
-    // SAFETY: these are the functions' types.
+    // SAFETY: these are the types of the functions.
     let (counters, reset) = unsafe {
         (
             emulator().get::<Counters>("cuEmulatorCounters").unwrap(),
@@ -147,7 +147,7 @@ fn counters_are_read_across_the_library() {
     };
     let read = || {
         let mut needed = 0;
-        // SAFETY: the buffers are as long as said.
+        // SAFETY: the buffers have the stated lengths.
         unsafe {
             counters(std::ptr::null_mut(), 0, &mut needed);
             let mut text = vec![0_u8; needed];
@@ -162,7 +162,7 @@ fn counters_are_read_across_the_library() {
     };
     work();
     assert_eq!(read()["append"]["launches"], 3);
-    // SAFETY: no conditions.
+    // SAFETY: the function has no requirements.
     unsafe { reset() };
     assert_eq!(read(), json!({}));
     work();

@@ -1,4 +1,4 @@
-//! Float arithmetic: f32, f64, f16 and bf16 against the host's, directed rounding against f64.
+//! Float arithmetic: f32, f64, f16 and bf16 compared with the host, and directed rounding compared with f64.
 
 mod support;
 use support::{FLOATS, check, check_f32, compute, floats, pairs};
@@ -90,9 +90,9 @@ fn minimum_and_maximum_lose_nan_unless_told() {
     });
 }
 
-/// The exact value's neighbours: the greatest f32 not above it and the least not below it.
-fn between(exact_low: f64, near: f32, error_sign: f64) -> (f32, f32) {
-    let _ = exact_low;
+/// The neighbours of an exact value: the greatest f32 that is not above it, and the least that is not below it. `near`
+/// is the value rounded to nearest, and `error_sign` has the sign of the exact value minus `near`.
+fn between(near: f32, error_sign: f64) -> (f32, f32) {
     if error_sign == 0.0 || near.is_nan() {
         (near, near)
     } else if error_sign > 0.0 {
@@ -113,10 +113,10 @@ fn directed_rounding() {
             [bits(1), bits(2) ^ (i & 1) << 31, bits(3)]
         })
         .collect();
-    // A product of two f32 is exact in f64, and so is what it lacks from its rounding.
+    // A product of two f32 is exact in f64, and so is its rounding error.
     let product = |a: f32, b: f32| {
         let exact = f64::from(a) * f64::from(b);
-        between(exact, a * b, exact - f64::from(a * b))
+        between(a * b, exact - f64::from(a * b))
     };
     check_f32("mul.rm.f32 {d}, {a}, {b};", &t, |a, b, _| product(a, b).0);
     check_f32("mul.rp.f32 {d}, {a}, {b};", &t, |a, b, _| product(a, b).1);
@@ -124,15 +124,15 @@ fn directed_rounding() {
         let (low, high) = product(a, b);
         if low >= 0.0 { low } else { high }
     });
-    // One step back from a rounding down is below the exact value.
+    // The remainder, which fma computes exactly, has the sign of the quotient's rounding error.
     let quotient = |a: f32, b: f32| {
         let near = a / b;
         let rest = (-f64::from(near)).mul_add(f64::from(b), f64::from(a));
-        between(0.0, near, rest * f64::from(b.signum()))
+        between(near, rest * f64::from(b.signum()))
     };
     check_f32("div.rm.f32 {d}, {a}, {b};", &t, |a, b, _| quotient(a, b).0);
     check_f32("div.rp.f32 {d}, {a}, {b};", &t, |a, b, _| quotient(a, b).1);
-    // The fused sum of an exact product and a far smaller addend: only the direction can tell.
+    // The sum of an exact product and a much smaller addend: only the direction of the rounding matters.
     let tiny = pairs(
         &[1f32.to_bits().into()],
         &[1f32.to_bits().into()],
@@ -189,13 +189,13 @@ fn f64_arithmetic() {
     run("add.rp.f64 {d}, {a}, 0d3C00000000000000;", &|a, _, _| {
         let added = f64::from_bits(0x3c00_0000_0000_0000);
         let sum = a + added;
-        // Rounding up shows whichever operand was lost in the sum.
+        // Rounding up shows whether the smaller operand was lost in the sum.
         let lost = (sum == a && a.is_finite()) || (sum == added && a > 0.0);
         if lost { sum.next_up() } else { sum }
     });
 }
 
-/// The nearest value of a format, by search over all 65,536: independent of the way it is rounded.
+/// The nearest value of a format, found among all 65,536 values: independent of how the emulator rounds.
 fn nearest(x: f64, widen: fn(u16) -> f64) -> u16 {
     if x.is_nan() {
         return 0x7fff;
@@ -214,7 +214,7 @@ fn nearest(x: f64, widen: fn(u16) -> f64) -> u16 {
             high = middle
         }
     }
-    // Beyond the largest, the next step counts as infinity.
+    // Beyond the largest value, the next one counts as infinity.
     let above = if high == top {
         2.0 * widen(top - 1) - widen(top - 2)
     } else {
@@ -263,7 +263,7 @@ fn halves_round_once() {
             "hhhh",
             &finite,
             |a, b, _| {
-                // Exact in f64 for f16; for bf16 the far smaller operand cannot change a tie here.
+                // The sum is exact in f64 for f16. For bf16, a much smaller operand cannot decide a tie here.
                 nearest(w(a) + w(b), widen).into()
             },
         );

@@ -1,4 +1,4 @@
-//! Integer arithmetic against the host's.
+//! Integer arithmetic, compared with the host.
 
 mod support;
 use support::{check, longs, words};

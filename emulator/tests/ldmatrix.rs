@@ -1,11 +1,11 @@
-//! `ldmatrix`, plain and transposed, against its definition.
+//! `ldmatrix`, plain and transposed, compared with its definition.
 
 mod support;
 use support::run_kernel;
 
 fn load(count: usize, trans: bool) {
-    // Rows of 16 bytes hold 8 halves that count up; lane 8j + r points at row r of matrix j, the
-    // matrices in reverse order to tell them apart.
+    // Rows of 16 bytes hold 8 halves that count up. Lane 8j + r has the address of row r of matrix j; the matrices are in
+    // reverse order, to distinguish them.
     let names: Vec<String> = (0..count).map(|j| format!("%r{}", 20 + j)).collect();
     let stores: String = (0..count)
         .map(|j| format!("st.global.u32 [%rd10+{}], %r{};", 4 * j, 20 + j))
@@ -31,7 +31,7 @@ fn load(count: usize, trans: bool) {
                 } else {
                     (lane / 4, 2 * (lane % 4) + h)
                 };
-                // Row r of matrix j lies where lane (8j + r) ^ 24 wrote.
+                // Row r of matrix j is where lane (8j + r) ^ 24 wrote.
                 (((8 * j + row) ^ 24) * 8 + column) as u32
             };
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Logic, shifts and bit fields against the host's.
+//! Logic, shifts and bit fields, compared with the host.
 
 mod support;
 use support::{LONGS, WORDS, check, longs, pairs, words};
@@ -144,7 +144,7 @@ fn counting_and_finding_bits() {
     });
 }
 
-/// The definition in the PTX manual, a bit at a time.
+/// The definition in the PTX manual, bit by bit.
 fn field(a: u64, at: u64, length: u64, bits: u64, signed: bool) -> u64 {
     let (at, length) = (at & 0xff, length & 0xff);
     let sign = if signed && length > 0 {

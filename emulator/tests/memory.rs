@@ -1,4 +1,4 @@
-//! Loads and stores of every space, width and vector; addresses; variables.
+//! Loads and stores in every space, with every width and vector size; addresses; variables.
 
 mod support;
 use support::{Device, Params, kernel, module, run_kernel};
@@ -76,7 +76,7 @@ fn module_variables_and_parameters() {
         .int(4)
         .pointer(out);
     device.launch("k", [1, 1, 1], [1, 1, 1], &params).unwrap();
-    // Dynamic shared memory starts at the next 16 bytes after all that is static.
+    // Dynamic shared memory starts at the next multiple of 16 bytes after the static shared memory.
     assert_eq!(device.download_u32(out, 7), [5, 3, u32::MAX, 7, 2, 32, 7]);
 }
 

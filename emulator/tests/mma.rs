@@ -1,9 +1,9 @@
-//! `mma.sync` against a plain matrix product, through the layouts that CUTLASS's CuTe states.
+//! `mma.sync` compared with a plain matrix product, with the layouts that CuTe of CUTLASS defines.
 
 mod support;
 use support::{Device, Params, module};
 
-/// Element of A that lane `t` keeps at place `i`, for `per` elements a register: row and k.
+/// The element of A (row and k) that lane `t` holds at index `i`, with `per` elements per register.
 fn a_place(t: usize, i: usize, per: usize) -> (usize, usize) {
     let register = i / per;
     (
@@ -12,7 +12,7 @@ fn a_place(t: usize, i: usize, per: usize) -> (usize, usize) {
     )
 }
 
-/// The same of B: n and k.
+/// The element of B, n and k.
 fn b_place(t: usize, i: usize, per: usize) -> (usize, usize) {
     (t / 4, per * (t % 4) + i % per + 4 * per * (i / per))
 }
@@ -21,7 +21,7 @@ struct Shape {
     name: &'static str,
     k: usize,
     bits: u32,
-    /// The bits of a small integer in the operands' type.
+    /// The bits of a small integer in the type of the operands.
     encode: fn(i32) -> u32,
     half: bool,
     integer: bool,
@@ -100,9 +100,10 @@ fn product(shape: &Shape) {
         for i in 0..4 {
             let (m, n) = (t / 4 + 8 * (i / 2), 2 * (t % 4) + (i & 1));
             let expected = c(m, n) + (0..shape.k).map(|k| a(m, k) * b(n, k)).sum::<i32>();
-            let bits = match shape.half {
-                true => found[t * 2 + i / 2] >> (16 * (i & 1)) & 0xffff,
-                false => found[t * 4 + i],
+            let bits = if shape.half {
+                found[t * 2 + i / 2] >> (16 * (i & 1)) & 0xffff
+            } else {
+                found[t * 4 + i]
             };
             assert_eq!(bits, c_bits(expected), "{} row {m} column {n}", shape.name);
         }

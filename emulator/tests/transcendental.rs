@@ -1,4 +1,4 @@
-//! Approximate functions: within the errors that the PTX manual allows.
+//! Approximate functions have at most the errors that the PTX manual allows.
 
 mod support;
 use support::compute;

@@ -52,7 +52,7 @@ fn a_shuffle_may_be_cloned_into_both_arms() {
 
 #[test]
 fn halves_of_a_warp_go_their_own_ways() {
-    // Each half gives its own mask, as tiles of cooperative groups do.
+    // Each half has its own mask, like the tiles of cooperative groups.
     let body = "and.b32 %r10, %r1, 16; mov.u32 %r11, 0xffff; shl.b32 %r11, %r11, %r10;
         redux.sync.add.u32 %r12, %r1, %r11; setp.eq.u32 %p1, %r10, 0; @%p1 bra $out;
         redux.sync.add.u32 %r12, %r12, %r11; bar.warp.sync %r11; $out: st.global.u32 [%rd2], %r12;";

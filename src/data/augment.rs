@@ -1,5 +1,5 @@
-//! Training augmentation, on the u8 image after the resize: horizontal flip, rotation, grayscale, in this
-//! order; rotation and grayscale equal Pillow's bit for bit.
+//! Augmentation for training: horizontal flip, rotation and grayscale, in this order, of the u8 image after the
+//! resize. Rotation and grayscale give the same bits as Pillow.
 
 use super::image::Rgb;
 use super::random::Epoch;
@@ -11,20 +11,20 @@ const MAX_DEGREES: f64 = 15.0;
 /// What is done to one sample in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augmentation {
-    /// Whether left and right are exchanged.
+    /// Whether to flip the image horizontally.
     pub flip: bool,
-    /// Rotation, positive = counter-clockwise.
+    /// The angle of the rotation in degrees, counter-clockwise.
     pub degrees: f64,
-    /// Whether the colours become grays.
+    /// Whether to replace the colours by grays.
     pub grayscale: bool,
 }
 
 impl Augmentation {
-    /// The augmentation of a sample: flip with probability 0.5, an angle uniform in ±15°, grayscale with
-    /// probability 0.1.
+    /// Draws the augmentation of a sample: flip with probability 0.5, an angle that is uniform between −15° and
+    /// 15°, grayscale with probability 0.1.
     pub fn draw(epoch: Epoch, sample: usize) -> Self {
         let [flip, angle, grayscale, _] = epoch.augmentation(sample);
-        // The middle of the word's share of [0, 1).
+        // [0, 1) divided into 2^32 parts: the middle of the part that the word names.
         let uniform = |word: u32| (f64::from(word) + 0.5) / (1u64 << 32) as f64;
         Augmentation {
             flip: uniform(flip) < FLIP_PROBABILITY,
@@ -33,7 +33,7 @@ impl Augmentation {
         }
     }
 
-    /// Changes an image.
+    /// The augmented image, of the same size.
     pub fn apply(&self, mut image: Rgb) -> Rgb {
         if self.flip {
             flip(&mut image);
@@ -52,10 +52,11 @@ fn flip(image: &mut Rgb) {
     }
 }
 
-/// Rotates about the centre, nearest sampling, same size, black where nothing was.
+/// Rotates about the centre with nearest-neighbour sampling. The size stays the same, and pixels from outside
+/// the image are black.
 ///
-/// Pixel (x, y) of the result comes from A (x, y) + b, A the inverse rotation, in fixed-point numbers of 16
-/// bits, as Pillow's `ImagingTransformAffine` walks them.
+/// Pixel (x, y) of the result is the one at A (x, y) + b, where A is the inverse rotation. Coordinates are
+/// fixed-point numbers with 16 fractional bits, as in Pillow's `ImagingTransformAffine`.
 fn rotate(image: &Rgb, degrees: f64) -> Rgb {
     let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i64;
     let (sin, cos) = (-degrees.to_radians()).sin_cos();
@@ -71,12 +72,13 @@ fn rotate(image: &Rgb, degrees: f64) -> Rgb {
     for _ in 0..image.height {
         let (mut x, mut y) = (row_x, row_y);
         for _ in 0..image.width {
-            // What is negative becomes too large.
+            // The conversion makes negative coordinates too large.
             let (column, row) = ((x >> 16) as usize, (y >> 16) as usize);
             let inside = column < image.width && row < image.height;
-            let pixel = match inside {
-                true => source[row * image.width + column],
-                false => [0; 3],
+            let pixel = if inside {
+                source[row * image.width + column]
+            } else {
+                [0; 3]
             };
             pixels.extend(pixel);
             x += step_xx;
@@ -88,7 +90,7 @@ fn rotate(image: &Rgb, degrees: f64) -> Rgb {
     Rgb { pixels, ..*image }
 }
 
-/// Luma in all three channels (ITU-R 601-2, Pillow's mode L).
+/// Sets all three channels to the luma (ITU-R 601-2, Pillow's mode L).
 fn grayscale(image: &mut Rgb) {
     for pixel in image.pixels.as_chunks_mut::<3>().0 {
         let [r, g, b] = pixel.map(u32::from);

@@ -1,5 +1,5 @@
-//! An epoch as batches of indices and padded captions. No image is touched: training from cached
-//! features needs no more than this, and `loader` adds the pixels.
+//! An epoch as batches of indices and padded captions, without images. Training from cached features needs
+//! no more; [`loader`](super::loader) adds the pixels.
 
 use super::random::Epoch;
 use super::samples::Samples;
@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// In which order an epoch goes through the samples.
+/// The order of the samples in an epoch.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// That of the split's list.
+    /// The order of the split's list.
     Listed,
-    /// At random, another in every epoch.
+    /// A random order, different in every epoch.
     Shuffled(Epoch),
 }
 
-/// The batches of one epoch. The last may be short.
+/// The batches of one epoch. The last one may be smaller than the others.
 #[derive(Clone, Debug)]
 pub struct Batches {
     samples: Arc<Samples>,
@@ -27,13 +27,15 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `size` samples.
+    /// Divides the samples into batches of `size`.
     ///
     /// # Errors
     /// When `size` is 0.
     pub fn new(samples: &Arc<Samples>, size: usize, order: Order) -> Result<Self> {
         if size == 0 {
-            return Err(Error::Config("a batch needs at least one sample".into()));
+            return Err(Error::Config(
+                "the batch size is 0, expected at least 1".into(),
+            ));
         }
         let order = match order {
             Order::Listed => (0..samples.len()).collect(),
@@ -47,25 +49,27 @@ impl Batches {
         })
     }
 
-    /// How many batches, the short last one included.
+    /// Number of batches, including a smaller last one.
     pub fn len(&self) -> usize {
         self.order.len().div_ceil(self.size)
     }
 
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// Batch `index` of the epoch, which must be below `len`.
+    /// Batch `index` of the epoch. It has no samples if `index` is not below [`len`](Self::len).
     pub fn get(&self, index: usize) -> Batch {
         Batch::new(&self.samples, self.samples_of(index).to_vec())
     }
 
+    /// The batches in order.
     pub fn iter(&self) -> impl Iterator<Item = Batch> + '_ {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Every (B, T) of the epoch.
+    /// Every shape (B, T) that a batch of the epoch has.
     pub fn shapes(&self) -> BTreeSet<(usize, usize)> {
         let shape = |index| {
             let samples = self.samples_of(index);
@@ -74,7 +78,7 @@ impl Batches {
         (0..self.len()).map(shape).collect()
     }
 
-    /// Where in the epoch's order batch `index` lies.
+    /// The positions of batch `index` in the epoch's order.
     pub(super) fn positions(&self, index: usize) -> Range<usize> {
         let (start, len) = (index.saturating_mul(self.size), self.order.len());
         start.min(len)..start.saturating_add(self.size).min(len)
@@ -94,16 +98,16 @@ impl Batches {
     }
 }
 
-/// Samples of a step with their captions, padded to the longest.
+/// The samples of one step, with captions padded to the longest one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Indices into the samples, B of them.
+    /// Indices into the samples, length B.
     pub samples: Vec<usize>,
-    /// Indices into the data set's images.
+    /// Indices into the images of the data set, length B.
     pub images: Vec<usize>,
-    /// T, the tokens of the longest caption.
+    /// T, the number of tokens of the longest caption.
     pub steps: usize,
-    /// (B, T), padded with `PAD`.
+    /// Token ids of shape (B, T), padded with [`PAD`].
     pub tokens: Vec<u32>,
 }
 
@@ -123,16 +127,17 @@ impl Batch {
         }
     }
 
-    /// B.
+    /// B, the number of samples.
     pub fn len(&self) -> usize {
         self.samples.len()
     }
 
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.samples.is_empty()
     }
 
-    /// The captions as (T, B), which is how the decoders read them.
+    /// The captions as token ids of shape (T, B), the layout that the decoders read.
     pub fn time_major(&self) -> Vec<u32> {
         let rows = self.len();
         let tokens = (0..self.steps).flat_map(|t| (0..rows).map(move |b| (t, b)));
@@ -142,6 +147,7 @@ impl Batch {
     }
 }
 
+/// The number of tokens of the longest caption.
 fn longest(all: &Samples, samples: &[usize]) -> usize {
     let lengths = samples.iter().map(|&sample| all.tokens(sample).len());
     lengths.max().unwrap_or(0)

@@ -1,7 +1,7 @@
-//! What is wrong with a data set, all of it, in plain words and with the place.
+//! Finds everything that is wrong with a data set, and where.
 //!
-//! [`Flickr8k::open`] stops at the first thing it cannot use. This reads the same files by the same rules and
-//! goes on.
+//! [`Flickr8k::open`] stops at the first error. The check reads the same files by the same rules, and goes on
+//! after an error.
 
 use super::flickr8k::{self, Flickr8k, LISTS, Split, TABLE};
 use super::image;
@@ -12,34 +12,35 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// A longer caption, in tokens, makes every batch it is in as long. Flickr8k's longest has 38.
+/// Captions with more tokens are reported, because one long caption lengthens its whole batch. The longest
+/// caption of Flickr8k has 38.
 const LONG_CAPTION: usize = 60;
-/// A shorter side leaves an encoder little to see.
+/// Images with a shorter side, in pixels, are reported: an encoder sees little in them.
 const SHORT_SIDE: usize = 32;
-/// Longer to shorter side; beyond, squeezing to a square distorts.
+/// Images with a larger ratio of longer to shorter side are reported: resizing them to a square distorts them.
 const WIDE: usize = 4;
-/// Images decoded between two reports of progress.
+/// Number of images decoded between two reports of progress.
 const CHUNK: usize = 64;
 
-/// How bad a finding is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Training would fail.
     Error,
-    /// Training goes on, perhaps with less than was meant.
+    /// Training works, perhaps with less data than intended.
     Warning,
 }
 
-/// What a finding is about.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
-    /// A file of the data set that must be there is missing.
+    /// A file or directory of the data set is missing or cannot be read.
     MissingFile,
-    /// A line does not have the form that it should have.
+    /// A line of the captions file does not have the expected form.
     MalformedLine,
-    /// A file is not UTF-8 text.
+    /// A line is not valid UTF-8.
     NotUtf8,
     /// A list names an image that has no captions.
     ListedWithoutCaptions,
@@ -47,60 +48,60 @@ pub enum Problem {
     ListedTwice,
     /// Two lists name the same image.
     ListsOverlap,
-    /// A list names an image whose file does not exist.
+    /// A list names an image that has no file.
     ListedWithoutFile,
-    /// A list names no image that can be used.
+    /// A list names no image, or the captions file has no captions.
     EmptySplit,
     /// An image cannot be decoded.
     UndecodableImage,
-    /// Captions name an image whose file does not exist.
+    /// Captions name an image that does not exist and is in no list.
     CaptionsWithoutImage,
-    /// An image file has no captions.
+    /// An image has no captions.
     ImageWithoutCaptions,
-    /// A caption line occurs more than once.
+    /// A line of the captions file occurs twice.
     DuplicateLine,
-    /// Images have different numbers of captions.
+    /// An image has another number of captions than most images.
     NumberOfCaptions,
     /// A caption has no words.
     EmptyCaption,
-    /// A caption is so long that it makes its batches slow.
+    /// A caption is unusually long.
     LongCaption,
-    /// An image is very small, or much longer in one direction than in the other.
+    /// An image is very small or very far from square.
     OddSize,
 }
 
-/// One thing that is wrong with a data set.
+/// Something that is wrong with a data set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// Whether training would fail.
+    /// How serious it is.
     pub severity: Severity,
-    /// What is wrong.
+    /// What kind of problem it is.
     pub problem: Problem,
-    /// The file that it was found in.
+    /// The file or directory it concerns.
     pub file: PathBuf,
-    /// From 1.
+    /// The line in the file, counted from 1, if it concerns one line.
     pub line: Option<usize>,
-    /// What is wrong, in a sentence.
+    /// What is wrong, for people.
     pub message: String,
 }
 
-/// What a check found, the worst first.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// Whether one could train on it: there are no errors.
+    /// Whether training would work: there are no errors.
     pub usable: bool,
-    /// Images with captions.
+    /// Number of images with captions.
     pub images: usize,
-    /// Captions of these images.
+    /// Number of captions.
     pub captions: usize,
-    /// Images that were decoded, or could not be.
+    /// Number of images that the check tried to decode.
     pub decoded: usize,
-    /// The errors, then the warnings.
+    /// Everything that was found, errors first.
     pub findings: Vec<Finding>,
 }
 
-/// Checks the data set in `directory`; with `decode` all images, too, on all of rayon's threads. `progress` is
-/// told how many images of how many are done.
+/// Checks the data set in `directory`. With `decode`, all images are decoded, too, on all threads of rayon.
+/// `progress` is called with the number of images that are done and the number of all images.
 pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usize)) -> Report {
     let mut check = Check::default();
     let captioned = check.captions(directory);
@@ -122,10 +123,10 @@ pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usi
     }
 }
 
-/// The lines where an image's captions are, by its name.
+/// The lines of an image's captions, by the name of the image.
 type Captioned = BTreeMap<String, Vec<usize>>;
 
-/// Which split an image is in, by its name.
+/// The split of an image, by the name of the image.
 type Listed = HashMap<String, Split>;
 
 #[derive(Default)]
@@ -149,7 +150,7 @@ impl Check {
         });
     }
 
-    /// Takes over a library error.
+    /// Adds an error of the library as a finding.
     fn add_error(&mut self, severity: Severity, problem: Problem, error: Error) {
         let (path, message) = match error {
             Error::File { path, message } => (path, message),
@@ -159,7 +160,7 @@ impl Check {
         self.add(severity, problem, &path, None, message);
     }
 
-    /// A file's lines that are text, with their numbers.
+    /// The lines of a file that are valid text, with their numbers. `None` if the file cannot be read.
     fn lines(&mut self, path: &Path) -> Option<Vec<(usize, String)>> {
         use Problem::{MissingFile, NotUtf8};
         let bytes = match std::fs::read(path) {
@@ -212,7 +213,7 @@ impl Check {
             }
         }
         if captioned.is_empty() {
-            let message = "no captions in it";
+            let message = "the file has no captions";
             self.add(Severity::Error, EmptySplit, &path, None, message);
         }
         self.caption_counts(&path, &captioned);
@@ -231,7 +232,7 @@ impl Check {
         }
     }
 
-    /// Finds images that have not as many captions as most have.
+    /// Finds images that have another number of captions than most images.
     fn caption_counts(&mut self, path: &Path, captioned: &Captioned) {
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
         for lines in captioned.values() {
@@ -241,7 +242,7 @@ impl Check {
         let usual = usual.map_or(0, |(&count, _)| count);
         for (name, lines) in captioned.iter().filter(|(_, lines)| lines.len() != usual) {
             let message = format!(
-                "image {name} has {} captions, most images have {usual}",
+                "image {name} has {} captions, but most images have {usual}",
                 lines.len()
             );
             let problem = Problem::NumberOfCaptions;
@@ -249,7 +250,7 @@ impl Check {
         }
     }
 
-    /// Which image is in which split.
+    /// Checks the lists, and returns the split of each image.
     fn lists(&mut self, directory: &Path, captioned: &Captioned) -> Listed {
         let mut places: HashMap<String, (Split, usize)> = HashMap::new();
         let paths = LISTS.map(|(split, name)| (split, directory.join(name)));
@@ -282,7 +283,7 @@ impl Check {
                 Split::Train => Severity::Error,
                 _ => Severity::Warning,
             };
-            self.add(severity, EmptySplit, path, None, "names no image");
+            self.add(severity, EmptySplit, path, None, "the list names no image");
         }
         for &(line, name) in names {
             if !captioned.contains_key(name) {
@@ -291,12 +292,12 @@ impl Check {
             }
             match places.get(name) {
                 Some((before, first)) if *before == split => {
-                    let message = format!("image {name} is in line {first} already");
+                    let message = format!("image {name} is already in line {first}");
                     self.add(Severity::Error, ListedTwice, path, line, message);
                 }
                 Some((before, first)) => {
                     let message =
-                        format!("image {name} is in the {before} list, line {first}, too");
+                        format!("image {name} is also in the {before} list, line {first}");
                     self.add(Severity::Error, ListsOverlap, path, line, message);
                 }
                 None => drop(places.insert(name.to_string(), (split, line))),
@@ -304,7 +305,7 @@ impl Check {
         }
     }
 
-    /// Compares names with files. Gives the captioned images that are there.
+    /// Compares the names with the files. Returns the paths of the images that have captions and exist.
     fn files(&mut self, directory: &Path, captioned: &Captioned, lists: &Listed) -> Vec<PathBuf> {
         use Problem::{CaptionsWithoutImage, ImageWithoutCaptions, ListedWithoutFile, MissingFile};
         let Some(images) = flickr8k::find_image_directory(directory) else {
@@ -385,7 +386,7 @@ impl Check {
     }
 }
 
-/// How bad it is that an image of this split cannot be used: training reads no test images.
+/// How serious it is that an image of this split cannot be used. Training reads no test images.
 fn severity(split: Split) -> Severity {
     match split {
         Split::Train | Split::Dev => Severity::Error,
@@ -393,7 +394,8 @@ fn severity(split: Split) -> Severity {
     }
 }
 
-/// The splits of a data set without lists; none when it cannot be read, which is an error found elsewhere.
+/// The splits of a data set without lists. Empty if the data set cannot be read, which another part of the
+/// check reports.
 fn splits_by_name(directory: &Path) -> Listed {
     let Ok(dataset) = Flickr8k::open(directory) else {
         return Listed::new();

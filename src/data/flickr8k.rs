@@ -1,12 +1,12 @@
-//! Flickr8k's captions and splits, in both layouts it is found in.
+//! The captions and splits of Flickr8k, in both of its common layouts.
 //!
-//! As distributed: `Flickr8k.token.txt` (`<file>#<k>\t<caption>`), `Flickr_8k.{train,dev,test}Images.txt`
-//! (one file name a line) and the images in `Flicker8k_Dataset` (sic). The other common layout:
-//! `captions.txt` (CSV `image,caption`, quoted where needed) and `Images`; its splits are the same
-//! lists where they lie beside it, and otherwise, over the names in ascending order, the first six
-//! eighths (train), the next eighth (dev) and the rest (test).
+//! The original layout has `Flickr8k.token.txt` (`<file>#<k>\t<caption>`),
+//! `Flickr_8k.{train,dev,test}Images.txt` (one file name per line) and the images in `Flicker8k_Dataset` (so
+//! spelled). The other layout has `captions.txt` (CSV `image,caption`, quoted where needed) and the images in
+//! `Images`. Its splits are the same lists if they are in the same directory. Otherwise the images are sorted
+//! by name, and the first six eighths are train, the next eighth is dev, and the rest is test.
 //!
-//! Only text is read here: the images themselves may be absent.
+//! Only text is read here; the images themselves may be absent.
 
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,22 +25,22 @@ pub(super) const LISTS: [(Split, &str); 3] = [
 const IMAGE_DIRECTORIES: [&str; 3] = ["Flicker8k_Dataset", "Flickr8k_Dataset", "Images"];
 const IMAGE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
-/// Part of the data set.
+/// A part of the data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// The images to train on.
+    /// The training images.
     Train,
-    /// The images to validate on.
+    /// The images for validation.
     Dev,
-    /// The official list.
+    /// The images of the official test list.
     Test,
-    /// The official list, then every image that no list names, in the order of the captions: every image
-    /// in neither train nor dev, which is what the published test figures used.
+    /// The official test list, followed by every image that is in no list, in the order of the captions. These
+    /// are all images in neither train nor dev, which the published test figures used.
     TestAndUnlisted,
 }
 
 impl Split {
-    /// All of them.
+    /// Every split.
     pub const ALL: [Split; 4] = [
         Split::Train,
         Split::Dev,
@@ -67,22 +67,23 @@ impl FromStr for Split {
         let found = Split::ALL.into_iter().find(|s| s.to_string() == name);
         found.ok_or_else(|| {
             Error::Config(format!(
-                "no split '{name}': expected train, dev, test or test+unlisted"
+                "unknown split '{name}', expected train, dev, test or test+unlisted"
             ))
         })
     }
 }
 
-/// An image and what people said about it.
+/// An image and its captions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// File name inside the image directory.
+    /// The name of its file in the image directory.
     pub name: String,
-    /// Lower-cased, otherwise as in the file, in its order. These are BLEU's references.
+    /// The captions in the order of the file, in lower case and otherwise unchanged. They are the references
+    /// of BLEU.
     pub captions: Vec<String>,
 }
 
-/// The data set's text.
+/// The text of the data set: images by name, their captions, and the splits.
 #[derive(Clone, Debug)]
 pub struct Flickr8k {
     directory: PathBuf,
@@ -90,7 +91,7 @@ pub struct Flickr8k {
     images: Vec<Image>,
     missing: Vec<Image>,
     splits: [Vec<usize>; 4],
-    /// Images of a list without a file in the image directory.
+    /// Images that a list names but that have no file in the image directory.
     absent: HashSet<usize>,
 }
 
@@ -98,7 +99,7 @@ impl Flickr8k {
     /// Reads captions and splits from `directory`.
     ///
     /// # Errors
-    /// When a file is missing or a line is not what it should be; the error names file and line.
+    /// When a file is missing or a line has the wrong form; the error names the file and the line.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref().to_path_buf();
         let named = read_captions(&directory)?;
@@ -109,8 +110,8 @@ impl Flickr8k {
             Some(lists) => lists.iter().flat_map(|l| &l.names).map(|n| &**n).collect(),
             None => HashSet::new(),
         };
-        // A list's image stays even without a file: then the set is incomplete, which is for
-        // `require_images` to say.
+        // An image that a list names is kept even without a file. The data set is then incomplete, and
+        // `require_images` reports it.
         let exists = |name: &str| match &files {
             Some(files) => files.contains(name),
             None => has_image_extension(name),
@@ -134,25 +135,25 @@ impl Flickr8k {
         })
     }
 
-    /// Every image that exists, in the order in which the captions name them.
+    /// Every image that exists or that a list names, in the order in which the captions name them.
     pub fn images(&self) -> &[Image] {
         &self.images
     }
 
-    /// The images of `split`, as indices into `images`, in the order of the list.
+    /// The images of `split`, as indices into [`images`](Self::images), in the order of the list.
     pub fn split(&self, split: Split) -> &[usize] {
         &self.splits[split as usize]
     }
 
-    /// Images that captions name but that do not exist and that no list names: no samples.
+    /// Images that captions name but that do not exist and are in no list. They are left out of the samples.
     ///
-    /// An image exists when its file is there; without an image directory, when its name ends as an
-    /// image's.
+    /// An image exists if its file exists or, without an image directory, if its name has the extension of an
+    /// image.
     pub fn missing(&self) -> &[Image] {
         &self.missing
     }
 
-    /// What to tell once, a line each.
+    /// Warnings for the user, one line each.
     pub fn warnings(&self) -> Vec<String> {
         let warning = |image: &Image| {
             format!(
@@ -165,19 +166,19 @@ impl Flickr8k {
         self.missing.iter().map(warning).collect()
     }
 
-    /// Every caption line, missing images' too: what attend's vocabulary is made from.
+    /// Every caption, including those of missing images. The vocabulary of attend is built from them.
     pub fn all_captions(&self) -> impl Iterator<Item = &str> {
         let images = self.images.iter().chain(&self.missing);
         images.flat_map(|image| &image.captions).map(String::as_str)
     }
 
-    /// The captions of `split`: show-tell's vocabulary is made from those of `Split::Train`.
+    /// The captions of `split`. The vocabulary of show-tell is built from those of [`Split::Train`].
     pub fn captions(&self, split: Split) -> impl Iterator<Item = &str> {
         let images = self.split(split).iter().map(|&i| &self.images[i]);
         images.flat_map(|image| &image.captions).map(String::as_str)
     }
 
-    /// Where the images lie, one path for each of `images`.
+    /// The files of the images, one path for each of [`images`](Self::images).
     ///
     /// # Errors
     /// When there is no image directory.
@@ -188,10 +189,10 @@ impl Flickr8k {
         Ok(paths.collect())
     }
 
-    /// Says early that the data set is incomplete.
+    /// Checks that the images of `split` exist, so that an incomplete data set is reported early.
     ///
     /// # Errors
-    /// When a file of `split` is not in the image directory, or there is none.
+    /// When a file of `split` is not in the image directory, or when there is no image directory.
     pub fn require_images(&self, split: Split) -> Result<()> {
         let paths = self.image_paths()?;
         let mut absent = self.split(split).iter().filter(|i| self.absent.contains(i));
@@ -206,7 +207,7 @@ impl Flickr8k {
     }
 }
 
-/// A split's list: names with the path to blame.
+/// The list of a split, with its path for error messages.
 struct List {
     split: Split,
     path: PathBuf,
@@ -253,7 +254,7 @@ fn splits_by_lists(images: &[Image], lists: &[List]) -> Result<[Vec<usize>; 4]> 
     Ok(splits)
 }
 
-/// In the proportions of the official lists, 6 : 1 : 1, by ascending name.
+/// Splits by ascending name in the proportions of the official lists, 6 : 1 : 1.
 fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
     let mut order: Vec<usize> = (0..images.len()).collect();
     order.sort_by_key(|&i| &images[i].name);
@@ -263,10 +264,10 @@ fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
     [order, dev, test.clone(), test]
 }
 
-/// Image name and caption of a line.
+/// Reads the image name and the caption of a line.
 pub(super) type ParseLine = fn(&str) -> Result<(String, String), String>;
 
-/// The file with the captions, lines before the first of them, and how to read one.
+/// The file with the captions, the number of lines before the first caption, and how to read a line.
 pub(super) fn captions_file(directory: &Path) -> Result<(PathBuf, usize, ParseLine)> {
     std::fs::read_dir(directory).map_err(Error::io(directory))?;
     let (tokens, table) = (directory.join(TOKENS), directory.join(TABLE));
@@ -280,7 +281,7 @@ pub(super) fn captions_file(directory: &Path) -> Result<(PathBuf, usize, ParseLi
     }
 }
 
-/// Images in the order of first mention, with their captions.
+/// The images in the order in which they are first named, with their captions.
 fn read_captions(directory: &Path) -> Result<Vec<Image>> {
     let (path, header, parse) = captions_file(directory)?;
     let mut index = HashMap::new();
@@ -298,10 +299,10 @@ fn read_captions(directory: &Path) -> Result<Vec<Image>> {
         }
         images[image].captions.push(caption.to_lowercase());
     }
-    match images.is_empty() {
-        true => Err(Error::file(&path, "no captions in it")),
-        false => Ok(images),
+    if images.is_empty() {
+        return Err(Error::file(&path, "the file has no captions"));
     }
+    Ok(images)
 }
 
 /// `<file>#<k>\t<caption>`
@@ -315,7 +316,7 @@ fn parse_token_line(line: &str) -> Result<(String, String), String> {
     Ok((name.to_string(), caption.to_string()))
 }
 
-/// `image,caption`, where a field in double quotes may hold commas, and quotes written twice.
+/// `image,caption`. A field in double quotes may contain commas, and double quotes that are written twice.
 fn parse_table_line(line: &str) -> Result<(String, String), String> {
     let (name, rest) = parse_field(line)?;
     let rest = rest.ok_or("expected two fields, image and caption, found one")?;
@@ -323,7 +324,7 @@ fn parse_table_line(line: &str) -> Result<(String, String), String> {
         _ if name.is_empty() => Err("the image has no name".to_string()),
         (caption, None) => Ok((name, caption)),
         (_, Some(_)) => Err("expected two fields, found more: \
-             a caption with a comma must stand in double quotes"
+             a caption with a comma must be in double quotes"
             .to_string()),
     }
 }
@@ -351,7 +352,7 @@ fn parse_field(line: &str) -> Result<(String, Option<&str>), String> {
     }
 }
 
-/// The lines of a UTF-8 file, without line ends or byte-order mark.
+/// The lines of a UTF-8 file, without line ends and byte-order mark.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let line = |(number, line): (usize, Result<&str, Utf8Error>)| {
@@ -361,7 +362,7 @@ fn read_lines(path: &Path) -> Result<Vec<String>> {
     split_lines(&bytes).map(line).collect()
 }
 
-/// Lines with their numbers, from 1.
+/// Lines with their numbers, counted from 1.
 pub(super) fn split_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Utf8Error>)> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let lines = bytes.split(|&b| b == b'\n');

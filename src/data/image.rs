@@ -1,9 +1,9 @@
-//! JPEG and PNG files to RGB.
+//! Reads JPEG and PNG files as RGB images.
 //!
-//! Colour as Pillow's `convert("RGB")`: gray in all three channels, palettes looked up, alpha dropped
-//! without blending, CMYK converted. Samples of 16 bits keep their high byte. (Pillow does that to colour;
-//! 16-bit gray it saturates at 255, which loses the picture.) EXIF orientation is ignored, as training
-//! pipelines do.
+//! Colours are converted as by Pillow's `convert("RGB")`: a gray value is copied to all three channels, palette
+//! indices are replaced by their colours, alpha is dropped without blending, and CMYK is converted. Samples of 16
+//! bits keep their high byte. (Pillow does so for colour, but saturates 16-bit gray at 255, which loses the
+//! picture.) The EXIF orientation is ignored, as is usual in training pipelines.
 
 use super::resize::resize;
 use crate::error::{Error, Result};
@@ -12,26 +12,26 @@ use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-/// Larger images are refused before they are decoded: a small file can claim to be huge.
+/// Images with more pixels are refused before they are decoded, because a small file can claim a huge image.
 const MAX_PIXELS: u64 = 1 << 26;
-/// The widest pixel is four samples of 16 bits.
+/// Memory for decoding; a pixel has at most four samples of 16 bits.
 const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 
-/// An image in memory.
+/// An RGB image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
-    /// Pixels of a row.
+    /// W, in pixels.
     pub width: usize,
-    /// Rows of pixels.
+    /// H, in pixels.
     pub height: usize,
-    /// (H, W, 3), row by row from the top.
+    /// Values 0 to 255 of shape (H, W, 3), row by row from the top.
     pub pixels: Vec<u8>,
 }
 
-/// Decodes an image and brings it to (S, S, 3).
+/// Decodes an image and resizes it to (S, S, 3), where S is `size`.
 ///
 /// # Errors
-/// As `decode`.
+/// The same as for [`decode`].
 pub fn load(path: &Path, size: usize) -> Result<Rgb> {
     Ok(resize(&decode(path)?, size, size))
 }
@@ -43,7 +43,7 @@ pub fn load(path: &Path, size: usize) -> Result<Rgb> {
 /// pixels. The error names the file.
 pub fn decode(path: &Path) -> Result<Rgb> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    // A decoder that panics on a damaged file must cost that file only.
+    // If a decoder panics on a damaged file, only that file is lost.
     let decoded = catch_unwind(|| decode_bytes(&bytes));
     let decoded = decoded.unwrap_or_else(|_| Err("the decoder panicked on this image".into()));
     decoded.map_err(|message| Error::file(path, message))
@@ -54,7 +54,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
         _ => return Err("neither a JPEG nor a PNG image".to_string()),
     };
-    // The decoder fills what is missing with gray and says nothing.
+    // Without this check the decoder would fill the missing part with gray and report no error.
     if format == ImageFormat::Jpeg && !reaches_end_of_image(bytes) {
         return Err("this JPEG is truncated: it has no end-of-image marker".to_string());
     }
@@ -68,7 +68,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
         0 => return Err(format!("the image has {width} x {height} pixels")),
         pixels if pixels > MAX_PIXELS => {
             return Err(format!(
-                "the image has {width} x {height} pixels; the limit is {MAX_PIXELS} in all"
+                "the image has {width} x {height} pixels; the limit is {MAX_PIXELS} pixels"
             ));
         }
         _ => {}
@@ -97,16 +97,17 @@ fn describe(error: ImageError) -> String {
     }
 }
 
-/// Walks a JPEG's segments and entropy-coded data up to the end-of-image marker (ITU-T T.81, annex B).
+/// Whether the segments and the entropy-coded data of a JPEG lead to an end-of-image marker (ITU-T T.81,
+/// annex B).
 fn reaches_end_of_image(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(start) = rest.iter().position(|&byte| byte == 0xFF) {
         rest = &rest[start + 1..];
         match rest.first() {
-            // Fill byte before a marker: the next round starts at it.
+            // A fill byte before a marker: the next round starts at it.
             Some(0xFF) => {}
             Some(0xD9) => return true,
-            // A coded 0xFF, TEM, restarts and start of image stand alone.
+            // An escaped 0xFF, TEM, restart markers and the start of the image have no length.
             Some(0x00 | 0x01 | 0xD0..=0xD8) => rest = &rest[1..],
             Some(_) => {
                 let Some(&[high, low]) = rest.get(1..3).and_then(|l| l.first_chunk()) else {

@@ -1,8 +1,8 @@
-//! Batches of images, decoded and augmented by background threads ahead of the one who takes them.
+//! Batches of images, which background threads decode and augment before they are needed.
 //!
-//! Threads claim the epoch's samples one by one in its order, at most a fixed number of batches ahead.
-//! A sample's pixels depend on (seed, epoch, sample) alone, and batches are delivered in order: the number of
-//! threads changes nothing but the speed.
+//! Threads take the samples of the epoch one by one, in the epoch's order, and stay at most a fixed number of
+//! batches ahead. The pixels of a sample depend only on (seed, epoch, sample), and batches are delivered in
+//! order. The number of threads therefore changes the speed and nothing else.
 
 use super::augment::Augmentation;
 use super::batches::{Batch, Batches};
@@ -16,19 +16,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+/// How images are loaded.
 #[derive(Clone, Debug)]
 pub struct LoaderOptions {
-    /// S: images become (S, S, 3).
+    /// S: images are resized to (S, S, 3).
     pub size: usize,
-    /// Threads that decode; at least one does.
+    /// Number of threads that decode; 0 counts as 1.
     pub threads: usize,
-    /// How many batches to prepare beyond the one asked for.
+    /// Number of batches that are prepared beyond the one asked for.
     pub prefetch: usize,
-    /// The batch to begin with; those before it are not decoded.
+    /// Index of the first batch to deliver; earlier batches are not decoded.
     pub first: usize,
-    /// Augments at random, differently in every epoch. None: images as they are.
+    /// Augments images at random, differently in every epoch. `None` leaves them as they are.
     pub augment: Option<Epoch>,
-    /// Leaves out samples whose image cannot be decoded, instead of ending with an error.
+    /// Leaves out samples whose image cannot be decoded. Without it, such an image is an error.
     pub skip_bad_images: bool,
 }
 
@@ -48,8 +49,9 @@ impl Default for LoaderOptions {
 /// A batch with its pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageBatch {
+    /// The samples and their captions.
     pub batch: Batch,
-    /// (B, S, S, 3)
+    /// Pixels of shape (B, S, S, 3), values 0 to 255.
     pub pixels: Vec<u8>,
 }
 
@@ -58,17 +60,17 @@ pub struct ImageBatch {
 pub struct SkippedImage {
     /// Index into the data set's images.
     pub image: usize,
-    /// Names the file.
+    /// The reason; its message names the file.
     pub error: Error,
 }
 
-/// The batches of an epoch, in order. An iterator that ends after an error.
+/// The batches of an epoch, in order: an iterator that ends after the first error.
 pub struct Loader {
     batches: Batches,
     options: LoaderOptions,
     gate: Arc<Gate>,
     decoded: Receiver<Decoded>,
-    /// What came before its turn, by position.
+    /// Images that were decoded before their turn, by position.
     early: HashMap<usize, Result<Rgb>>,
     workers: Vec<JoinHandle<()>>,
     /// The batch to deliver next.
@@ -76,23 +78,25 @@ pub struct Loader {
     skipped: Vec<SkippedImage>,
 }
 
-/// A position in the epoch's order and the image that belongs there.
+/// A position in the epoch's order, and the image for it.
 type Decoded = (usize, Result<Rgb>);
 
 impl Loader {
-    /// Starts to load `batches`; image i of the data set lies at `paths[i]`.
+    /// Starts to load `batches`. `paths[i]` is the file of image i of the data set.
     ///
     /// # Errors
-    /// When `size` is 0, an image has no path or a thread cannot be started.
+    /// When `size` is 0, when an image has no path, or when a thread cannot be started.
     pub fn new(batches: Batches, paths: Arc<[PathBuf]>, options: LoaderOptions) -> Result<Self> {
         if options.size == 0 {
-            return Err(Error::Config("images need a size of at least 1".into()));
+            return Err(Error::Config(
+                "the image size is 0, expected at least 1".into(),
+            ));
         }
         let images = batches.samples().images();
         if let Some(image) = images.iter().find(|&&image| image >= paths.len()) {
             let known = paths.len();
             return Err(Error::Config(format!(
-                "image {image} has no path: {known} are known"
+                "image {image} has no path: there are paths for {known} images"
             )));
         }
         let (sender, decoded) = channel();
@@ -126,22 +130,24 @@ impl Loader {
         Ok(loader)
     }
 
-    /// How many batches the epoch has. With `skip_bad_images` fewer may come: a batch without any readable
-    /// image is not delivered.
+    /// Number of batches of the epoch. With `skip_bad_images`, fewer may be delivered, because a batch without
+    /// any readable image is left out.
     pub fn len(&self) -> usize {
         self.batches.len()
     }
 
+    /// Whether the epoch has no batches.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 
-    /// How many batches are behind us, those before the first and those not delivered included.
+    /// Number of batches that are done. Batches before `first` and batches that were left out count, too.
     pub fn taken(&self) -> usize {
         self.next
     }
 
-    /// Gives up the images left out so far, each once, in the order met. Empty unless `skip_bad_images`.
+    /// Removes and returns the images that were left out so far, each once, in the order in which they were
+    /// met. Empty without `skip_bad_images`.
     pub fn take_skipped(&mut self) -> Vec<SkippedImage> {
         std::mem::take(&mut self.skipped)
     }
@@ -151,7 +157,7 @@ impl Loader {
         self.gate.open(self.batches.positions(batches - 1).end);
     }
 
-    /// Batch `self.next`; none if no image of it can be decoded.
+    /// Batch `self.next`; `None` if none of its images can be decoded.
     fn assemble(&mut self) -> Result<Option<ImageBatch>> {
         self.open_gate((self.next + 1).saturating_add(self.options.prefetch));
         let positions = self.batches.positions(self.next);
@@ -183,14 +189,15 @@ impl Loader {
         }
     }
 
-    /// Waits for the image at `position`. The outer error is the loader's own.
+    /// Waits for the image at `position`. The outer error is one of the loader, the inner one of the image.
     fn receive(&mut self, position: usize) -> Result<Result<Rgb>> {
         loop {
             if let Some(image) = self.early.remove(&position) {
                 return Ok(image);
             }
-            let (arrived, image) = (self.decoded.recv())
-                .map_err(|_| Error::Device("the loader's threads ended early".into()))?;
+            let (arrived, image) = (self.decoded.recv()).map_err(|_| {
+                Error::Device("the threads that load images have ended too early".into())
+            })?;
             self.early.insert(arrived, image);
         }
     }
@@ -219,13 +226,13 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.gate.close();
         for worker in self.workers.drain(..) {
-            // A worker's panic was caught where it happened; there is nobody left to tell here.
+            // A panic while an image is prepared is caught in the worker. Any other cannot be reported here.
             let _ = worker.join();
         }
     }
 }
 
-/// What the threads share to take samples in order, none too far ahead.
+/// Gives out positions to the threads, in order and not too far ahead.
 struct Gate {
     state: Mutex<GateState>,
     moved: Condvar,
@@ -233,15 +240,15 @@ struct Gate {
 
 #[derive(Default)]
 struct GateState {
-    /// The position to claim next.
+    /// The next position to give out.
     next: usize,
-    /// Positions from here on must wait.
+    /// This position and later ones have to wait.
     limit: usize,
     closed: bool,
 }
 
 impl Gate {
-    /// A gate before which everything was taken.
+    /// A gate whose first position is `next`.
     fn at(next: usize) -> Self {
         let state = GateState {
             next,
@@ -254,7 +261,7 @@ impl Gate {
     }
 
     fn state(&self) -> MutexGuard<'_, GateState> {
-        // Every state is valid, whatever happened to a thread that held it.
+        // Every state is valid, even if a thread panicked while it held the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -268,7 +275,7 @@ impl Gate {
         self.moved.notify_all();
     }
 
-    /// Waits for a position below the limit; none when the gate is closed or all are taken.
+    /// Waits for a position below the limit; `None` if the gate is closed or no position is left.
     fn claim(&self, end: usize) -> Option<usize> {
         let mut state = self.state();
         while !state.closed && state.next < end && state.next >= state.limit {
@@ -303,6 +310,7 @@ impl Worker {
         }
     }
 
+    /// Decodes and augments the image of a sample.
     fn prepare(&self, sample: usize) -> Result<Rgb> {
         let path = &self.paths[self.batches.samples().image(sample)];
         let prepare = || {
@@ -312,7 +320,7 @@ impl Worker {
                 None => image,
             })
         };
-        // A decoder that panics on a damaged file must cost that file only, and never leave the taker waiting.
+        // If a decoder panics on a damaged file, only that file is lost, and nobody waits for it forever.
         catch_unwind(AssertUnwindSafe(prepare))
             .unwrap_or_else(|_| Err(Error::file(path, "the decoder panicked on this image")))
     }

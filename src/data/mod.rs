@@ -1,7 +1,7 @@
 //! The data set: captions and splits, vocabulary, decoded and augmented images, batches.
 //!
-//! Nothing here holds state between epochs: a sample is a pure function of (seed, epoch, index), and an
-//! epoch's batches of (seed, epoch), whatever the number of threads.
+//! Nothing here keeps state between epochs. A sample is a pure function of (seed, epoch, index), and the
+//! batches of an epoch are a pure function of (seed, epoch). The number of threads does not matter.
 
 pub mod augment;
 pub mod batches;

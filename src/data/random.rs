@@ -1,14 +1,14 @@
-//! Randomness of the data: Philox numbers at addresses (seed, epoch, index), no state.
+//! Random numbers for the data: Philox, with (seed, epoch, index) as its key and counter, and without state.
 //!
-//! The last word of the counter tells the purposes apart, from one another and from the masks of dropout,
-//! whose sites count from 0 up.
+//! The last word of the counter is different for each purpose. Dropout masks count their sites up from 0, so
+//! the purposes here count down from the largest number.
 
 use crate::philox;
 
 const SITE_AUGMENT: u32 = u32::MAX - 1;
 const SITE_SHUFFLE: u32 = u32::MAX - 2;
 
-/// What randomness is drawn from: the run's seed and the number of the epoch.
+/// What the random numbers of an epoch depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The seed of the run.
@@ -23,13 +23,13 @@ impl Epoch {
         self.block(sample as u64, SITE_AUGMENT)
     }
 
-    /// The numbers 0 .. n in random order: Fisher and Yates' shuffle, in Durstenfeld's form.
+    /// The numbers from 0 to n − 1 in random order: the Fisher-Yates shuffle, in Durstenfeld's form.
     pub fn permutation(self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
             let [low, high, ..] = self.block(i as u64, SITE_SHUFFLE);
             let random = u64::from(high) << 32 | u64::from(low);
-            // A multiple of (i + 1) / 2^64, rounded down: uniform to n / 2^64.
+            // random · (i + 1) / 2^64, rounded down: uniform to within n / 2^64.
             let chosen = (u128::from(random) * (i as u128 + 1)) >> 64;
             order.swap(i, chosen as usize);
         }

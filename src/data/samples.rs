@@ -1,15 +1,15 @@
-//! The samples of a split: (image, encoded caption) pairs, in the order of the list.
+//! The samples of a split: pairs of an image and an encoded caption, in the order of the list.
 
 use super::flickr8k::{Flickr8k, Split};
 use super::vocabulary::Vocabulary;
 use std::collections::{BTreeSet, HashSet};
 
-/// How much of a split to take; `None` is all of it.
+/// How much of a split to use; `None` means all of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// The first so many images.
+    /// Use this many images, from the first one.
     pub images: Option<usize>,
-    /// The first so many captions of each image.
+    /// Use this many captions of each image, from the first one.
     pub captions_per_image: Option<usize>,
 }
 
@@ -23,7 +23,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// The captions of `split`, encoded.
+    /// The samples of `split`, captions encoded with `vocabulary`.
     pub fn new(dataset: &Flickr8k, split: Split, vocabulary: &Vocabulary, limits: Limits) -> Self {
         let mut samples = Samples::default();
         let images = dataset.split(split).iter();
@@ -36,7 +36,7 @@ impl Samples {
         samples
     }
 
-    /// Every image once, in this order, with a caption of no tokens: for encoding or captioning.
+    /// Every image once, in this order, with an empty caption: for encoding or captioning images.
     pub fn of_images(images: impl IntoIterator<Item = usize>) -> Self {
         let mut samples = Samples::default();
         for image in images {
@@ -51,20 +51,22 @@ impl Samples {
         self.tokens.extend(tokens);
     }
 
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// The image of a sample, as an index into the data set's images.
+    /// The image of a sample, as an index into the images of the data set.
     pub fn image(&self, sample: usize) -> usize {
         self.images[sample]
     }
 
-    /// The encoded caption of a sample.
+    /// The encoded caption of a sample, `<sos>` and `<eos>` included.
     pub fn tokens(&self, sample: usize) -> &[u32] {
         let end = self.starts.get(sample + 1).copied();
         &self.tokens[self.starts[sample]..end.unwrap_or(self.tokens.len())]
@@ -77,13 +79,13 @@ impl Samples {
         images.filter(|&image| seen.insert(image)).collect()
     }
 
-    /// T of the longest encoded caption.
+    /// T, the number of tokens of the longest encoded caption.
     pub fn longest(&self) -> usize {
         let lengths = (0..self.len()).map(|sample| self.tokens(sample).len());
         lengths.max().unwrap_or(0)
     }
 
-    /// The samples of all but these images, unreadable ones say.
+    /// All samples except those of the given images, for example unreadable ones.
     pub fn without(&self, images: &BTreeSet<usize>) -> Self {
         let mut kept = Samples::default();
         for sample in 0..self.len() {

@@ -1,63 +1,63 @@
-//! What the captions of a data set are like, in numbers. Needs no images.
+//! Statistics of the captions of a data set. The images are not needed.
 
 use super::flickr8k::{Flickr8k, Split};
 use super::vocabulary::{Vocabulary, tokenize};
 use serde::Serialize;
 
-/// How many images, captions and words a data set has.
+/// Statistics of a data set. Unless noted otherwise, captions of missing images count, too.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Statistics {
-    /// Images that exist.
+    /// Number of images that exist.
     pub images: usize,
-    /// Caption lines, those of missing images included, as in what follows.
+    /// Number of captions.
     pub captions: usize,
-    /// Words and punctuation marks, without `<sos>` and `<eos>`.
+    /// Number of words and punctuation marks, without `<sos>` and `<eos>`.
     pub tokens: usize,
-    /// The same for each of [`Split::ALL`].
+    /// The same numbers for each split.
     pub splits: Vec<SplitStatistics>,
-    /// Names that captions mention without there being an image.
+    /// Names of images that have captions but do not exist.
     pub missing: Vec<String>,
-    /// How long captions are.
+    /// The lengths of captions.
     pub lengths: Lengths,
-    /// How many different words there are.
+    /// The sizes of the vocabularies.
     pub vocabulary: VocabularySizes,
 }
 
-/// How many images, captions and words a split has.
+/// Statistics of a split, whose images all exist or are in its list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SplitStatistics {
-    /// The split's name.
+    /// The name of the split.
     pub name: String,
-    /// Images that exist.
+    /// Number of images.
     pub images: usize,
-    /// Captions of these images.
+    /// Number of captions.
     pub captions: usize,
-    /// Words and punctuation marks of these captions.
+    /// Number of words and punctuation marks, without `<sos>` and `<eos>`.
     pub tokens: usize,
 }
 
-/// Tokens a caption, without `<sos>` and `<eos>`.
+/// Tokens per caption, without `<sos>` and `<eos>`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Lengths {
-    /// The mean; 0 without captions.
+    /// The mean over all captions.
     pub mean: f64,
-    /// The longest caption.
+    /// The length of the longest caption.
     pub max: usize,
-    /// How many captions have 0, 1, 2 … tokens.
+    /// Number of captions with 0, 1, 2 … tokens.
     pub histogram: Vec<usize>,
 }
 
-/// V, the four specials included.
+/// V, the number of words, including the four special ones.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VocabularySizes {
-    /// Of all captions: attend's.
+    /// Words of all captions: the vocabulary of attend.
     pub all_captions: usize,
-    /// Of the training captions: show-tell's.
+    /// Words of the training captions: the vocabulary of show-tell.
     pub train_captions: usize,
 }
 
 impl Statistics {
-    /// Counts what is in a data set.
+    /// Counts the captions of a data set.
     pub fn new(dataset: &Flickr8k) -> Self {
         let lengths: Vec<usize> = dataset.all_captions().map(|c| tokenize(c).len()).collect();
         let tokens: usize = lengths.iter().sum();

@@ -1,4 +1,4 @@
-//! Words and their ids.
+//! The vocabulary: words and their ids.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,9 +17,9 @@ pub const EOS: u32 = 3;
 
 const SPECIALS: [&str; 4] = ["<pad>", "<sos>", "<unk>", "<eos>"];
 
-/// Splits a caption as torchtext's `basic_english`: lower-case; `'` gets one space before and two
-/// after; `"` is removed; `. , ( ) ! ?` get spaces around; `;`, `:` and `<br />` become a space; then
-/// at white space.
+/// Splits a caption into words in the same way as torchtext's `basic_english`: the text becomes lower-case;
+/// `'` and each of `. , ( ) ! ?` become words of their own; `"` is removed; `;`, `:` and `<br />` become a space;
+/// then the text is split at white space.
 pub fn tokenize(text: &str) -> Vec<String> {
     let text = text.to_lowercase().replace('"', "").replace("<br />", " ");
     let mut spaced = String::with_capacity(2 * text.len());
@@ -37,13 +37,14 @@ pub fn tokenize(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What Python's `str.split` splits at: Unicode's white space and four ASCII separators.
+/// Whether Python's `str.split` splits at this character: white space of Unicode, or one of four ASCII
+/// separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// V words. Ids 0..3 are `<pad> <sos> <unk> <eos>`, the others follow by descending count, ties by code
-/// point.
+/// V words with ids from 0 to V − 1. Ids 0 to 3 are the special words `<pad> <sos> <unk> <eos>`. The other words
+/// follow by descending count; words with the same count are in the order of their code points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     words: Vec<String>,
@@ -51,13 +52,13 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The vocabulary of all words of `captions`.
+    /// Builds the vocabulary of all words of `captions`.
     pub fn build<'a>(captions: impl IntoIterator<Item = &'a str>) -> Self {
         let mut counts: HashMap<String, usize> = HashMap::new();
         for word in captions.into_iter().flat_map(tokenize) {
             *counts.entry(word).or_default() += 1;
         }
-        // A caption that spells out a special means that special.
+        // If a caption spells out a special word, it means that special word.
         counts.retain(|word, _| !SPECIALS.contains(&&**word));
         let mut counts: Vec<(String, usize)> = counts.into_iter().collect();
         counts.sort_by(|(a, m), (b, n)| n.cmp(m).then_with(|| a.cmp(b)));
@@ -69,12 +70,13 @@ impl Vocabulary {
     /// The vocabulary of exactly these words, in this order.
     ///
     /// # Errors
-    /// When the first four are not the specials, a word occurs twice, or is empty or has white space in it.
+    /// When the first four words are not the special ones, or when a word occurs twice, is empty or contains
+    /// white space.
     pub fn from_words(words: Vec<String>) -> Result<Self> {
         if !words.iter().take(4).eq(SPECIALS.iter()) {
             let expected = SPECIALS.join(" ");
             return Err(Error::Config(format!(
-                "a vocabulary starts with {expected}"
+                "a vocabulary must start with {expected}"
             )));
         }
         if let Some(id) = words
@@ -82,7 +84,7 @@ impl Vocabulary {
             .position(|w| w.is_empty() || w.contains(is_space))
         {
             return Err(Error::Config(format!(
-                "word {id} is empty or has a space in it"
+                "word {id} is empty or contains white space"
             )));
         }
         let vocabulary = Vocabulary::index(words);
@@ -98,38 +100,39 @@ impl Vocabulary {
         Vocabulary { words, ids }
     }
 
-    /// V, specials included.
+    /// V, the number of words, including the special ones.
     pub fn len(&self) -> usize {
         self.words.len()
     }
 
+    /// Whether there are no words.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()
     }
 
-    /// All words by id.
+    /// All words, in the order of their ids.
     pub fn words(&self) -> &[String] {
         &self.words
     }
 
-    /// The word's id; `UNK` when it is unknown.
+    /// The id of a word; [`UNK`] if the word is not in the vocabulary.
     pub fn id(&self, word: &str) -> u32 {
         self.ids.get(word).copied().unwrap_or(UNK)
     }
 
-    /// The word of an id; `<unk>` when there is none.
+    /// The word of an id; `<unk>` if there is no such id.
     pub fn word(&self, id: u32) -> &str {
         let word = self.words.get(id as usize);
         word.map_or(SPECIALS[UNK as usize], String::as_str)
     }
 
-    /// `<sos> w1 … wn <eos>`.
+    /// The ids of `<sos> w1 … wn <eos>`, where w1 … wn are the words of the caption.
     pub fn encode(&self, caption: &str) -> Vec<u32> {
         let words = tokenize(caption).into_iter().map(|word| self.id(&word));
         std::iter::once(SOS).chain(words).chain([EOS]).collect()
     }
 
-    /// The words up to the first `<eos>`, joined by spaces, `<sos>` and `<pad>` left out.
+    /// The words before the first `<eos>`, without `<sos>` and `<pad>`, joined by spaces.
     pub fn decode(&self, ids: &[u32]) -> String {
         let ids = ids.iter().take_while(|&&id| id != EOS);
         let words = ids.filter(|&&id| id != PAD && id != SOS);
@@ -137,7 +140,10 @@ impl Vocabulary {
         words.join(" ")
     }
 
-    /// Writes one word a line. The file appears whole or not at all.
+    /// Writes the words to a file, one per line, in the order of their ids. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let text = self.words.join("\n") + "\n";
@@ -146,10 +152,10 @@ impl Vocabulary {
         })
     }
 
-    /// Reads what `save` wrote.
+    /// Reads a file that [`save`](Self::save) has written.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a vocabulary (see `from_words`).
+    /// When the file cannot be read or is not a vocabulary (see [`from_words`](Self::from_words)).
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;

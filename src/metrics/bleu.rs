@@ -1,28 +1,30 @@
-//! BLEU (Papineni, Roukos, Ward and Zhu, 2002), as torchmetrics' `BLEUScore` without smoothing.
+//! BLEU (Papineni, Roukos, Ward and Zhu, 2002), equal to torchmetrics' `BLEUScore` without smoothing.
 //!
-//! BLEU-n = b · (p_1 … p_n)^(1/n). p_k: of all k-grams of the hypotheses, the share found in the
-//! references, each counted at most as often as the reference that has it most often. b compares h, the
-//! hypotheses' words, with r, the sum of the lengths of the references closest in length to their
-//! hypothesis (the first listed wins a tie): 1 if h > r, else exp(1 − r/h). 0 when one of the p_k is 0.
+//! BLEU-n = b · (p_1 … p_n)^(1/n).
+//!
+//! p_k is the share of the k-grams of all hypotheses that the references contain. A k-gram counts at most as often
+//! as it occurs in the reference with the most occurrences of it. The brevity penalty b is 1 if h > r, and
+//! exp(1 − r/h) otherwise: h is the number of words of all hypotheses, and r is the sum of the lengths of one
+//! reference per hypothesis, the one closest in length (the first of several). BLEU-n is 0 if one of the p_k is 0.
 
 use std::collections::HashMap;
 
-/// The longest n-grams that count.
+/// The length of the longest n-grams.
 pub const ORDERS: usize = 4;
 
-/// What a corpus amounts to.
+/// The counts of a corpus, from which BLEU is computed.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// k-grams of the hypotheses that the references have, by k − 1.
+    /// Element k − 1: the number of k-grams of the hypotheses that the references contain.
     matches: [usize; ORDERS],
-    /// All k-grams of the hypotheses, by k − 1.
+    /// Element k − 1: the number of all k-grams of the hypotheses.
     totals: [usize; ORDERS],
     hypothesis_words: usize,
     reference_words: usize,
 }
 
 impl Counts {
-    /// Adds a hypothesis and its references; words are what stands between white space.
+    /// Adds a hypothesis and its references. Words are separated by white space.
     pub fn add<R: AsRef<str>>(&mut self, hypothesis: &str, references: &[R]) {
         let split = |text| -> Vec<&str> { str::split_whitespace(text).collect() };
         let hypothesis = split(hypothesis);
@@ -49,9 +51,10 @@ impl Counts {
     /// BLEU-1 to BLEU-4, each from 0 to 1.
     pub fn scores(&self) -> [f64; ORDERS] {
         let (hypothesis, reference) = (self.hypothesis_words as f64, self.reference_words as f64);
-        let penalty = match hypothesis > reference {
-            true => 1.0,
-            false => (1.0 - reference / hypothesis).exp(),
+        let penalty = if hypothesis > reference {
+            1.0
+        } else {
+            (1.0 - reference / hypothesis).exp()
         };
         let mut log_product = 0.0;
         let mut scores = [0.0; ORDERS];

@@ -1,3 +1,3 @@
-//! How good captions are.
+//! Measures of the quality of captions.
 
 pub mod bleu;

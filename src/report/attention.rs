@@ -1,7 +1,7 @@
-//! The image under each word's attention, as in Xu et al., "Show, Attend and Tell" (2015), figure 3.
+//! The image with the attention of each word, as in figure 3 of Xu et al., "Show, Attend and Tell" (2015).
 //!
-//! A tile for each word: where the decoder looked as it chose the word, the image is bright; elsewhere it is
-//! dark. The first tile is the image as it is.
+//! There is one tile per word. The image is bright where the decoder looked when it chose the word, and dark
+//! elsewhere. The first tile is the unchanged image.
 
 use super::picture::{draw_on, text};
 use crate::data::image::Rgb;
@@ -11,25 +11,26 @@ use image::{ImageBuffer, Luma, RgbImage};
 use plotters::prelude::Text;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// The longer side of a tile, in pixels.
+/// The length of the longer side of a tile, in pixels.
 pub const TILE: u32 = 224;
-/// Height of the label over a tile.
+/// The height of the label above a tile, in pixels.
 const LABEL: u32 = 36;
-/// White around tiles.
+/// The white space around tiles, in pixels.
 const GAP: u32 = 8;
-/// Tiles in a row.
+/// Number of tiles per row.
 const COLUMNS: usize = 5;
 const LETTERS: f64 = 22.0;
-/// Brightness of what gets no attention.
+/// The brightness of places without attention.
 const DARKEST: f32 = 0.3;
 
-/// One picture of all words' attention: the image, then the image under each word's map, from left to right
-/// and from top to bottom.
+/// Draws the attention of all words as one picture: the image, then the image with the map of each word, from left
+/// to right and from top to bottom.
 ///
-/// `maps` has a map for each word: weights, row by row, of a `grid` of (rows, columns) that spans the image.
+/// `maps` has one map per word: P weights, row by row, of a `grid` of (rows, columns) that covers the image.
 ///
 /// # Errors
-/// When there is not a map of this size for every word, or the image is empty.
+/// When the number of maps is not that of the words, when a map does not have the size of the grid, or when the
+/// image is empty.
 pub fn attention_grid<W: AsRef<str>>(
     image: &Rgb,
     words: &[W],
@@ -69,7 +70,7 @@ pub fn attention_grid<W: AsRef<str>>(
     Ok(picture)
 }
 
-/// Centred text, small enough for the word to fit over a tile.
+/// A style of centred text in which the word is no wider than a tile.
 fn fitted(word: &str, width: u32) -> plotters::style::TextStyle<'static> {
     let style = text(LETTERS).pos(Pos::new(HPos::Center, VPos::Center));
     match style.font.box_size(word) {
@@ -81,11 +82,11 @@ fn fitted(word: &str, width: u32) -> plotters::style::TextStyle<'static> {
     }
 }
 
-/// A tile: the image with its longer side [`TILE`], dark where the map is small compared with its largest
-/// weight. The map is enlarged smoothly; the middle of each of its cells stays where it is.
+/// A tile: the image, scaled so that its longer side is [`TILE`], and dark where the map is small compared with its
+/// largest weight. The map is enlarged smoothly, and the centres of its cells keep their positions.
 ///
 /// # Errors
-/// When the map is not of the grid's size, or the image is empty.
+/// When the map does not have the size of the grid, or when the image is empty.
 pub fn under_attention(image: &Rgb, map: &[f32], grid: [usize; 2]) -> Result<RgbImage> {
     let mut tile = enlarged(image)?;
     let [rows, columns] = grid;
@@ -107,14 +108,14 @@ pub fn under_attention(image: &Rgb, map: &[f32], grid: [usize; 2]) -> Result<Rgb
     Ok(tile)
 }
 
-/// The image with its longer side [`TILE`].
+/// The image, scaled so that its longer side is [`TILE`].
 fn enlarged(image: &Rgb) -> Result<RgbImage> {
     let (width, height) = (image.width as u32, image.height as u32);
     let pixels = RgbImage::from_raw(width, height, image.pixels.clone());
     let longer = width.max(height);
     let pixels = pixels.filter(|_| width.min(height) > 0).ok_or_else(|| {
         let message = format!(
-            "{} bytes are no image of {width}x{height}",
+            "an image of {width}x{height} pixels cannot have {} bytes",
             image.pixels.len()
         );
         Error::operation("attention grid", message)

@@ -1,4 +1,4 @@
-//! Learning curves of a run: losses over steps, BLEU over epochs.
+//! The learning curves of a run: losses over steps, and BLEU over steps.
 
 use super::picture::{Canvas, Drawn, draw_on, text};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use image::RgbImage;
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// Size of a panel, in pixels.
+/// Width and height of a panel, in pixels.
 const PANEL: [u32; 2] = [760, 560];
 const LETTERS: f64 = 18.0;
 const TITLE: f64 = 24.0;
@@ -25,8 +25,8 @@ const BLEU: [RGBColor; 4] = [
 /// A point of a curve: step and value.
 type Point = (f64, f64);
 
-/// Training loss over steps, raw and smoothed, with the validation loss; beside it, once there was a
-/// validation, BLEU in percent.
+/// Draws the training loss over steps, raw and smoothed, and the validation loss. If there was a validation, a
+/// second panel shows BLEU in percent.
 ///
 /// # Errors
 /// When there is no step with a finite loss.
@@ -41,7 +41,7 @@ pub fn learning_curves(steps: &[StepRecord], epochs: &[EpochRecord]) -> Result<R
             "no step has a finite loss",
         ));
     };
-    // One step alone has no extent; an axis needs one.
+    // An axis needs an extent, and a single step has none.
     let across = first.0..last.0.max(first.0 + 1.0);
     let validated = |value: &dyn Fn(&ValidationRecord) -> f64| -> Vec<Point> {
         let points = epochs
@@ -137,7 +137,7 @@ fn draw_bleu(panel: &Canvas, across: Range<f64>, bleu: &[Vec<Point>; 4]) -> Draw
     Ok(())
 }
 
-/// Axes, their names, a light grid.
+/// Draws the axes, their names and a light grid.
 fn configure<'a>(mut mesh: Mesh<'a, '_>, name: &str) -> Drawn {
     mesh.x_desc("step")
         .y_desc(name)
@@ -160,7 +160,7 @@ fn key((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {
     PathElement::new(vec![(x, y), (x + 20, y)], colour.stroke_width(2))
 }
 
-/// Means over a window around each point, a hundredth of the curve to either side, less at its ends.
+/// Means over a window around each point: a hundredth of the curve on each side, and less at its ends.
 fn smoothed(points: &[Point]) -> Vec<Point> {
     let reach = points.len() / 100;
     let mean = |(at, point): (usize, &Point)| {
@@ -172,8 +172,8 @@ fn smoothed(points: &[Point]) -> Vec<Point> {
     points.iter().enumerate().map(mean).collect()
 }
 
-/// From the lowest to the highest value of curves that must be seen whole, and all of `raw` but its extreme
-/// hundredths, with some room.
+/// The range of values to show: that of the curves `whole`, and that of `raw` without its highest and lowest
+/// hundredth, with a margin.
 fn extent(raw: &[Point], whole: &[&[Point]]) -> Range<f64> {
     let mut values: Vec<f64> = raw.iter().map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! What is left to look at after training: learning curves, attention maps.
+//! Pictures of the results of training: learning curves and attention maps.
 
 pub mod attention;
 pub mod curves;

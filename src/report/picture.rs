@@ -1,6 +1,6 @@
-//! What all pictures share: a canvas of plotters', text in a font of our own, PNG files.
+//! What all pictures share: a canvas of plotters, text in an embedded font, and PNG files.
 //!
-//! The font is embedded: what a system calls sans-serif differs from one to the next, and bare ones have none.
+//! The font is embedded because systems have different sans-serif fonts, and some have none.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -12,16 +12,16 @@ use plotters::style::register_font;
 use std::path::Path;
 use std::sync::Once;
 
-/// DejaVu Sans, Latin-1 and typographic punctuation alone: `pyftsubset DejaVuSans.ttf --no-hinting
+/// DejaVu Sans, reduced to Latin-1 and typographic punctuation: `pyftsubset DejaVuSans.ttf --no-hinting
 /// --layout-features=kern --unicodes=U+20-7E,U+A0-FF,U+2013,U+2014,U+2018,U+2019,U+201C,U+201D,U+2026,U+FFFD`
 const FONT_BYTES: &[u8] = include_bytes!("../../assets/fonts/DejaVuSans-Latin1.ttf");
 const FONT: &str = "DejaVu Sans";
 
-/// Where curves and words are drawn.
+/// The area on which curves and words are drawn.
 pub(super) type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 pub(super) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// Writes a picture as PNG.
+/// Writes a picture as a PNG file.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -34,12 +34,12 @@ pub fn save(picture: &RgbImage, path: &Path) -> Result<()> {
     })
 }
 
-/// Draws onto a picture.
+/// Draws on a picture.
 pub(super) fn draw_on(picture: &mut RgbImage, draw: impl FnOnce(&Canvas) -> Drawn) -> Result<()> {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         let registered = register_font(FONT, FontStyle::Normal, FONT_BYTES);
-        assert!(registered.is_ok(), "the embedded font is whole");
+        assert!(registered.is_ok(), "the embedded font is valid");
     });
     let size = picture.dimensions();
     let canvas = BitMapBackend::with_buffer(picture, size).into_drawing_area();
@@ -47,7 +47,7 @@ pub(super) fn draw_on(picture: &mut RgbImage, draw: impl FnOnce(&Canvas) -> Draw
     drawn.map_err(|e| Error::operation("picture", e.to_string()))
 }
 
-/// Text of this height, in pixels.
+/// The style of text of this height, in pixels.
 pub(super) fn text(size: f64) -> TextStyle<'static> {
     (FONT, size).into_font().color(&BLACK)
 }

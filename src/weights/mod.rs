@@ -1,8 +1,8 @@
-//! Weight files: memory-mapped tensors by name, in safetensors or PyTorch's own format.
+//! Weight files: memory-mapped tensors by name, in the safetensors format or in PyTorch's own formats.
 //!
-//! What a file holds is decided by its content, never by its name. Everything a file says is checked
-//! against its size when it is opened, so that reading a tensor afterwards cannot fail for its bytes;
-//! nothing is ever allocated or executed on a file's word.
+//! The content of a file decides its format, never its name. All sizes and positions that a file states are checked
+//! when it is opened, so that the bytes of every tensor are known to be inside the file. A file can cause neither
+//! large allocations nor the execution of code.
 
 mod pth;
 pub mod safetensors;
@@ -34,14 +34,14 @@ pub struct WeightFile {
     by_name: HashMap<String, usize>,
 }
 
-/// How a weight file is laid out.
+/// The format of a weight file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// <https://huggingface.co/docs/safetensors>
     Safetensors,
     /// `torch.save` since PyTorch 1.6: a zip archive.
     TorchZip,
-    /// `torch.save` before PyTorch 1.6: a stream of pickles, then the storages.
+    /// `torch.save` before PyTorch 1.6: a sequence of pickles, followed by the storages.
     TorchLegacy,
 }
 
@@ -55,20 +55,20 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// What a format's reader finds: the tensors, each checked to lie inside the file.
+/// The result of the reader of a format: the tensors, each checked to lie inside the file.
 struct Contents {
     metadata: BTreeMap<String, String>,
     entries: Vec<Entry>,
 }
 
-/// What is wrong with a file's content; the caller knows which file.
+/// The error says what is wrong with the content of a file; the caller adds which file.
 type Checked<T> = std::result::Result<T, String>;
 
 impl WeightFile {
-    /// Opens a file and checks all that it says about its tensors.
+    /// Opens a file and checks everything that it states about its tensors.
     ///
     /// # Errors
-    /// When the file cannot be read, is of no known format, is truncated, or contradicts itself.
+    /// When the file cannot be read, has an unknown format, is truncated, or contradicts itself.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let map = files::map(&path)?;
@@ -97,27 +97,27 @@ impl WeightFile {
         })
     }
 
-    /// Where the file is.
+    /// The path under which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What kind of file it is.
+    /// The format of the file.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The file's own notes; PyTorch's formats have none.
+    /// The notes in the file, by key. PyTorch's formats have none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// All tensors, in file order.
+    /// All tensors, in the order of the file.
     pub fn tensors(&self) -> impl Iterator<Item = StoredTensor<'_>> {
         self.entries.iter().map(|entry| self.stored(entry))
     }
 
-    /// The tensor of this name, if the file has one.
+    /// The tensor called `name`, if there is one.
     pub fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         let &i = self.by_name.get(name)?;
         Some(self.stored(&self.entries[i]))
@@ -126,7 +126,7 @@ impl WeightFile {
     /// The tensor called `name`, which must have this shape.
     ///
     /// # Errors
-    /// When there is none, or it has another shape.
+    /// When there is no such tensor, or when it has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
         let Some(tensor) = self.find(name) else {
             return Err(self.error(format!("has no tensor \"{name}\" of shape {shape:?}")));
@@ -151,7 +151,7 @@ impl std::fmt::Debug for WeightFile {
     }
 }
 
-/// Tells the format by the first bytes.
+/// Recognises the format by the first bytes.
 fn recognise(bytes: &[u8]) -> Checked<Format> {
     if bytes.starts_with(b"PK\x03\x04") {
         Ok(Format::TorchZip)
@@ -161,7 +161,7 @@ fn recognise(bytes: &[u8]) -> Checked<Format> {
         Ok(Format::Safetensors)
     } else {
         Err(format!(
-            "is no weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
+            "is not a weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
              '{{') or PyTorch (a zip archive, or a pickle that begins with {:02x?})",
             bytes.len(),
             &bytes[..bytes.len().min(9)],

@@ -1,9 +1,9 @@
-//! The safetensors format: eight bytes that say how long the header is, the header in JSON, the tensors.
+//! The safetensors format: eight bytes with the length of the header, the header in JSON, and the tensors.
 //!
-//! The header maps each name to `{"dtype", "shape", "data_offsets": [begin, end]}`, the offsets counting
-//! from the header's end, and `__metadata__` to strings. The tensors follow each other without gaps and
-//! end where the file ends. Source: <https://huggingface.co/docs/safetensors#format>.
-//! Parsed here and not by the `safetensors` crate because its errors name neither tensor nor numbers.
+//! The header maps each name to `{"dtype", "shape", "data_offsets": [begin, end]}`, where offsets count from the end
+//! of the header, and `__metadata__` to strings. The tensors follow each other without gaps, and the last one ends at
+//! the end of the file. Source: <https://huggingface.co/docs/safetensors#format>. The format is parsed here, and not
+//! by the `safetensors` crate, because the errors of that crate name neither the tensor nor the numbers.
 
 use super::stored::{Entry, StoredType};
 use super::{Checked, Contents};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-/// Bytes before the header.
+/// Number of bytes before the header.
 pub(super) const LENGTH_BYTES: usize = 8;
 
 /// The longest header that the format allows.
@@ -57,7 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Checked<Contents> {
     Ok(Contents { metadata, entries })
 }
 
-/// The header's bytes, and where the tensors begin.
+/// The bytes of the header, and the position at which the tensors begin.
 fn split_header(bytes: &[u8]) -> Checked<(&[u8], usize)> {
     let length = bytes
         .first_chunk()
@@ -66,7 +66,7 @@ fn split_header(bytes: &[u8]) -> Checked<(&[u8], usize)> {
     let fits = usize::try_from(length).ok().filter(|&n| n <= rest.len());
     let Some(length) = fits else {
         return Err(format!(
-            "is truncated or no safetensors file: its header should take {length} bytes, {} are left",
+            "is truncated, or not a safetensors file: its header should have {length} bytes, but {} are left",
             rest.len()
         ));
     };
@@ -78,7 +78,7 @@ fn split_header(bytes: &[u8]) -> Checked<(&[u8], usize)> {
     Ok((&rest[..length], LENGTH_BYTES + length))
 }
 
-/// Checks that the tensors, sorted by offset, follow each other and end with the file.
+/// Checks that the tensors, sorted by offset, follow each other and end at the end of the file.
 fn check_offsets(tensors: &[(String, About)], data_bytes: usize) -> Checked<()> {
     let mut at = 0;
     for (name, about) in tensors {
@@ -91,7 +91,7 @@ fn check_offsets(tensors: &[(String, About)], data_bytes: usize) -> Checked<()> 
         }
         if end > data_bytes {
             return Err(format!(
-                "is truncated: tensor \"{name}\" ends at byte {end} of the data, {data_bytes} are there"
+                "is truncated: tensor \"{name}\" ends at byte {end} of the data, which has {data_bytes} bytes"
             ));
         }
         at = end;
@@ -105,7 +105,7 @@ fn check_offsets(tensors: &[(String, About)], data_bytes: usize) -> Checked<()> 
     Ok(())
 }
 
-/// A tensor's entry in the header.
+/// The entry of a tensor in the header.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct About {
     dtype: String,
@@ -113,7 +113,7 @@ struct About {
     data_offsets: [usize; 2],
 }
 
-/// The header's entries, kept in order and unmerged so that a name given twice is noticed.
+/// The entries of the header in their order. Entries with the same name are kept, so that they can be reported.
 struct Header(Vec<(String, serde_json::Value)>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// The format's names of element types.
+/// The names that the format uses for element types.
 const TYPES: [(&str, StoredType); 13] = [
     ("F64", StoredType::F64),
     ("F32", StoredType::F32),
@@ -171,14 +171,14 @@ fn type_name(dtype: StoredType) -> &'static str {
     known.expect("the table lists every type").0
 }
 
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// A name that no other tensor of the file has.
+    /// Its name.
     pub name: String,
-    /// The type of the elements.
+    /// The type of its elements.
     pub dtype: StoredType,
-    /// The dimensions; none for a scalar.
+    /// Its shape.
     pub shape: Vec<usize>,
 }
 
@@ -188,13 +188,14 @@ impl Spec {
     }
 }
 
-/// Writes a file as a whole ([`files::write_atomically`]), one tensor in memory at a time.
+/// Writes a file, completely or not at all ([`files::write_atomically`]), with one tensor in memory at a time.
 ///
-/// `content(i)` gives the bytes of `specs[i]`, row-major; it is called once for each, in file order:
-/// wide element types first, so that every tensor lies aligned, otherwise as given.
+/// `content(i)` returns the bytes of `specs[i]` in row-major order. It is called once per tensor, in the order of the
+/// file: tensors with wide elements first, so that every tensor is aligned, and otherwise in the order of `specs`.
 ///
 /// # Errors
-/// When a name occurs twice, a content's size contradicts its shape, or the file cannot be written.
+/// When a name occurs twice, when a content does not have the size that its shape requires, or when the file cannot
+/// be written.
 pub fn write<'a>(
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
@@ -225,7 +226,7 @@ pub fn write<'a>(
     })
 }
 
-/// The header of a file that holds these tensors in this order, padded so that they begin aligned.
+/// The header of a file with these tensors in this order, padded so that the first tensor is aligned.
 fn header<'a>(
     metadata: &BTreeMap<String, String>,
     specs: impl Iterator<Item = &'a Spec>,

@@ -1,4 +1,4 @@
-//! A tensor inside a weight file: where its bytes are, and what they are as numbers.
+//! A tensor inside a weight file: where its bytes are, and its elements as numbers.
 
 use super::{Checked, WeightFile};
 use crate::error::Result;
@@ -7,34 +7,34 @@ use half::{bf16, f16};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Element types that weight files hold. Only some of them are numbers to compute with ([`DType`]).
+/// The element types of weight files. The engine computes with only some of them ([`DType`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredType {
-    /// Floating-point numbers of 64 bits.
+    /// IEEE 754, 64 bits.
     F64,
-    /// Floating-point numbers of 32 bits.
+    /// IEEE 754, 32 bits.
     F32,
-    /// IEEE 754's floating-point numbers of 16 bits.
+    /// IEEE 754, 16 bits.
     F16,
-    /// The upper 16 bits of an `F32`.
+    /// The upper 16 bits of an f32.
     Bf16,
-    /// Signed integers of 64 bits.
+    /// Signed, 64 bits.
     I64,
-    /// Signed integers of 32 bits.
+    /// Signed, 32 bits.
     I32,
-    /// Signed integers of 16 bits.
+    /// Signed, 16 bits.
     I16,
-    /// Signed integers of 8 bits.
+    /// Signed, 8 bits.
     I8,
-    /// Unsigned integers of 64 bits.
+    /// Unsigned, 64 bits.
     U64,
-    /// Unsigned integers of 32 bits.
+    /// Unsigned, 32 bits.
     U32,
-    /// Unsigned integers of 16 bits.
+    /// Unsigned, 16 bits.
     U16,
-    /// Unsigned integers of 8 bits.
+    /// Unsigned, 8 bits.
     U8,
-    /// Truth values of one byte each.
+    /// One byte, 0 or 1.
     Bool,
 }
 
@@ -83,19 +83,20 @@ impl From<DType> for StoredType {
     }
 }
 
-/// A tensor's name, type, shape and place; made only by checks that it lies inside the file.
+/// The name, type, shape and position of a tensor. An entry exists only after the check that the tensor lies inside
+/// the file.
 pub(super) struct Entry {
     pub name: String,
     dtype: StoredType,
     shape: Vec<usize>,
-    /// The file's bytes from the first element to the end of the last.
+    /// The bytes of the file from the first element to the end of the last one.
     range: Range<usize>,
-    /// Elements between neighbours along each dimension; `None` when row-major without gaps.
+    /// Distance of neighbours along each dimension, in elements. `None` for a row-major tensor without gaps.
     strides: Option<Vec<usize>>,
 }
 
 impl Entry {
-    /// A row-major tensor over exactly these bytes of the file.
+    /// A row-major tensor that has exactly these bytes of the file.
     pub fn dense(
         name: String,
         dtype: StoredType,
@@ -118,7 +119,7 @@ impl Entry {
         })
     }
 
-    /// A tensor whose first element is element `first` of a storage that takes these bytes of the file.
+    /// A tensor whose first element is element `first` of a storage, which has these bytes of the file.
     pub fn strided(
         name: String,
         dtype: StoredType,
@@ -164,7 +165,7 @@ fn size_in_bytes(name: &str, dtype: StoredType, shape: &[usize]) -> Checked<usiz
     size.ok_or_else(|| format!("tensor \"{name}\" has an impossible shape {shape:?}"))
 }
 
-/// Elements from the first to the last, both included, of a tensor that has any.
+/// The number of elements from the first to the last one, including both, of a tensor that is not empty.
 fn reach(shape: &[usize], strides: &[usize]) -> Option<usize> {
     let mut reach = 1usize;
     for (&extent, &stride) in shape.iter().zip(strides) {
@@ -190,17 +191,17 @@ pub struct StoredTensor<'a> {
 }
 
 impl<'a> StoredTensor<'a> {
-    /// The name that the file gives the tensor.
+    /// The name of the tensor.
     pub fn name(&self) -> &'a str {
         &self.entry.name
     }
 
-    /// The type of the elements in the file.
+    /// The type of its elements.
     pub fn dtype(&self) -> StoredType {
         self.entry.dtype
     }
 
-    /// The dimensions; none for a scalar.
+    /// Its shape; filters are K C R S.
     pub fn shape(&self) -> &'a [usize] {
         &self.entry.shape
     }
@@ -210,12 +211,12 @@ impl<'a> StoredTensor<'a> {
         self.entry.shape.iter().product()
     }
 
-    /// Whether there are no elements.
+    /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements' bytes, row-major: the file's own, unless it holds them in another order.
+    /// The bytes of the elements in row-major order: borrowed from the file, or copied if the file has another order.
     pub fn bytes(&self) -> Cow<'a, [u8]> {
         let bytes = &self.file.map[self.entry.range.clone()];
         match &self.entry.strides {
@@ -224,7 +225,7 @@ impl<'a> StoredTensor<'a> {
         }
     }
 
-    /// Collects a strided tensor's elements in row-major order.
+    /// Copies the elements of a strided tensor in row-major order.
     fn gather(&self, bytes: &[u8], strides: &[usize]) -> Vec<u8> {
         let (shape, size) = (self.shape(), self.dtype().bytes());
         let mut index = vec![0; shape.len()];
@@ -247,10 +248,11 @@ impl<'a> StoredTensor<'a> {
         gathered
     }
 
-    /// The elements, which must be of type `T`; borrowed from the file where alignment permits.
+    /// The elements in row-major order, which must have type `T`. They are borrowed from the file if they are aligned
+    /// there.
     ///
     /// # Errors
-    /// When the tensor holds another type.
+    /// When the elements have another type.
     pub fn values<T: Element>(&self) -> Result<Cow<'a, [T]>> {
         if self.dtype() != T::DTYPE.into() {
             return Err(self.refuse_type(&T::DTYPE.to_string()));
@@ -258,10 +260,11 @@ impl<'a> StoredTensor<'a> {
         Ok(cast(self.bytes()))
     }
 
-    /// The elements as f32: borrowed if they are, converted from f16, bf16 or f64 (rounded to nearest).
+    /// The elements as f32 in row-major order: f32 is borrowed from the file if aligned; f16, bf16 and f64 are
+    /// converted (f64 is rounded to nearest).
     ///
     /// # Errors
-    /// When the tensor holds no floats.
+    /// When the elements are not floats.
     pub fn floats(&self) -> Result<Cow<'a, [f32]>> {
         let bytes = self.bytes();
         Ok(match self.dtype() {
@@ -297,7 +300,7 @@ impl std::fmt::Debug for StoredTensor<'_> {
     }
 }
 
-/// Bytes as numbers: in place when they lie aligned, otherwise copied.
+/// Bytes as numbers: borrowed if the bytes are aligned, otherwise copied.
 fn cast<T: Element>(bytes: Cow<'_, [u8]>) -> Cow<'_, [T]> {
     if let Cow::Borrowed(bytes) = bytes
         && let Ok(values) = bytemuck::try_cast_slice(bytes)

@@ -1,21 +1,21 @@
-//! Pretrained encoders under torchvision's names (timm's are the same).
+//! Pretrained encoders with the names of torchvision, which timm uses, too.
 
 use super::{StoredTensor, WeightFile};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
 
-/// Where our checkpoints keep the encoder.
+/// The prefix of the encoder's names in checkpoints of this program.
 const PREFIX: &str = "encoder.";
 
 /// Finds the tensors of an encoder in a file, in the order in which `expected` lists them.
 ///
-/// `expected` has torchvision's names (`layer1.0.conv1.weight`) and PyTorch's shapes (filters K C R S).
-/// The classifier `fc.*` and the counters `*.num_batches_tracked` are ignored. In a file with names that
-/// begin with `encoder.`, a checkpoint of ours, only those count.
+/// `expected` has names of torchvision (`layer1.0.conv1.weight`) and shapes of PyTorch (filters K C R S). The
+/// classifier `fc.*` and the counters `*.num_batches_tracked` are ignored. If names in the file begin with
+/// `encoder.`, it is a checkpoint of this program, and only the tensors with these names are used.
 ///
 /// # Errors
-/// When a tensor is missing or has another shape, when there is one that the architecture does not
-/// have; if the file is another well-known ResNet, the message says which.
+/// When a tensor is missing or has another shape, or when there is a tensor that the architecture does not have. If
+/// the file holds another well-known ResNet, the message names it.
 pub fn match_encoder<'a>(
     file: &'a WeightFile,
     expected: &[(String, Vec<usize>)],
@@ -49,7 +49,7 @@ pub fn match_encoder<'a>(
     Ok(matched)
 }
 
-/// The encoder's tensors under their names without prefix, in file order.
+/// The tensors of the encoder, with their names without the prefix, in the order of the file.
 fn encoder_tensors(file: &WeightFile) -> Vec<(&str, StoredTensor<'_>)> {
     let ours = file
         .tensors()
@@ -76,13 +76,13 @@ fn refuse(
     file.error(format!("{message} ({architecture}){looks}"))
 }
 
-/// Whether two spellings (`ResNet-50`, `resnet50`) mean one architecture.
+/// Whether two spellings (`ResNet-50`, `resnet50`) mean the same architecture.
 fn is_same(a: &str, b: &str) -> bool {
     let letters = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
     letters(a) == letters(b)
 }
 
-/// Blocks in each of the four stages, third convolution in a block or not, name.
+/// Number of blocks in each of the four stages, whether a block has a third convolution, and the name.
 const RESNETS: [([usize; 4], bool, &str); 5] = [
     ([2, 2, 2, 2], false, "ResNet-18"),
     ([3, 4, 6, 3], false, "ResNet-34"),
@@ -94,7 +94,7 @@ const RESNETS: [([usize; 4], bool, &str); 5] = [
 /// More blocks than any stage of a ResNet has.
 const MOST_BLOCKS: usize = 64;
 
-/// Which ResNet has these tensors, as far as its blocks and the width of the first one tell.
+/// The ResNet that has these tensors, judged by its blocks and by the width of the first one.
 fn resnet_name(found: &[(&str, StoredTensor)]) -> Option<&'static str> {
     let has = |name: String| found.iter().any(|(found, _)| *found == name);
     let blocks = [1, 2, 3, 4].map(|stage| {

@@ -1,8 +1,8 @@
-//! Stream capture: work given to captured streams becomes the nodes of a graph.
+//! Stream capture: work that captured streams receive becomes the nodes of a graph.
 //!
-//! A capture begins in one stream. Another stream joins it by waiting for an event that was recorded in it, and
-//! has to be joined back, by an event, before the capture ends. The rules and error codes are those of the
-//! section "Stream capture" of the driver API's documentation.
+//! A capture begins in one stream, its origin. Another stream joins it by waiting for an event that was recorded in
+//! it. Before the capture ends, the origin must wait for an event of that stream. The rules and error codes are those
+//! of the section "Stream capture" in the documentation of the driver API.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_uint};
@@ -17,14 +17,14 @@ use super::stream::{self, Stream};
 use super::work::Work;
 use super::{Answer, Status, call, put};
 
-/// Work in a graph, and the earlier nodes it waits for.
+/// Work in a graph, and the earlier nodes that it waits for.
 #[derive(Clone)]
 pub struct Node {
     pub work: Work,
     pub after: Vec<usize>,
 }
 
-/// A point in a capture, as an event recorded in it keeps it: all work up to these nodes.
+/// A point in a capture, which an event recorded in it stores: all work up to these nodes.
 #[derive(Clone)]
 pub struct Mark {
     capture: u64,
@@ -41,7 +41,7 @@ enum Mode {
 struct Capture {
     origin: Handle,
     context: Arc<Context>,
-    /// A blocking stream is part of it, so that the legacy stream would have to wait for it.
+    /// A blocking stream is part of it. The legacy stream would have to wait for that stream.
     blocking: bool,
     mode: Mode,
     thread: ThreadId,
@@ -81,7 +81,7 @@ impl Captures {
         }
     }
 
-    /// The legacy stream waits for all blocking streams, so it can't be used while one is captured.
+    /// The legacy stream waits for all blocking streams, so it cannot be used while one of them is captured.
     fn check_legacy(&mut self, stream: &Stream) -> Answer {
         if !stream.is_legacy() {
             return Ok(());
@@ -96,7 +96,7 @@ impl Captures {
         result
     }
 
-    /// Whether every stream of the capture has been joined back: its last work is done before the origin's.
+    /// Whether the origin waits for the last work of every stream of the capture.
     fn is_joined(&self, number: u64, capture: &Capture) -> bool {
         let mut reached = vec![false; capture.nodes.len()];
         let mut open = match self.streams.get(&capture.origin) {
@@ -119,7 +119,7 @@ impl Captures {
     }
 }
 
-/// Records the work if the stream is captured, else gives it back to be done.
+/// Records the work if the stream is captured. Otherwise returns it, to be executed.
 pub fn record(stream: &Stream, work: Work) -> Answer<Option<Work>> {
     let captures = &mut *lock(&CAPTURES);
     let Some(joined) = captures.streams.get_mut(&stream.handle) else {
@@ -136,12 +136,12 @@ pub fn record(stream: &Stream, work: Work) -> Answer<Option<Work>> {
     Ok(None)
 }
 
-/// Whether work given to the stream is recorded instead of done.
+/// Whether work that the stream receives is recorded instead of executed.
 pub fn is_captured(stream: &Stream) -> bool {
     lock(&CAPTURES).streams.contains_key(&stream.handle)
 }
 
-/// For calls that a captured stream can't take, such as waiting for it: they end the capture's validity.
+/// For calls that a captured stream does not accept, such as waiting for it: they invalidate the capture.
 pub fn refuse(stream: &Stream) -> Answer {
     let mut captures = lock(&CAPTURES);
     captures.check_legacy(stream)?;
@@ -154,8 +154,8 @@ pub fn refuse(stream: &Stream) -> Answer {
     }
 }
 
-/// For calls of the whole context that might wait for the device, such as allocating: a capture forbids them,
-/// to all threads or its own, unless it is relaxed.
+/// For calls of the whole context that might wait for the device, such as an allocation. A capture forbids them to
+/// all threads or to its own thread, unless its mode is relaxed.
 pub fn forbid(context: &Arc<Context>) -> Answer {
     let mut result = Ok(());
     for capture in lock(&CAPTURES).active.values_mut() {
@@ -172,7 +172,7 @@ pub fn forbid(context: &Arc<Context>) -> Answer {
     result
 }
 
-/// What an event recorded in the stream waits for; `None` outside captures.
+/// The point that an event stores when it is recorded in the stream; `None` outside captures.
 pub fn mark(stream: &Stream) -> Answer<Option<Mark>> {
     let mut captures = lock(&CAPTURES);
     captures.check_legacy(stream)?;
@@ -188,7 +188,7 @@ pub fn mark(stream: &Stream) -> Answer<Option<Mark>> {
     }
 }
 
-/// The stream waits for an event; `mark` is `None` when that was recorded outside captures.
+/// Lets the stream wait for an event; `mark` is `None` if that was recorded outside captures.
 pub fn wait(stream: &Stream, mark: Option<&Mark>) -> Answer {
     let mut captures = lock(&CAPTURES);
     let Some(mark) = mark else {
@@ -233,7 +233,7 @@ pub fn wait(stream: &Stream, mark: Option<&Mark>) -> Answer {
     Ok(())
 }
 
-/// The stream is destroyed: a capture it is part of can't end well.
+/// The stream is destroyed, which invalidates a capture that it is part of.
 pub fn abandon(stream: &Stream) {
     let mut captures = lock(&CAPTURES);
     if let Some(capture) = captures.of(stream) {
@@ -242,7 +242,7 @@ pub fn abandon(stream: &Stream) {
     }
 }
 
-/// Ends the captures of a context that is gone.
+/// Ends the captures of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     let mut captures = lock(&CAPTURES);
     let gone = captures.active.iter();
@@ -289,7 +289,7 @@ fn begin(stream: &Stream, mode: c_uint) -> Answer {
     Ok(())
 }
 
-/// Ends the capture that began in the stream and gives its nodes, each after those it waits for.
+/// Ends the capture that began in the stream, and returns its nodes. Each node is after those it waits for.
 fn end(stream: &Stream) -> Answer<Vec<Node>> {
     let mut captures = lock(&CAPTURES);
     let number = captures.of(stream).ok_or(Error::ILLEGAL_STATE)?;
@@ -319,7 +319,7 @@ pub unsafe extern "C" fn cuStreamBeginCapture_v2(stream: Handle, mode: c_uint) -
 pub unsafe extern "C" fn cuStreamEndCapture(stream: Handle, graph: *mut Handle) -> Status {
     call(|_| {
         let stream = stream::get(stream)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(graph, 0)? };
         let handle = graph::insert(stream.context.clone(), end(&stream)?);
         // SAFETY: as above.
@@ -339,7 +339,7 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: Handle, status: *mut c_int)
             Some(capture) if !capture.invalid => 1,
             Some(_) => 2,
         };
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(status, found) }
     })
 }

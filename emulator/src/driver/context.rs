@@ -1,4 +1,4 @@
-//! Contexts: each device's primary context, which one is current in a thread, and what a fault leaves of it.
+//! Contexts: the primary context of each device, the current context of a thread, and the state after a fault.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -19,18 +19,19 @@ pub struct Context {
     pub device: c_int,
     pub environment: &'static Environment,
     pub heap: Heap,
-    /// Held by whatever works in device memory: one piece of work at a time.
+    /// Locked while work accesses device memory: one piece of work at a time.
     pub busy: Mutex<()>,
-    /// Names the per-thread default stream in captures. Work is done at once, so that one serves all threads.
+    /// The handle of the per-thread default stream in captures. Work is executed at once, so that one handle is
+    /// enough for all threads.
     pub per_thread: Handle,
-    /// The code that every call gives once a kernel has failed.
+    /// The code that every call returns after a kernel has failed.
     fault: AtomicU32,
     flags: AtomicU32,
     limits: Mutex<BTreeMap<c_uint, usize>>,
 }
 
 static CONTEXTS: Table<Context> = Table::new();
-/// Per device: its primary context and how often it is retained.
+/// For each device, its primary context and the number of references to it.
 static PRIMARY: Mutex<BTreeMap<c_int, (Handle, usize)>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
@@ -51,7 +52,7 @@ impl Context {
         }
     }
 
-    /// An error once a kernel of this context has failed.
+    /// An error if a kernel of this context has failed.
     pub fn check(&self) -> Answer {
         match self.fault.load(Ordering::Acquire) {
             SUCCESS => Ok(()),
@@ -59,7 +60,7 @@ impl Context {
         }
     }
 
-    /// From now on every call gives the code of a GPU that met this fault; the first fault stays.
+    /// Makes every later call return the code that a GPU gives for this fault. The first fault stays.
     pub fn fail(&self, kind: FaultKind) {
         let code = match kind {
             FaultKind::OutOfBounds | FaultKind::UseAfterFree => Error::ILLEGAL_ADDRESS,
@@ -84,19 +85,19 @@ pub fn get(handle: Handle) -> Answer<Arc<Context>> {
     }
 }
 
-/// The thread's context, faulty or not.
+/// The current context of the thread, even if a kernel has failed.
 pub fn current_unchecked() -> Answer<Arc<Context>> {
     get(CURRENT.get())
 }
 
-/// The thread's context; the error of an earlier kernel, if one failed.
+/// The current context of the thread, or the error of an earlier kernel that has failed.
 pub fn current() -> Answer<Arc<Context>> {
     let context = current_unchecked()?;
     context.check()?;
     Ok(context)
 }
 
-/// Ends a context: what was made in it is no longer found.
+/// Destroys a context and everything that was created in it.
 fn destroy(handle: Handle) -> Answer {
     let context = CONTEXTS.remove(handle)?;
     stream::forget(&context);
@@ -118,7 +119,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: 
         let (handle, references) = primary
             .entry(device)
             .or_insert_with(|| (CONTEXTS.insert(Context::new(environment, device)), 0));
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(context, *handle)? };
         *references += 1;
         Ok(())
@@ -151,7 +152,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
         device::check(environment, device)?;
         let handle = lock(&PRIMARY).get(&device).map(|(handle, _)| *handle);
         let context = handle.map(get).transpose()?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe {
             put(
                 flags,
@@ -166,7 +167,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut Handle) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|_| unsafe { put(context, CURRENT.get()) })
 }
 
@@ -183,7 +184,7 @@ pub unsafe extern "C" fn cuCtxSetCurrent(context: Handle) -> Status {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxGetDevice(device: *mut c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|_| unsafe { put(device, current_unchecked()?.device) })
 }
 
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn cuCtxSynchronize() -> Status {
     call(|_| {
         let context = current()?;
         capture::forbid(&context)?;
-        // Work that another thread enqueued may still run.
+        // Work of another thread may still run.
         drop(lock(&context.busy));
         context.check()
     })
@@ -226,12 +227,12 @@ pub unsafe extern "C" fn cuCtxGetLimit(value: *mut usize, limit: c_uint) -> Stat
         let context = current()?;
         let default = default_limit(limit)?;
         let found = lock(&context.limits).get(&limit).copied();
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(value, found.unwrap_or(default)) }
     })
 }
 
-/// Kept and given back; none of them bounds what the emulator does.
+/// Stored and returned by `cuCtxGetLimit`; the limits do not affect the emulator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxSetLimit(limit: c_uint, value: usize) -> Status {
     call(|_| {
@@ -245,7 +246,7 @@ pub unsafe extern "C" fn cuCtxSetLimit(limit: c_uint, value: usize) -> Status {
 pub unsafe extern "C" fn cuCtxGetCacheConfig(config: *mut c_uint) -> Status {
     call(|_| {
         current()?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(config, 0) }
     })
 }
@@ -262,7 +263,7 @@ pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(
 ) -> Status {
     call(|_| {
         current()?;
-        // SAFETY: null or writable, says the module; either may be left out.
+        // SAFETY: null or writable, as the driver API requires; either may be left out.
         unsafe {
             if !least.is_null() {
                 put(least, 0)?;

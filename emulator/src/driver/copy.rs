@@ -1,4 +1,4 @@
-//! Copies and fills. Those without a stream are of the legacy stream.
+//! Copies and fills. Calls without a stream use the legacy stream.
 
 use std::ffi::{c_uchar, c_uint, c_ushort, c_void};
 
@@ -11,11 +11,11 @@ const LEGACY: Handle = 0;
 
 /// Gives the work to a stream.
 fn submit(stream: Handle, work: impl FnOnce() -> Answer<Work>) -> Status {
-    // SAFETY: the caller's buffers are as long as the call says, and live as long as the work, says the module.
+    // SAFETY: the buffers are as long as the call says, and exist as long as the work, as the driver API requires.
     call(|_| unsafe { work::submit(&*stream::get(stream)?, work()?) })
 }
 
-/// Does the work for a call that returns when it is done: a capture forbids such calls.
+/// Executes the work for a call that returns after it is done. A capture forbids such calls.
 fn submit_now(work: impl FnOnce() -> Answer<Work>) -> Status {
     call(|_| {
         let stream = stream::get(LEGACY)?;
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
     submit(stream, inside(to, from, bytes))
 }
 
-/// A copy whose kind its addresses tell: those inside an allocation are the device's.
+/// A copy whose kind is known by its addresses: an address inside an allocation is one of the device.
 fn any_kind(to: Address, from: Address, bytes: usize, stream: Handle) -> Answer<Work> {
     let stream = stream::get(stream)?;
     let allocations = stream.context.heap.allocations();
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn cuMemcpyAsync(
     submit(stream, || any_kind(to, from, bytes, stream))
 }
 
-/// Between the memories of two contexts, which share no addresses: through the host.
+/// A copy between the memories of two contexts, which have separate addresses. It goes through the host.
 fn copy_peer(
     to: (Address, Handle),
     from: (Address, Handle),
@@ -132,7 +132,7 @@ fn copy_peer(
     capture::refuse(&stream)?;
     to_context.check()?;
     from_context.check()?;
-    // A length no allocation has would else be an allocation that fails here.
+    // Checked first, because a buffer of an impossible length could not be allocated.
     if bytes as u64 > from_context.heap.capacity() {
         return Err(Error::INVALID_VALUE);
     }
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn cuMemcpyPeerAsync(
     call(|_| copy_peer((to, to_context), (from, from_context), bytes, stream))
 }
 
-/// `count` elements of `width` bytes; a misaligned address is an error, and so is a size beyond all numbers.
+/// A fill of `count` elements of `width` bytes. A misaligned address and an overflow of the size are errors.
 fn fill(to: Address, element: u32, width: usize, count: usize) -> impl FnOnce() -> Answer<Work> {
     move || {
         let bytes = count.checked_mul(width).ok_or(Error::INVALID_VALUE)?;

@@ -1,5 +1,5 @@
-//! Counters: sums over all launches of each kernel, for tests in Rust, for tests across the shared library, and
-//! as a file at exit.
+//! Counters: sums over all launches of each kernel. They are available in Rust, through the shared library, and as a
+//! file at exit.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
@@ -17,7 +17,7 @@ use super::{Status, entry, log, put};
 
 static COUNTS: Mutex<BTreeMap<String, Counters>> = Mutex::new(BTreeMap::new());
 
-/// Adds a launch's counts to its kernel's.
+/// Adds the counts of a launch to those of its kernel.
 pub(super) fn count(kernel: &str, counts: &Counters) {
     let mut all = lock(&COUNTS);
     match all.get_mut(kernel) {
@@ -26,13 +26,13 @@ pub(super) fn count(kernel: &str, counts: &Counters) {
     }
 }
 
-/// Each kernel's counters, summed over its launches since the start or the last [`reset_counters`]. For a program that
-/// links this crate: the driver in a loaded `libcuda.so` has its own, see [`cuEmulatorCounters`].
+/// The counters of each kernel, summed over its launches since the start or the last [`reset_counters`]. This is for a
+/// program that links the crate: a loaded `libcuda.so` has its own counters, which `cuEmulatorCounters` returns.
 pub fn counters() -> BTreeMap<String, Counters> {
     lock(&COUNTS).clone()
 }
 
-/// Sets all counters back.
+/// Resets all counters to 0.
 pub fn reset_counters() {
     lock(&COUNTS).clear();
 }
@@ -47,9 +47,9 @@ pub fn counters_json() -> String {
     Value::Object(kernels.collect::<Map<_, _>>()).to_string()
 }
 
-/// Copies the counters' JSON and its NUL into `text`, which has `bytes` bytes, and puts the bytes needed at
-/// `needed`. When they are more than `bytes` nothing is copied: CUDA_ERROR_INVALID_VALUE. `text` may be null
-/// when `bytes` is 0, and `needed` may be null.
+/// Copies the counters as JSON, with a NUL at the end, into `text`, which has `bytes` bytes. The number of bytes that
+/// are needed is written to `needed`. If it is more than `bytes`, nothing is copied, and the result is
+/// CUDA_ERROR_INVALID_VALUE. `text` may be null if `bytes` is 0, and `needed` may be null.
 ///
 /// # Safety
 /// `text` is writable for `bytes` bytes; `needed` is null or writable.
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn cuEmulatorCounters(
     entry(|| {
         let json = counters_json();
         if !needed.is_null() {
-            // SAFETY: not null, and writable, says the caller.
+            // SAFETY: not null, and writable, as the caller promises.
             unsafe { put(needed, json.len() + 1)? };
         }
         if text.is_null() || bytes <= json.len() {
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn cuEmulatorCounters(
     })
 }
 
-/// Sets all counters back.
+/// Resets all counters to 0.
 ///
 /// # Safety
 /// None needed.
@@ -106,14 +106,14 @@ extern "C" fn write_file() {
     });
 }
 
-/// Sees to it that the counters are written when the process ends, if they are wanted.
+/// Arranges that the counters are written when the process ends, if a file is set.
 pub(super) fn at_exit(environment: &Environment) {
     static ONCE: Once = Once::new();
     if environment.counters.is_some() {
         ONCE.call_once(|| {
-            // SAFETY: a C function that takes a function, which lives as long as this library.
+            // SAFETY: a C function that takes a function, which exists as long as this library.
             if unsafe { atexit(write_file) } != 0 {
-                log::line("counters: atexit failed, so that none will be written");
+                log::line("counters: atexit failed, so no counters will be written");
             }
         });
     }

@@ -1,5 +1,5 @@
-//! Devices: how many, what they call themselves, and their attributes: those of an A100 unless the environment
-//! says otherwise.
+//! Devices: their number, names and attributes. The attributes are those of an A100 unless the environment changes
+//! them.
 
 use std::ffi::{c_char, c_int, c_uint};
 
@@ -18,12 +18,12 @@ pub const WARP: i32 = 32;
 pub const MAX_THREADS: u32 = 1024;
 pub const MAX_BLOCK: [u32; 3] = [1024, 1024, 64];
 pub const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
-/// Shared memory a block may have without asking for more.
+/// Shared memory that a block may have without a request for more, in bytes.
 pub const SHARED: u32 = 48 << 10;
-/// Shared memory the system keeps of each block's.
+/// Shared memory per block that the system reserves, in bytes.
 pub const RESERVED_SHARED: u32 = 1 << 10;
 
-/// Threads and blocks that live on a multiprocessor at once (CUDA C++ Programming Guide, table of
+/// The largest numbers of threads and blocks that are resident on a multiprocessor (CUDA C++ Programming Guide,
 /// technical specifications per compute capability).
 pub fn residency(capability: (i32, i32)) -> (i32, i32) {
     match capability {
@@ -35,7 +35,7 @@ pub fn residency(capability: (i32, i32)) -> (i32, i32) {
     }
 }
 
-/// The attribute's value, for an attribute the driver knows.
+/// The value of an attribute; `None` if the driver does not know the attribute.
 fn attribute(environment: &Environment, number: c_int) -> Option<i32> {
     let options = &environment.options;
     let (threads, blocks) = residency(environment.capability);
@@ -75,18 +75,19 @@ fn attribute(environment: &Environment, number: c_int) -> Option<i32> {
         111 => RESERVED_SHARED as i32,
         115 => 1, // memory pools
         126 => 1, // memory sync domains
-        // Not there: textures' sizes, mapped and managed memory, peers, handles for other processes,
-        // clusters, tensor maps and the rest.
+        // Not supported: sizes of textures, mapped and managed memory, peers, handles for other processes, clusters,
+        // tensor maps and others.
         17..=150 => 0,
         _ => return None,
     })
 }
 
-/// The device's number if there is such a device.
+/// An error if there is no such device.
 pub fn check(environment: &Environment, device: c_int) -> Answer {
-    match (0..environment.devices).contains(&device) {
-        true => Ok(()),
-        false => Err(Error::INVALID_DEVICE),
+    if (0..environment.devices).contains(&device) {
+        Ok(())
+    } else {
+        Err(Error::INVALID_DEVICE)
     }
 }
 
@@ -103,13 +104,13 @@ pub unsafe extern "C" fn cuInit(flags: c_uint) -> Status {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     entry(|| unsafe { put(version, options::driver_version()?) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|environment| unsafe { put(count, environment.devices) })
 }
 
@@ -117,7 +118,7 @@ pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Status {
 pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Status {
     call(|environment| {
         check(environment, ordinal)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(device, ordinal) }
     })
 }
@@ -131,7 +132,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(
     call(|environment| {
         check(environment, device)?;
         let found = attribute(environment, number).ok_or(Error::INVALID_VALUE)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(value, found) }
     })
 }
@@ -158,7 +159,7 @@ fn put_uuid(uuid: *mut Uuid, device: c_int) -> Status {
         check(environment, device)?;
         let mut bytes = *b"cuda-emulator\0\0\0";
         bytes[15] = device as u8;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(uuid, Uuid(bytes)) }
     })
 }
@@ -177,7 +178,7 @@ pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut Uuid, device: c_int) -> S
 pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: c_int) -> Status {
     call(|environment| {
         check(environment, device)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(bytes, environment.memory as usize) }
     })
 }

@@ -1,4 +1,4 @@
-//! Events: points in a stream, with the time at which they were reached.
+//! Events: points in a stream, and the times at which they were reached.
 
 use std::ffi::c_uint;
 use std::sync::{Arc, Mutex};
@@ -21,10 +21,10 @@ struct Event {
     recorded: Mutex<Recorded>,
 }
 
-/// Where the event was last recorded.
+/// The state of the event's last recording.
 enum Recorded {
     Never,
-    /// Work before it is done, and was done at this time.
+    /// Recorded at this time, when all earlier work was done.
     At(Instant),
     /// In a captured stream.
     In(Mark),
@@ -38,7 +38,7 @@ fn get(event: Handle) -> Answer<Arc<Event>> {
     Ok(event)
 }
 
-/// Ends the events of a context that is gone.
+/// Removes the events of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     EVENTS.retain(|event| !Arc::ptr_eq(&event.context, context));
 }
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn cuEventCreate(event: *mut Handle, flags: c_uint) -> Sta
             timed: flags & DISABLE_TIMING == 0,
             recorded: Mutex::new(Recorded::Never),
         });
-        // SAFETY: not null, and writable, says the module.
+        // SAFETY: not null, and writable, as the driver API requires.
         unsafe { put(event, handle) }
     })
 }
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn cuStreamWaitEvent(
     })
 }
 
-/// The event is reached: work is done before the call that records an event behind it.
+/// The event is reached when it is recorded, because all earlier work is done by then.
 fn reached(event: Handle) -> Answer {
     match *lock(&get(event)?.recorded) {
         Recorded::In(_) => Err(Error::CAPTURED_EVENT),
@@ -127,7 +127,7 @@ fn time(event: Handle) -> Answer<Instant> {
     }
 }
 
-/// The emulator's own time between the events, in milliseconds: no estimate of a GPU's.
+/// The time of the emulator between the events, in milliseconds. It says nothing about the time on a GPU.
 fn put_elapsed(milliseconds: *mut f32, start: Handle, end: Handle) -> Status {
     call(|_| {
         let (start, end) = (time(start)?, time(end)?);
@@ -135,7 +135,7 @@ fn put_elapsed(milliseconds: *mut f32, start: Handle, end: Handle) -> Status {
             Some(forward) => forward.as_secs_f64(),
             None => -(start - end).as_secs_f64(),
         };
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(milliseconds, (elapsed * 1e3) as f32) }
     })
 }

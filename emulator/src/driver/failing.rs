@@ -1,4 +1,4 @@
-//! Failures on demand, so that programs can be tested in them: `CUDA_EMULATOR_FAIL`.
+//! Failures on purpose, to test how programs handle them: `CUDA_EMULATOR_FAIL`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,14 +8,14 @@ use super::Answer;
 use super::context::Context;
 use super::result::Error;
 
-/// What is to fail, and which call of its kind, from 1.
+/// The kind of call that fails, and its number, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// This launch, of a kernel or a graph, as one that asks for too much; the next is well again.
+    /// This launch of a kernel or graph fails as if it needed too many resources. Later launches do not fail.
     Launch(u64),
-    /// This launch, as one whose kernel left its memory: the context is lost.
+    /// This launch fails as if its kernel had accessed memory out of bounds, so that the context is lost.
     Fault(u64),
-    /// This allocation and every one after it.
+    /// This allocation and every later one fail.
     Allocation(u64),
 }
 
@@ -36,7 +36,7 @@ impl Failure {
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a launch, and fails it if it is the one.
+/// Counts a launch, and fails if it is the chosen one.
 pub fn launch(context: &Context) -> Answer {
     let number = LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1;
     match context.environment.fail {
@@ -49,7 +49,7 @@ pub fn launch(context: &Context) -> Answer {
     }
 }
 
-/// Counts an allocation of device memory, and fails it if it is one of those.
+/// Counts an allocation of device memory, and fails if it is the chosen one or a later one.
 pub fn allocation(context: &Context) -> Answer {
     let number = ALLOCATIONS.fetch_add(1, Ordering::Relaxed) + 1;
     match context.environment.fail {

@@ -1,4 +1,4 @@
-//! Functions: a module's kernels, their attributes and limits.
+//! Functions: the kernels of a module, their attributes and limits.
 
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
@@ -50,20 +50,20 @@ pub fn remove(handle: Handle) -> Answer {
     FUNCTIONS.remove(handle).map(|_| ())
 }
 
-/// Ends the functions of a context that is gone.
+/// Removes the functions of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     FUNCTIONS.retain(|function| !Arc::ptr_eq(function.context(), context));
 }
 
-/// The function; the error of an earlier kernel, if one failed in its context.
+/// The function, or the error of an earlier kernel of its context that has failed.
 pub fn get(handle: Handle) -> Answer<Arc<Function>> {
     let function = FUNCTIONS.get(handle)?;
     function.context().check()?;
     Ok(function)
 }
 
-/// Registers of a thread: the machine's estimate, bounded as ptxas bounds them, so that a block of the largest
-/// size the kernel allows fits.
+/// Registers per thread: the estimate of the machine, limited as by ptxas, so that a block of the largest size that the
+/// kernel allows fits.
 pub fn registers(kernel: &Kernel) -> u32 {
     let warps = kernel.max_threads.div_ceil(device::WARP as u32).max(1);
     let room = device::REGISTERS as u32 / (warps * device::WARP as u32) / 8 * 8;
@@ -78,7 +78,7 @@ fn attribute(function: &Function, number: c_uint) -> Answer<i32> {
         1 => kernel.static_shared as i32,
         3 => kernel.local_bytes as i32,
         4 => registers(kernel) as i32,
-        5 | 6 => major * 10 + minor, // PTX and machine code are of one version
+        5 | 6 => major * 10 + minor, // versions of PTX and of machine code
         8 => function.max_dynamic() as i32,
         9 => -1,              // carve-out: the default
         2 | 7 | 10..=15 => 0, // constants, cache mode, clusters
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn cuFuncGetAttribute(
     number: c_uint,
     function: Handle,
 ) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|_| unsafe { put(value, attribute(&*get(function)?, number)?) })
 }
 
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn cuFuncSetAttribute(
                 function.max_dynamic.store(asked, Ordering::Relaxed);
                 Ok(())
             }
-            // A hint, which is not followed.
+            // A hint, which has no effect.
             CARVE_OUT if (-1..=100).contains(&value) => Ok(()),
             _ => Err(Error::INVALID_VALUE),
         }

@@ -1,4 +1,4 @@
-//! Graphs: what a capture recorded, to be launched any number of times.
+//! Graphs: the work that a capture has recorded, which can be launched any number of times.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ const UPLOAD: u64 = 2;
 const DEVICE_LAUNCH: u64 = 4;
 const USE_NODE_PRIORITY: u64 = 8;
 
-/// Nodes in an order in which they may be done: each stands behind those it waits for.
+/// Nodes in an order in which they may be executed: each is after those it waits for.
 struct Graph {
     context: Arc<Context>,
     nodes: Arc<[Node]>,
@@ -29,7 +29,7 @@ pub fn insert(context: Arc<Context>, nodes: Vec<Node>) -> Handle {
     GRAPHS.insert(Graph { context, nodes })
 }
 
-/// Ends the graphs of a context that is gone.
+/// Removes the graphs of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     GRAPHS.retain(|graph| !Arc::ptr_eq(&graph.context, context));
     EXECUTABLES.retain(|graph| !Arc::ptr_eq(&graph.context, context));
@@ -50,7 +50,7 @@ fn instantiate(executable: *mut Handle, graph: Handle, flags: u64) -> Answer {
         context: graph.context.clone(),
         nodes: graph.nodes.clone(),
     });
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     let result = unsafe { put(executable, handle) };
     if result.is_err() {
         EXECUTABLES.remove(handle)?;
@@ -76,10 +76,10 @@ pub unsafe extern "C" fn cuGraphGetNodes(
     call(|_| {
         let graph = GRAPHS.get(graph)?;
         if !nodes.is_null() {
-            // Nodes have no handles: they can be counted, not changed.
+            // Nodes have no handles: they can be counted but not changed.
             return Err(Error::NOT_SUPPORTED);
         }
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(count, graph.nodes.len()) }
     })
 }
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn cuGraphLaunch(executable: Handle, stream: Handle) -> St
         capture::refuse(&stream)?;
         failing::launch(&stream.context)?;
         for node in graph.nodes.iter() {
-            // SAFETY: who captured a copy keeps its host memory alive while the graph is launched.
+            // SAFETY: a program that captures a copy keeps its host memory alive while the graph is launched.
             let result = unsafe { node.work.execute_in_graph(&graph.context) };
             if graph.context.check().is_err() && !graph.context.environment.blocking {
                 return Ok(());

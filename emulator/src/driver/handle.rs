@@ -1,4 +1,4 @@
-//! Handles: numbers that name the driver's objects, and the tables that resolve them.
+//! Handles: numbers that name the objects of the driver, and the tables to find the objects.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,22 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Answer;
 use super::result::Error;
 
-/// What C sees as a pointer to an opaque type. It is never dereferenced.
+/// A pointer to an opaque type for C. It is never dereferenced.
 pub type Handle = usize;
 
-/// A number that has never been a handle. They count up over all tables, so that a handle of another kind,
-/// and one whose object is gone, is found in no table. The start is an address no program can have.
+/// A number that has never been a handle. All tables share the numbers, so that a handle of another kind or of a removed
+/// object is in no table. The first number is an address that no program can have.
 pub fn fresh() -> Handle {
     static NEXT: AtomicUsize = AtomicUsize::new(0x0CDA_0000_0000_0010);
     NEXT.fetch_add(16, Ordering::Relaxed)
 }
 
-/// Locks, also after a thread panicked with the lock held: entry points turn panics into error codes.
+/// Locks a mutex, even if a thread has panicked while it held the lock: entry points turn panics into error codes.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The objects of one kind that exist now.
+/// The objects of one kind that exist.
 pub struct Table<T> {
     entries: Mutex<BTreeMap<Handle, Arc<T>>>,
 }
@@ -51,14 +51,14 @@ impl<T> Table<T> {
         entries.get(&handle).cloned().ok_or(Error::INVALID_HANDLE)
     }
 
-    /// Ends the handle's life and gives the object, or `INVALID_HANDLE`.
+    /// Removes the handle and returns its object, or `INVALID_HANDLE`.
     pub fn remove(&self, handle: Handle) -> Answer<Arc<T>> {
         lock(&self.entries)
             .remove(&handle)
             .ok_or(Error::INVALID_HANDLE)
     }
 
-    /// Ends the lives of all that `keep` refuses.
+    /// Removes all objects for which `keep` is false.
     pub fn retain(&self, keep: impl Fn(&T) -> bool) {
         lock(&self.entries).retain(|_, object| keep(object));
     }

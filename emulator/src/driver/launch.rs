@@ -15,7 +15,7 @@ use super::{
     Answer, Status, call, capture, counters, device, failing, log, occupancy, stream, trace,
 };
 
-/// A launch with its parameters' values, copied when it was given to the stream.
+/// A launch with the values of its parameters, which were copied when the stream received it.
 pub struct KernelLaunch {
     pub module: Arc<Loaded>,
     pub kernel: String,
@@ -27,7 +27,7 @@ pub struct KernelLaunch {
 }
 
 impl KernelLaunch {
-    /// Runs the kernel to its end. A fault is told in a line and left in the context.
+    /// Runs the kernel to its end. A fault is logged and stored in the context.
     pub fn execute(&self, context: &Context) -> Answer {
         let environment = context.environment;
         let traced = trace::before(self, context);
@@ -52,16 +52,17 @@ impl KernelLaunch {
             Err(fault) => {
                 log::line(&fault);
                 context.fail(fault.kind);
-                match environment.blocking {
-                    true => context.check(),
-                    false => Ok(()),
+                if environment.blocking {
+                    context.check()
+                } else {
+                    Ok(())
                 }
             }
         }
     }
 }
 
-/// The size of a launch, as the caller asks for it.
+/// The size of a launch that the caller requests.
 #[derive(Clone, Copy)]
 struct Shape {
     grid: [u32; 3],
@@ -71,7 +72,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// What the driver checks of a launch before it takes it.
+    /// The checks of the driver before it accepts a launch.
     fn check(&self, function: &Function, kernel: &Kernel) -> Answer {
         let within = |size: [u32; 3], most: [u32; 3]| {
             size.iter()
@@ -102,18 +103,18 @@ impl Shape {
     }
 }
 
-/// The end of `extra`, a buffer, and its size: CU_LAUNCH_PARAM_*.
+/// The keys of `extra`: its end, a buffer, and the size of the buffer (CU_LAUNCH_PARAM_*).
 const EXTRA_END: usize = 0;
 const EXTRA_BUFFER: usize = 1;
 const EXTRA_BYTES: usize = 2;
 
-/// The parameter block out of a packed buffer: what `extra` names.
+/// The parameter block from the packed buffer that `extra` names.
 ///
 /// # Safety
-/// `extra` is a list as `cuLaunchKernel` wants it.
+/// `extra` is a list as `cuLaunchKernel` requires it.
 unsafe fn packed(kernel: &Kernel, mut extra: *const *const c_void) -> Answer<Vec<u8>> {
     let (mut buffer, mut bytes) = (std::ptr::null::<u8>(), 0);
-    // SAFETY: the list has its end, and values behind its keys, says the caller.
+    // SAFETY: the list has an end, and a value after each key, as the caller promises.
     unsafe {
         loop {
             match *extra as usize {
@@ -136,26 +137,26 @@ unsafe fn packed(kernel: &Kernel, mut extra: *const *const c_void) -> Answer<Vec
     }
     let mut params = vec![0; kernel.param_bytes];
     if kernel.param_bytes > 0 {
-        // SAFETY: the buffer has `bytes` bytes, says the caller, and these are no more.
+        // SAFETY: the buffer has `bytes` bytes, as the caller promises, and these are no more.
         unsafe { buffer.copy_to_nonoverlapping(params.as_mut_ptr(), kernel.param_bytes) };
     }
     Ok(params)
 }
 
-/// The parameter block out of pointers to the values: the sizes are the kernel's.
+/// The parameter block from pointers to the values, whose sizes the kernel knows.
 ///
 /// # Safety
-/// `values` holds as many pointers as the kernel has parameters, each to a value of its parameter's size.
+/// `values` holds one pointer per parameter of the kernel, and each points to a value of the size of its parameter.
 unsafe fn gathered(kernel: &Kernel, values: *const *const c_void) -> Answer<Vec<u8>> {
     let mut params = vec![0; kernel.param_bytes];
     for (i, param) in kernel.params.iter().enumerate() {
-        // SAFETY: one pointer a parameter, says the caller.
+        // SAFETY: there is one pointer per parameter, as the caller promises.
         let value = unsafe { *values.add(i) };
         if value.is_null() {
             return Err(Error::INVALID_VALUE);
         }
         let to = &mut params[param.offset..param.offset + param.size];
-        // SAFETY: a value of the parameter's size, says the caller.
+        // SAFETY: the value has the size of the parameter, as the caller promises.
         unsafe {
             value
                 .cast::<u8>()
@@ -168,7 +169,7 @@ unsafe fn gathered(kernel: &Kernel, values: *const *const c_void) -> Answer<Vec<
 /// Checks a launch, copies its parameters and gives it to the stream.
 ///
 /// # Safety
-/// `values` and `extra` are null or as `cuLaunchKernel` wants them.
+/// `values` and `extra` are null or as `cuLaunchKernel` requires them.
 unsafe fn launch(
     function: Handle,
     shape: Shape,
@@ -190,9 +191,9 @@ unsafe fn launch(
         (false, false) => return Err(Error::INVALID_VALUE),
         (true, true) if kernel.params.is_empty() => Vec::new(),
         (true, true) => return Err(Error::INVALID_VALUE),
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         (false, true) => unsafe { gathered(kernel, values)? },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         (true, false) => unsafe { packed(kernel, extra)? },
     };
     let launch = KernelLaunch {
@@ -204,7 +205,7 @@ unsafe fn launch(
         cooperative: shape.cooperative,
         params,
     };
-    // SAFETY: no host memory is named.
+    // SAFETY: a launch names no host memory.
     unsafe { work::submit(&stream, Work::Kernel(Arc::new(launch))) }
 }
 
@@ -228,7 +229,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
         dynamic_shared,
         cooperative: false,
     };
-    // SAFETY: parameters as the driver API wants them, says the module.
+    // SAFETY: parameters as the driver API wants them, as the driver API requires.
     call(|_| unsafe { launch(function, shape, stream, values, extra) })
 }
 
@@ -251,11 +252,11 @@ pub unsafe extern "C" fn cuLaunchCooperativeKernel(
         dynamic_shared,
         cooperative: true,
     };
-    // SAFETY: parameters as the driver API wants them, says the module.
+    // SAFETY: parameters as the driver API wants them, as the driver API requires.
     call(|_| unsafe { launch(function, shape, stream, values, std::ptr::null()) })
 }
 
-/// CUlaunchAttribute: a key and a union of 64 bytes, of which at most the first three words are read.
+/// CUlaunchAttribute: a key, and a union of 64 bytes, of which at most the first three words are read.
 #[repr(C)]
 pub struct Attribute {
     key: c_uint,
@@ -276,14 +277,14 @@ pub struct Config {
 
 impl Config {
     /// # Safety
-    /// `attributes` holds as many as `attribute_count` says.
+    /// `attributes` holds `attribute_count` attributes.
     unsafe fn shape(&self) -> Answer<Shape> {
         const COOPERATIVE: c_uint = 2;
         const CLUSTER_DIMENSION: c_uint = 4;
         let attributes = match self.attribute_count {
             0 => &[],
             _ if self.attributes.is_null() => return Err(Error::INVALID_VALUE),
-            // SAFETY: not null, and as many, says the caller.
+            // SAFETY: not null, and of this length, as the caller promises.
             count => unsafe { std::slice::from_raw_parts(self.attributes, count as usize) },
         };
         let mut cooperative = false;
@@ -292,7 +293,7 @@ impl Config {
             match attribute.key {
                 COOPERATIVE => cooperative = value[0] as c_int != 0,
                 CLUSTER_DIMENSION if value[..3] != [1, 1, 1] => return Err(Error::NOT_SUPPORTED),
-                // The others say how well, not what: priorities, cache policy, overlap with the launch before.
+                // The others do not change the result: priorities, cache policy, overlap with the previous launch.
                 _ => {}
             }
         }
@@ -318,7 +319,7 @@ pub unsafe extern "C" fn cuLaunchKernelEx(
         }
         // SAFETY: not null; the caller gives a whole CUlaunchConfig and its attributes.
         let (config, shape) = unsafe { (&*config, (*config).shape()?) };
-        // SAFETY: parameters as the driver API wants them, says the module.
+        // SAFETY: parameters as the driver API wants them, as the driver API requires.
         unsafe { launch(function, shape, config.stream, values, extra) }
     })
 }

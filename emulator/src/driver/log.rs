@@ -1,10 +1,10 @@
-//! Lines for people: on stderr, and in the file that `CUDA_EMULATOR_LOG` names.
+//! Messages for people, on stderr and in the file that `CUDA_EMULATOR_LOG` names.
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Writes one line. It can't fail: a log that can't be written is left out.
+/// Writes one line. If the file cannot be written, the line is only on stderr.
 pub fn line(message: impl Display) {
     let line = format!("cuda-emulator: {message}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());

@@ -10,23 +10,24 @@ use super::handle::{Handle, lock};
 use super::result::Error;
 use super::{Address, Answer, Status, call, capture, failing, put, stream};
 
-/// Reserves device memory and puts its address.
+/// Reserves device memory and writes its address to `address`.
 pub fn allocate(address: *mut Address, bytes: usize, context: &Context) -> Answer {
     if address.is_null() {
         return Err(Error::INVALID_VALUE);
     }
     failing::allocation(context)?;
     let found = context.heap.allocate(bytes as u64);
-    // SAFETY: not null, and writable, says the module.
+    // SAFETY: not null, and writable, as the driver API requires.
     unsafe { put(address, found.ok_or(Error::OUT_OF_MEMORY)?) }
 }
 
-/// Frees device memory once the work that may use it is done. Null is no error.
+/// Frees device memory after the work that may use it is done. A null address is not an error.
 fn free(address: Address, context: &Context) -> Answer {
     let _busy = lock(&context.busy);
-    match address == 0 || context.heap.free(address) {
-        true => Ok(()),
-        false => Err(Error::INVALID_VALUE),
+    if address == 0 || context.heap.free(address) {
+        Ok(())
+    } else {
+        Err(Error::INVALID_VALUE)
     }
 }
 
@@ -51,12 +52,13 @@ pub unsafe extern "C" fn cuMemFree_v2(address: Address) -> Status {
     })
 }
 
-/// As in the driver, no bytes are a null address. In a captured stream it is refused: see the README's limits.
+/// As with NVIDIA's driver, the address of 0 bytes is null. A captured stream is refused: see the limits in the
+/// README.
 pub fn allocate_async(address: *mut Address, bytes: usize, stream: Handle) -> Answer {
     let stream = stream::get(stream)?;
     capture::refuse(&stream)?;
     match bytes {
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         0 => unsafe { put(address, 0) },
         _ => allocate(address, bytes, &stream.context),
     }
@@ -84,7 +86,7 @@ pub unsafe extern "C" fn cuMemFreeAsync(address: Address, stream: Handle) -> Sta
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Status {
     call(|_| {
         let heap = &context::current()?.heap;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe {
             put(free, heap.capacity().saturating_sub(heap.used()) as usize)?;
             put(total, heap.capacity() as usize)
@@ -96,7 +98,7 @@ pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) ->
 static PINNED: Mutex<BTreeMap<usize, Layout>> = Mutex::new(BTreeMap::new());
 
 const PAGE: usize = 4096;
-/// Portable, mapped, write-combined. Kernels can't reach host memory, mapped or not.
+/// Portable, mapped, write-combined. Kernels cannot access host memory, mapped or not.
 const HOST_FLAGS: c_uint = 1 | 2 | 4;
 
 fn allocate_host(address: *mut *mut c_void, bytes: usize, flags: c_uint) -> Answer {
@@ -112,7 +114,7 @@ fn allocate_host(address: *mut *mut c_void, bytes: usize, flags: c_uint) -> Answ
         return Err(Error::OUT_OF_MEMORY);
     }
     lock(&PINNED).insert(host as usize, layout);
-    // SAFETY: not null, and writable, says the module.
+    // SAFETY: not null, and writable, as the driver API requires.
     unsafe { put(address, host.cast()) }
 }
 

@@ -1,18 +1,17 @@
-//! The CUDA driver API, as far as cudarc uses it: the functions that the cdylib exports as `libcuda.so`.
+//! The part of the CUDA driver API that cudarc uses: the functions that the cdylib exports as `libcuda.so`.
 //!
-//! Work on a stream is executed where it is enqueued, before the call returns (the driver may do that), one
-//! piece at a time on a device; work on a stream that is being captured is recorded. A kernel's fault is not
-//! the launch's result but that of every later call in its context, as on a GPU, unless
-//! `CUDA_LAUNCH_BLOCKING=1`.
+//! Work on a stream is executed before the call that enqueues it returns, which a driver may do, and one piece at a
+//! time on a device. Work on a stream that is captured is recorded instead. As on a GPU, the fault of a kernel is not
+//! the result of its launch but of every later call in its context, unless `CUDA_LAUNCH_BLOCKING=1` is set.
 //!
-//! Handles are numbers looked up in tables, never addresses: a null, foreign or destroyed handle is an error
-//! code. No entry point unwinds into its caller, and none aborts.
+//! Handles are numbers in tables, never addresses: for a null, foreign or destroyed handle, a call returns an error
+//! code. No entry point unwinds into its caller or aborts the process.
 //!
 //! # Safety
 //!
-//! What the driver API asks of its callers holds for every exported function: a pointer to a result is null or
-//! writable, a text is null or ends with a NUL, a host buffer is null or as long as the call says, and
-//! `kernelParams` points to as many values as the kernel has parameters, each of its parameter's size.
+//! The requirements of the driver API hold for every exported function: a pointer to a result is null or writable, a
+//! text is null or ends with a NUL, a host buffer is null or as long as the call says, and `kernelParams` points to one
+//! value per parameter of the kernel, each with the size of its parameter.
 
 mod capture;
 mod context;
@@ -48,12 +47,12 @@ use result::Error;
 type Status = u32;
 /// CUdeviceptr.
 type Address = u64;
-/// What an entry point does before its result becomes a CUresult.
+/// The result of an entry point before it becomes a CUresult.
 type Answer<T = ()> = Result<T, Error>;
 
 const SUCCESS: Status = 0;
 
-/// Runs an entry point that works before `cuInit`: its error, and a panic, become a CUresult.
+/// Runs an entry point that may be called before `cuInit`. An error or a panic becomes a CUresult.
 fn entry(body: impl FnOnce() -> Answer) -> Status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SUCCESS,
@@ -65,12 +64,12 @@ fn entry(body: impl FnOnce() -> Answer) -> Status {
     }
 }
 
-/// Runs an entry point that needs `cuInit` to have been called.
+/// Runs an entry point that may be called only after `cuInit`.
 fn call(body: impl FnOnce(&'static Environment) -> Answer) -> Status {
     entry(|| body(options::environment().ok_or(Error::NOT_INITIALIZED)?))
 }
 
-/// Writes a result where the caller wants it.
+/// Writes a result to the place that the caller gave.
 ///
 /// # Safety
 /// `to` is null, which is an error, or writable.
@@ -78,15 +77,15 @@ unsafe fn put<T>(to: *mut T, value: T) -> Answer {
     if to.is_null() {
         return Err(Error::INVALID_VALUE);
     }
-    // SAFETY: not null, and writable as the caller promises; C callers may not have aligned it for T.
+    // SAFETY: not null, and writable, as the caller promises. A caller in C may not have aligned it for T.
     unsafe { to.write_unaligned(value) };
     Ok(())
 }
 
-/// The host's `bytes` bytes at `from`; an error where that is null.
+/// The `bytes` bytes of host memory at `from`; an error if that is null.
 ///
 /// # Safety
-/// `from` is null or readable for `bytes` bytes, which nobody writes meanwhile.
+/// `from` is null or readable for `bytes` bytes, which are not written meanwhile.
 unsafe fn host_bytes<'a>(from: usize, bytes: usize) -> Answer<&'a [u8]> {
     match bytes {
         0 => Ok(&[]),
@@ -96,10 +95,10 @@ unsafe fn host_bytes<'a>(from: usize, bytes: usize) -> Answer<&'a [u8]> {
     }
 }
 
-/// The host's `bytes` writable bytes at `to`; an error where that is null.
+/// The `bytes` writable bytes of host memory at `to`; an error if that is null.
 ///
 /// # Safety
-/// `to` is null or writable for `bytes` bytes, which nobody else uses meanwhile.
+/// `to` is null or writable for `bytes` bytes, which are not otherwise used meanwhile.
 unsafe fn host_bytes_mut<'a>(to: usize, bytes: usize) -> Answer<&'a mut [u8]> {
     match bytes {
         0 => Ok(&mut []),

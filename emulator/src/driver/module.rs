@@ -1,4 +1,5 @@
-//! Modules: PTX text in, kernels and variables out. Machine code is refused, so that a program's PTX is what runs.
+//! Modules: loads PTX text, and gives access to its kernels and variables. Machine code is refused, so that the PTX
+//! of a program runs.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -18,20 +19,20 @@ use super::{Address, Answer, Status, call, capture, device, log, put};
 pub struct Loaded {
     pub context: Arc<Context>,
     pub module: Arc<machine::Module>,
-    /// Address of each of the module's variables.
+    /// The address of each variable of the module.
     pub globals: Vec<Address>,
     pub text: String,
-    /// Counts the modules of the process.
+    /// The number of the module in this process, from 0.
     pub number: u64,
     functions: Mutex<BTreeMap<String, Handle>>,
 }
 
 static MODULES: Table<Loaded> = Table::new();
 
-/// Why an image is refused: the code, and a line for people.
+/// Why an image is refused: the code, and a message for people.
 type Refusal = (Error, String);
 
-/// Ends the modules of a context that is gone.
+/// Removes the modules of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     function::forget(context);
     MODULES.retain(|module| !Arc::ptr_eq(&module.context, context));
@@ -40,18 +41,19 @@ pub fn forget(context: &Arc<Context>) {
 /// The text of a PTX image.
 ///
 /// # Safety
-/// `image` is as `cuModuleLoadData` wants it: it comes without a length, so that text ends with a NUL.
+/// `image` is as `cuModuleLoadData` requires it. Its length is not given, so a text ends with a NUL.
 unsafe fn text<'a>(image: *const c_void) -> Result<&'a str, Refusal> {
     const ELF: [u8; 4] = *b"\x7fELF";
     const FATBIN: [u8; 4] = 0xBA55_ED50_u32.to_le_bytes();
     const FATBIN_WRAPPER: [u8; 4] = 0x4662_43B1_u32.to_le_bytes();
-    // SAFETY: an image has a NUL at its end or is binary with a header; no NUL comes before the magic's end.
+    // SAFETY: an image is a text that ends with a NUL, or binary with a header, which contains a NUL after its magic
+    // number.
     let text = unsafe { CStr::from_ptr(image.cast()) };
     let bytes = text.to_bytes();
     match bytes.first_chunk::<4>() {
         Some(&(ELF | FATBIN | FATBIN_WRAPPER)) => Err((
             Error::NO_BINARY_FOR_GPU,
-            "machine code can't run here: give PTX".into(),
+            "machine code cannot run in the emulator: compile to PTX, or include PTX".into(),
         )),
         _ => text.to_str().map_err(|_| {
             let message = "the image is neither text nor a known kind of binary";
@@ -60,7 +62,7 @@ unsafe fn text<'a>(image: *const c_void) -> Result<&'a str, Refusal> {
     }
 }
 
-/// The number behind a directive such as `.version 9.0`: 90.
+/// The number after a directive, without its dot: 90 for `.version 9.0`.
 fn directive(text: &str, name: &str) -> Option<u32> {
     let mut lines = text.lines().map(str::trim_start);
     let rest = lines.find_map(|line| line.strip_prefix(name))?;
@@ -70,7 +72,7 @@ fn directive(text: &str, name: &str) -> Option<u32> {
     number.replace('.', "").parse().ok()
 }
 
-/// The newest PTX that a driver reads, times ten (release notes of the PTX ISA).
+/// Ten times the version of the newest PTX that a driver reads (release notes of the PTX ISA).
 fn newest_ptx(driver_version: i32) -> u32 {
     let (major, minor) = (
         driver_version as u32 / 1000,
@@ -84,7 +86,7 @@ fn newest_ptx(driver_version: i32) -> u32 {
     }
 }
 
-/// Checks what the driver checks before it compiles: versions, and that it is PTX at all.
+/// The checks of a driver before it compiles: that the text is PTX, and its versions.
 fn check_header(environment: &Environment, text: &str) -> Result<(), Refusal> {
     let (Some(version), Some(target)) = (directive(text, ".version"), directive(text, ".target"))
     else {
@@ -98,7 +100,7 @@ fn check_header(environment: &Environment, text: &str) -> Result<(), Refusal> {
         return Err((
             Error::UNSUPPORTED_PTX_VERSION,
             format!(
-                "PTX {}.{} is newer than {}.{}, the driver's",
+                "PTX {}.{} is newer than {}.{}, the newest that this driver reads",
                 version / 10,
                 version % 10,
                 newest / 10,
@@ -110,7 +112,7 @@ fn check_header(environment: &Environment, text: &str) -> Result<(), Refusal> {
     if target > (major * 10 + minor) as u32 {
         return Err((
             Error::INVALID_PTX,
-            format!("PTX for sm_{target} can't run on compute capability {major}.{minor}"),
+            format!("PTX for sm_{target} cannot run on compute capability {major}.{minor}"),
         ));
     }
     Ok(())
@@ -127,7 +129,7 @@ fn compile(context: Arc<Context>, text: &str) -> Result<Loaded, Refusal> {
             return Err((
                 Error::INVALID_PTX,
                 format!(
-                    "kernel {name} declares {bytes} bytes of shared memory, more than {}",
+                    "kernel {name} declares {bytes} bytes of shared memory, but the maximum is {}",
                     device::SHARED
                 ),
             ));
@@ -135,7 +137,12 @@ fn compile(context: Arc<Context>, text: &str) -> Result<Loaded, Refusal> {
     }
     let mut globals = Vec::new();
     for variable in module.globals() {
-        let memory = |_| (Error::OUT_OF_MEMORY, "no memory for its variables".into());
+        let memory = |_| {
+            (
+                Error::OUT_OF_MEMORY,
+                "no device memory is left for the variables of the module".into(),
+            )
+        };
         let address = context.heap.allocate(variable.size.max(1));
         let address = address.ok_or(()).map_err(memory)?;
         let written = context.heap.write(address, &variable.init);
@@ -152,22 +159,22 @@ fn compile(context: Arc<Context>, text: &str) -> Result<Loaded, Refusal> {
     })
 }
 
-/// Loads an image; its refusal is logged, and given to `report`.
+/// Loads an image. If it is refused, the reason is logged and given to `report`.
 ///
 /// # Safety
-/// As [`text`].
+/// The same as for [`text`].
 unsafe fn load(module: *mut Handle, image: *const c_void, report: impl FnOnce(&str)) -> Answer {
     let context = context::current()?;
     capture::forbid(&context)?;
     if module.is_null() || image.is_null() {
         return Err(Error::INVALID_VALUE);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises it.
     let text = unsafe { text(image) };
     match text.and_then(|text| compile(context, text)) {
         Ok(loaded) => {
             report("");
-            // SAFETY: not null, and writable, says the module.
+            // SAFETY: not null, and writable, as the driver API requires.
             unsafe { put(module, MODULES.insert(loaded)) }
         }
         Err((error, message)) => {
@@ -197,8 +204,8 @@ const INFO_LOG_BYTES: c_int = 4;
 const ERROR_LOG: c_int = 5;
 const ERROR_LOG_BYTES: c_int = 6;
 
-/// Writes the text and its NUL into the log buffer that the options name, cut to its size, and the bytes
-/// written where the size was.
+/// Writes the message and a NUL into the log buffer that the options name, cut to the size of the buffer, and replaces
+/// the size by the number of bytes written.
 ///
 /// # Safety
 /// `options` and `values` are null or hold `count` entries, and a log buffer is as long as its size says.
@@ -206,7 +213,7 @@ unsafe fn fill_log(message: &str, options: *const c_int, values: *mut *mut c_voi
     if options.is_null() || values.is_null() {
         return;
     }
-    // SAFETY: both hold `count` entries, says the caller.
+    // SAFETY: both hold `count` entries, as the caller promises.
     let (options, values) = unsafe {
         (
             std::slice::from_raw_parts(options, count),
@@ -251,7 +258,7 @@ pub unsafe extern "C" fn cuModuleLoadDataEx(
     })
 }
 
-/// A C text; null, and what is not UTF-8, are errors.
+/// A C text. A null pointer, and a text that is not UTF-8, are errors.
 ///
 /// # Safety
 /// `text` is null or ends with a NUL.
@@ -267,7 +274,7 @@ unsafe fn name<'a>(text: *const c_char) -> Answer<&'a str> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuModuleLoad(module: *mut Handle, path: *const c_char) -> Status {
     call(|_| {
-        // SAFETY: null or a text, says the module.
+        // SAFETY: null or a text, as the driver API requires.
         let path = unsafe { name(path)? };
         let mut image = std::fs::read(path).map_err(|_| Error::FILE_NOT_FOUND)?;
         image.push(0);
@@ -302,7 +309,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
     call(|_| {
         let loaded = MODULES.get(module)?;
         loaded.context.check()?;
-        // SAFETY: null or a text, says the module.
+        // SAFETY: null or a text, as the driver API requires.
         let name = unsafe { name(text)? };
         if loaded.module.kernel(name).is_none() {
             return Err(Error::NOT_FOUND);
@@ -311,7 +318,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
         let handle = *functions
             .entry(name.into())
             .or_insert_with(|| function::insert(loaded.clone(), name));
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(function, handle) }
     })
 }
@@ -326,12 +333,12 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
     call(|_| {
         let loaded = MODULES.get(module)?;
         loaded.context.check()?;
-        // SAFETY: null or a text, says the module.
+        // SAFETY: null or a text, as the driver API requires.
         let name = unsafe { name(text)? };
         let mut variables = loaded.module.globals().iter().zip(&loaded.globals);
         let found = variables.find(|(variable, _)| variable.name == name);
         let (variable, base) = found.ok_or(Error::NOT_FOUND)?;
-        // SAFETY: null, which leaves the result out, or writable, says the module.
+        // SAFETY: null, which leaves the result out, or writable, as the driver API requires.
         unsafe {
             if !address.is_null() {
                 put(address, *base)?;

@@ -1,4 +1,4 @@
-//! Occupancy: how many blocks of a kernel live on a multiprocessor at once.
+//! Occupancy: how many blocks of a kernel are resident on a multiprocessor.
 
 use std::ffi::{c_int, c_uint};
 
@@ -8,15 +8,15 @@ use super::handle::Handle;
 use super::result::Error;
 use super::{Answer, Status, call, put};
 
-/// CUoccupancyB2DSize: dynamic shared memory for a block of this many threads.
+/// CUoccupancyB2DSize: the dynamic shared memory for a block of this number of threads.
 type SharedOfBlock = unsafe extern "C" fn(c_int) -> usize;
 
-/// Registers are given to warps in such portions, from four files of equal size.
+/// Warps receive registers in units of this size, from four files of equal size.
 const REGISTER_PORTION: u32 = 256;
 const REGISTER_FILES: u32 = 4;
 
-/// Blocks of `threads` threads that fit a multiprocessor: by threads, by blocks, by registers (an estimate),
-/// and by shared memory. Zero for a block that can't be launched.
+/// The number of blocks of `threads` threads that fit on a multiprocessor, limited by threads, blocks, registers (an
+/// estimate) and shared memory. It is 0 for a block that cannot be launched.
 pub fn blocks(function: &Function, threads: u32, dynamic_shared: usize) -> Answer<u32> {
     let kernel = function.kernel()?;
     let environment = function.context().environment;
@@ -51,7 +51,7 @@ fn put_blocks(
             return Err(Error::INVALID_VALUE);
         }
         let found = blocks(&*function::get(function)?, threads, dynamic_shared)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(count, found as c_int) }
     })
 }
@@ -93,13 +93,13 @@ pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
         let share = (optin + device::RESERVED_SHARED) / count as u32;
         let block = share.saturating_sub(device::RESERVED_SHARED).min(optin);
         let found = block.saturating_sub(function.kernel()?.static_shared);
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe { put(bytes, found as usize) }
     })
 }
 
-/// The block size, a multiple of the warp, with the most threads on a multiprocessor, the largest of equals;
-/// and the grid that fills the device with it.
+/// The number of blocks that fills the device, and the block size for it: the multiple of a warp with the most resident
+/// threads, and the largest of several.
 fn potential(
     function: &Function,
     shared_of_block: Option<SharedOfBlock>,
@@ -138,7 +138,7 @@ fn put_potential(
     call(|_| {
         let function = function::get(function)?;
         let (blocks, threads) = potential(&function, shared_of_block, dynamic_shared, limit)?;
-        // SAFETY: null or writable, says the module.
+        // SAFETY: null or writable, as the driver API requires.
         unsafe {
             put(grid, blocks as c_int)?;
             put(block, threads as c_int)

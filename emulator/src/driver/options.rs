@@ -1,4 +1,4 @@
-//! What the environment sets. It is read once, by the first call that needs it.
+//! The settings in environment variables. They are read once, by the first call that needs them.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -11,35 +11,35 @@ use super::failing::Failure;
 use super::log;
 use super::result::Error;
 
-/// The emulated machine and what is recorded of it.
+/// The emulated machine, and what is recorded about it.
 pub struct Environment {
     pub devices: i32,
     /// Bytes of device memory.
     pub memory: u64,
     /// Major, minor.
     pub capability: (i32, i32),
-    /// As `cuDriverGetVersion` tells it: 13000 is CUDA 13.0.
+    /// The version that `cuDriverGetVersion` returns: 13000 is CUDA 13.0.
     pub driver_version: i32,
     /// How kernels run: checks, threads, SMs, shared memory.
     pub options: Options,
-    /// Where the counters go at exit.
+    /// The file for the counters at exit.
     pub counters: Option<PathBuf>,
-    /// Where traces of launches go.
+    /// The directory for traces of launches.
     pub trace: Option<PathBuf>,
-    /// Launches of each kernel that are traced.
+    /// The number of launches of each kernel that are traced.
     pub trace_limit: u64,
-    /// A launch gives its own fault, as with a driver told to wait for each kernel.
+    /// A launch returns its own fault, as with a driver that waits for each kernel.
     pub blocking: bool,
-    /// What is made to fail.
+    /// The call that fails on purpose.
     pub fail: Option<Failure>,
 }
 
-/// The environment variable's text; `None` when it is unset or empty.
+/// The text of an environment variable; `None` if it is not set or empty.
 fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The variable read by `parse`, or `default` when it is unset.
+/// The value of a variable, read by `parse`, or `default` if it is not set.
 fn value<T>(
     name: &str,
     expected: &str,
@@ -52,12 +52,12 @@ fn value<T>(
     }
 }
 
-/// A number from 1 on.
+/// A number of at least 1.
 fn positive<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Option<T> {
     text.parse().ok().filter(|number| *number >= T::from(1))
 }
 
-/// Bytes: `4096`, `64K`, `512M`, `40G`.
+/// A number of bytes: `4096`, `64K`, `512M`, `40G`.
 fn bytes(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' | b'k' => (&text[..text.len() - 1], 10),
@@ -68,19 +68,19 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// `8.0`, as nvcc and nvidia-smi write it.
+/// A compute capability: `8.0`.
 fn capability(text: &str) -> Option<(i32, i32)> {
     let (major, minor) = text.split_once('.')?;
     Some((positive(major)?, minor.parse().ok().filter(|n| *n >= 0)?))
 }
 
-/// `13.0` as 13000.
+/// A CUDA release: `13.0` is 13000.
 fn version(text: &str) -> Option<i32> {
     let (major, minor) = capability(text)?;
     Some(major.checked_mul(1000)? + minor.checked_mul(10)?)
 }
 
-/// `on`, `off`, or a list of checks to run and no others.
+/// `on`, `off`, or a list of the checks to run.
 fn checks(text: &str) -> Option<Checks> {
     match text {
         "on" => return Some(Checks::ALL),
@@ -105,40 +105,47 @@ fn checks(text: &str) -> Option<Checks> {
 const CHECKS: &str =
     "on, off, or a list of bounds, alignment, uninitialised, shared-races, global-races, barriers";
 
+/// How kernels run.
+fn options(counters: bool) -> Result<Options, String> {
+    let a100 = Options::default();
+    let shared = value(
+        "CUDA_EMULATOR_SHARED",
+        "bytes of shared memory per block, from 48K to 2G",
+        u64::from(a100.max_dynamic_shared),
+        |text| bytes(text).filter(|bytes| (48 << 10..2 << 30).contains(bytes)),
+    )?;
+    Ok(Options {
+        counters,
+        threads: value(
+            "CUDA_EMULATOR_THREADS",
+            "a number of threads",
+            a100.threads,
+            positive,
+        )?,
+        checks: value("CUDA_EMULATOR_CHECKS", CHECKS, Checks::ALL, checks)?,
+        sm_count: value(
+            "CUDA_EMULATOR_SM_COUNT",
+            "a number of multiprocessors below 65536",
+            a100.sm_count,
+            |text| positive(text).filter(|count| *count < 65536),
+        )?,
+        max_dynamic_shared: shared as u32,
+        ..a100
+    })
+}
+
 impl Environment {
     fn read() -> Result<Environment, String> {
-        let a100 = Options::default();
-        let shared = value(
-            "CUDA_EMULATOR_SHARED",
-            "bytes of shared memory for a block, from 48K to 2G",
-            u64::from(a100.max_dynamic_shared),
-            |text| bytes(text).filter(|bytes| (48 << 10..2 << 30).contains(bytes)),
-        )?;
         let counters = text("CUDA_EMULATOR_COUNTERS");
         let counting = counters.as_deref() != Some("off");
-        let options = Options {
-            counters: counting,
-            threads: value(
-                "CUDA_EMULATOR_THREADS",
-                "a number of threads",
-                a100.threads,
-                positive,
-            )?,
-            checks: value("CUDA_EMULATOR_CHECKS", CHECKS, Checks::ALL, checks)?,
-            sm_count: value(
-                "CUDA_EMULATOR_SM_COUNT",
-                "a number of multiprocessors below 65536",
-                a100.sm_count,
-                |text| positive(text).filter(|count| *count < 65536),
-            )?,
-            max_dynamic_shared: shared as u32,
-            ..a100
-        };
         Ok(Environment {
-            devices: value("CUDA_EMULATOR_DEVICES", "a number", 1, |text| {
-                text.parse().ok().filter(|count| (0..=64).contains(count))
-            })?,
-            memory: value("CUDA_EMULATOR_MEMORY", "bytes", 40 << 30, bytes)?,
+            devices: value(
+                "CUDA_EMULATOR_DEVICES",
+                "a number from 0 to 64",
+                1,
+                |text| text.parse().ok().filter(|count| (0..=64).contains(count)),
+            )?,
+            memory: value("CUDA_EMULATOR_MEMORY", "a number of bytes", 40 << 30, bytes)?,
             capability: value(
                 "CUDA_EMULATOR_COMPUTE_CAPABILITY",
                 "MAJOR.MINOR",
@@ -151,7 +158,7 @@ impl Environment {
                 13000,
                 version,
             )?,
-            options,
+            options: options(counting)?,
             counters: counters.filter(|_| counting).map(PathBuf::from),
             trace: text("CUDA_EMULATOR_TRACE").map(PathBuf::from),
             trace_limit: value(
@@ -182,20 +189,20 @@ fn read_once() -> Answer<&'static Environment> {
     })
 }
 
-/// What `cuInit` does: from then on there is an environment.
+/// Reads the environment for `cuInit`. After it, `environment` returns it.
 pub fn initialise() -> Answer<&'static Environment> {
     let environment = read_once()?;
     INITIALISED.store(true, Ordering::Release);
     Ok(environment)
 }
 
-/// What the environment sets, once `cuInit` has succeeded.
+/// The environment; `None` until `cuInit` has succeeded.
 pub fn environment() -> Option<&'static Environment> {
     let initialised = INITIALISED.load(Ordering::Acquire);
     initialised.then(|| ENVIRONMENT.get()?.as_ref().ok())?
 }
 
-/// The driver's version, which can be asked for before `cuInit`.
+/// The version of the driver, which is available before `cuInit`.
 pub fn driver_version() -> Answer<i32> {
     Ok(read_once()?.driver_version)
 }

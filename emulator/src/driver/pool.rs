@@ -1,5 +1,5 @@
-//! Memory pools. Their attributes are kept; all pools draw from the device's memory, and freed memory goes
-//! straight back to it.
+//! Memory pools. Their attributes are stored. All pools allocate from the memory of the device, and return freed
+//! memory to it at once.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_uint, c_void};
@@ -16,7 +16,7 @@ struct Pool {
 }
 
 static POOLS: Table<Pool> = Table::new();
-/// Per device: its default pool and the one set.
+/// For each device, its default pool and the pool that is set.
 static DEVICES: Mutex<BTreeMap<c_int, (Handle, Handle)>> = Mutex::new(BTreeMap::new());
 
 const RELEASE_THRESHOLD: c_uint = 4;
@@ -28,7 +28,7 @@ fn create() -> Handle {
     })
 }
 
-/// The device's default pool and the one set.
+/// The default pool of a device and the pool that is set.
 fn of_device(environment: &Environment, device: c_int) -> Answer<(Handle, Handle)> {
     device::check(environment, device)?;
     let mut devices = lock(&DEVICES);
@@ -40,13 +40,13 @@ fn of_device(environment: &Environment, device: c_int) -> Answer<(Handle, Handle
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut Handle, device: c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|environment| unsafe { put(pool, of_device(environment, device)?.0) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut Handle, device: c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|environment| unsafe { put(pool, of_device(environment, device)?.1) })
 }
 
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn cuMemPoolCreate(
         if asked.handles != 0 {
             return Err(Error::NOT_SUPPORTED);
         }
-        // SAFETY: not null, and writable, says the module.
+        // SAFETY: not null, and writable, as the driver API requires.
         unsafe { put(pool, create()) }
     })
 }
@@ -134,15 +134,16 @@ pub unsafe extern "C" fn cuMemPoolGetAttribute(
         let setting = lock(&pool.settings).get(&attribute).copied();
         let found = match (setting, attribute) {
             (Some(setting), _) => setting,
-            // Reserved and used, now and at most.
+            // The memory that is reserved and that is used, now and at most.
             (None, 5..=8) => context::current()?.heap.used(),
             _ => return Err(Error::INVALID_VALUE),
         };
-        // SAFETY: null or writable, says the module; the attribute tells the type.
+        // SAFETY: null or writable, as the driver API requires; the attribute tells the type.
         unsafe {
-            match is_int(attribute) {
-                true => put(value.cast(), found as c_int),
-                false => put(value.cast(), found),
+            if is_int(attribute) {
+                put(value.cast(), found as c_int)
+            } else {
+                put(value.cast(), found)
             }
         }
     })
@@ -161,15 +162,16 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(
         }
         // SAFETY: not null; the attribute tells the type.
         let given = unsafe {
-            match is_int(attribute) {
-                true => u64::from(value.cast::<c_uint>().read_unaligned() != 0),
-                false => value.cast::<u64>().read_unaligned(),
+            if is_int(attribute) {
+                u64::from(value.cast::<c_uint>().read_unaligned() != 0)
+            } else {
+                value.cast::<u64>().read_unaligned()
             }
         };
         let mut settings = lock(&pool.settings);
         match attribute {
             1..=RELEASE_THRESHOLD => settings.insert(attribute, given),
-            // The high-water marks can only be set back.
+            // The maxima can only be reset.
             6 | 8 if given == 0 => None,
             _ => return Err(Error::INVALID_VALUE),
         };

@@ -1,4 +1,4 @@
-//! CUresult: the driver's error codes, their names and texts.
+//! CUresult: the error codes of the driver, with their names and texts.
 
 use std::ffi::{CStr, c_char};
 
@@ -14,7 +14,7 @@ macro_rules! results {
             $(pub const $name: Error = Error($code);)*
         }
 
-        /// The code's name and description; `None` for a number that is no code.
+        /// The name and the description of a code; `None` for a number that is not a code.
         fn describe(status: Status) -> Option<(&'static CStr, &'static CStr)> {
             const fn c_str(text: &'static str) -> &'static CStr {
                 match CStr::from_bytes_with_nul(text.as_bytes()) {
@@ -74,7 +74,7 @@ results! {
 
 type Pick = fn((&'static CStr, &'static CStr)) -> &'static CStr;
 
-/// Puts one of the code's texts at `text`, and null there when the number is no code.
+/// Writes one of the texts of a code to `text`, or null if the number is not a code.
 fn put_text(status: Status, pick: Pick, text: *mut *const c_char) -> Answer {
     let found = describe(status).map(pick);
     // SAFETY: the caller of the entry point gives a null or writable `text`.

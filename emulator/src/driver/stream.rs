@@ -15,19 +15,19 @@ const LEGACY: Handle = 1;
 const PER_THREAD: Handle = 2;
 const NON_BLOCKING: c_uint = 1;
 
-/// A queue of work, which is always empty: work is done when it is given.
+/// A queue of work. It is always empty, because work is executed when the stream receives it.
 pub struct Stream {
-    /// Names the stream in captures.
+    /// The handle of the stream in captures.
     pub handle: Handle,
     pub context: Arc<Context>,
-    /// Waits for the legacy stream, and is waited for.
+    /// The stream and the legacy stream wait for each other.
     pub blocking: bool,
     flags: c_uint,
     priority: c_int,
 }
 
 impl Stream {
-    /// The default stream with which every blocking stream is in order.
+    /// Whether it is the legacy default stream, which every blocking stream is synchronised with.
     pub fn is_legacy(&self) -> bool {
         self.handle == LEGACY
     }
@@ -45,7 +45,7 @@ impl Stream {
 
 static STREAMS: Table<Stream> = Table::new();
 
-/// The stream, also in a context where a kernel has failed.
+/// The stream, even if a kernel of its context has failed.
 fn get_unchecked(handle: Handle) -> Answer<Arc<Stream>> {
     match handle {
         0 | LEGACY => Ok(Arc::new(Stream::default(
@@ -61,14 +61,14 @@ fn get_unchecked(handle: Handle) -> Answer<Arc<Stream>> {
     }
 }
 
-/// The stream; the error of an earlier kernel, if one failed in its context.
+/// The stream, or the error of an earlier kernel of its context that has failed.
 pub fn get(handle: Handle) -> Answer<Arc<Stream>> {
     let stream = get_unchecked(handle)?;
     stream.context.check()?;
     Ok(stream)
 }
 
-/// Ends the streams of a context that is gone.
+/// Removes the streams of a destroyed context.
 pub fn forget(context: &Arc<Context>) {
     STREAMS.retain(|stream| !Arc::ptr_eq(&stream.context, context));
 }
@@ -85,7 +85,7 @@ fn create(stream: *mut Handle, flags: c_uint, priority: c_int) -> Answer {
         flags,
         priority: priority.clamp(GREATEST_PRIORITY, 0),
     });
-    // SAFETY: not null, and writable, says the module.
+    // SAFETY: not null, and writable, as the driver API requires.
     unsafe { put(stream, handle) }
 }
 
@@ -114,17 +114,17 @@ pub unsafe extern "C" fn cuStreamDestroy_v2(stream: Handle) -> Status {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamGetFlags(stream: Handle, flags: *mut c_uint) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|_| unsafe { put(flags, get(stream)?.flags) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamGetPriority(stream: Handle, priority: *mut c_int) -> Status {
-    // SAFETY: null or writable, says the module.
+    // SAFETY: null or writable, as the driver API requires.
     call(|_| unsafe { put(priority, get(stream)?.priority) })
 }
 
-/// Waits until no work of another thread is left to do.
+/// Waits until the work of other threads is done.
 fn wait(stream: Handle) -> Answer {
     let stream = get(stream)?;
     capture::refuse(&stream)?;
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn cuStreamSynchronize(stream: Handle) -> Status {
     call(|_| wait(stream))
 }
 
-/// Never `NOT_READY`: by the time it is asked, the work is done.
+/// Never `NOT_READY`, because the work is done before the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamQuery(stream: Handle) -> Status {
     call(|_| wait(stream))
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
     call(|_| {
         let function = function.ok_or(Error::INVALID_VALUE)?;
         let data = data as usize;
-        // SAFETY: the caller gives a function to be called with `data`.
+        // SAFETY: the caller gives a function that may be called with `data`.
         unsafe { work::submit(&*get(stream)?, Work::Host { function, data }) }
     })
 }

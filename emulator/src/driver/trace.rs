@@ -1,8 +1,8 @@
-//! Traces: each launch with the memory it touched, before and after, so that another interpreter can replay it
-//! and compare.
+//! Traces: each launch with the memory that it accessed, before and after, so that another interpreter can repeat it
+//! and compare the results.
 //!
-//! `DIR/module-<k>.ptx` once a module; for launch n `DIR/<n>.json` and beside it raw files of memory. Numbers
-//! go on behind those that are in the folder already.
+//! Each module is written to `DIR/module-<k>.ptx`. Launch n is described in `DIR/<n>.json`, with files of raw memory in
+//! the same directory. The numbers continue those of files that exist already.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,13 +19,13 @@ use super::handle::lock;
 use super::launch::KernelLaunch;
 use super::log;
 
-/// What has been traced so far.
+/// The launches and modules that were traced so far.
 struct State {
-    /// Number of the next launch and of the next module; `None` until the folder was looked at.
+    /// The numbers of the next launch and of the next module; `None` before the directory was read.
     next: Option<(u64, u64)>,
-    /// Traced launches of each kernel.
+    /// The number of launches of each kernel.
     kept: BTreeMap<String, u64>,
-    /// The file's number of each module written.
+    /// The number of the file of each module that was written.
     modules: BTreeMap<u64, u64>,
 }
 
@@ -35,13 +35,13 @@ static STATE: Mutex<State> = Mutex::new(State {
     modules: BTreeMap::new(),
 });
 
-/// A launch under way: its number, and all memory as it was.
+/// A launch that runs: its number, and the content of all memory before it.
 pub struct Traced {
     number: u64,
     before: BTreeMap<u64, Vec<u8>>,
 }
 
-/// Numbers behind all launches and modules that the folder holds.
+/// The first unused numbers of launches and modules in the directory.
 fn first_free(folder: &Path) -> io::Result<(u64, u64)> {
     fs::create_dir_all(folder)?;
     let (mut launch, mut module) = (0, 0);
@@ -61,7 +61,7 @@ fn first_free(folder: &Path) -> io::Result<(u64, u64)> {
 }
 
 impl State {
-    /// Counts the launch and gives its number, if it is to be traced.
+    /// Counts the launch, and returns its number if it is to be traced.
     fn take(&mut self, folder: &Path, limit: u64, kernel: &str) -> io::Result<Option<u64>> {
         let next = match &mut self.next {
             Some(next) => next,
@@ -74,7 +74,7 @@ impl State {
         Ok((*kept <= limit).then_some(number))
     }
 
-    /// The number of the module's file, which is written the first time.
+    /// The number of the module's file. The file is written at the first call.
     fn module(&mut self, folder: &Path, launch: &KernelLaunch) -> io::Result<u64> {
         if let Some(number) = self.modules.get(&launch.module.number) {
             return Ok(*number);
@@ -91,8 +91,8 @@ impl State {
     }
 }
 
-/// Begins the trace of a launch: takes all memory as it is, since what a launch touches is known only after it.
-/// `None`: it is not traced.
+/// Begins the trace of a launch. All memory is copied, because the memory that a launch accesses is known only after
+/// it. `None`: the launch is not traced.
 pub fn before(launch: &KernelLaunch, context: &Context) -> Option<Traced> {
     let environment = context.environment;
     let folder = environment.trace.as_deref()?;
@@ -123,7 +123,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Traced {
-    /// Writes the trace of a launch that ran to its end.
+    /// Writes the trace of a launch without a fault.
     pub fn after(self, launch: &KernelLaunch, context: &Context, report: &Report) {
         if let Some(folder) = context.environment.trace.as_deref()
             && let Err(error) = self.write(folder, launch, &context.heap, report)

@@ -1,4 +1,4 @@
-//! Functions that cudarc can call and that the emulator does not have: each says so.
+//! Functions that cudarc can call but that the emulator does not support. Each of them logs that and fails.
 
 use std::ffi::{c_int, c_uint, c_void};
 

@@ -1,4 +1,4 @@
-//! What a stream can be given to do, and doing it.
+//! The work that a stream can receive, and its execution.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{Address, Answer, capture, host_bytes, host_bytes_mut, log};
 /// CUhostFn.
 pub type HostFunction = unsafe extern "C" fn(*mut c_void);
 
-/// One piece of work. Addresses of the host are numbers: who captures a copy keeps its buffer alive.
+/// One piece of work. Host addresses are numbers: a program that captures a copy must keep its buffer alive.
 #[derive(Clone)]
 pub enum Work {
     Kernel(Arc<KernelLaunch>),
@@ -34,7 +34,7 @@ pub enum Work {
         from: Address,
         bytes: usize,
     },
-    /// The first `width` bytes of `pattern`, over and over.
+    /// Repeats the first `width` bytes of `pattern`.
     Fill {
         to: Address,
         pattern: [u8; 4],
@@ -54,14 +54,14 @@ impl From<MemoryFault> for Error {
 }
 
 impl Work {
-    /// Does the work. A kernel's fault is left in the context, a wrong address of a copy is the result.
+    /// Executes the work. The fault of a kernel is stored in the context; a wrong address of a copy is an error.
     ///
     /// # Safety
-    /// The host's memory that a copy names is still there; a host function may be called.
+    /// The host memory that a copy names still exists, and a host function may be called.
     pub unsafe fn execute(&self, context: &Context) -> Answer {
         context.check()?;
         if let Work::Host { function, data } = *self {
-            // SAFETY: the caller of cuLaunchHostFunc gave a function to be called with this pointer.
+            // SAFETY: the caller of cuLaunchHostFunc gave a function that may be called with this pointer.
             unsafe { function(data as *mut c_void) };
             return Ok(());
         }
@@ -69,11 +69,11 @@ impl Work {
         let heap = &context.heap;
         match *self {
             Work::Kernel(ref launch) => launch.execute(context),
-            // SAFETY: the host's memory is there, as the caller of the copy promised.
+            // SAFETY: the host memory exists, as the caller of the copy promises.
             Work::ToDevice { to, from, bytes } => unsafe {
                 Ok(heap.write(to, host_bytes(from, bytes)?)?)
             },
-            // SAFETY: the host's memory is there, as the caller of the copy promised.
+            // SAFETY: the host memory exists, as the caller of the copy promises.
             Work::ToHost { to, from, bytes } => unsafe {
                 Ok(heap.read(from, host_bytes_mut(to, bytes)?)?)
             },
@@ -88,16 +88,16 @@ impl Work {
         }
     }
 
-    /// Does the work as a part of a graph: nobody is there to get an error code, so a wrong address is a fault.
+    /// Executes the work as a part of a graph. No call returns its error code, so a wrong address is a fault.
     ///
     /// # Safety
-    /// As [`Work::execute`].
+    /// The same as for [`Work::execute`].
     pub unsafe fn execute_in_graph(&self, context: &Context) -> Answer {
         context.check()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         let result = unsafe { self.execute(context) };
         if result == Err(Error::INVALID_VALUE) {
-            log::line("graph: a copy or fill touches memory outside any allocation");
+            log::line("graph: a copy or fill accesses memory outside any allocation");
             context.fail(FaultKind::OutOfBounds);
             return context.check();
         }
@@ -105,13 +105,13 @@ impl Work {
     }
 }
 
-/// Gives work to a stream: done at once, or recorded if the stream is being captured.
+/// Gives work to a stream, which executes it at once, or records it if the stream is captured.
 ///
 /// # Safety
-/// As [`Work::execute`], for as long as a graph made of it is launched.
+/// The same as for [`Work::execute`], as long as a graph that contains the work is launched.
 pub unsafe fn submit(stream: &Stream, work: Work) -> Answer {
     match capture::record(stream, work)? {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         Some(work) => unsafe { work.execute(&stream.context) },
         None => Ok(()),
     }

@@ -2,11 +2,14 @@
 
 use super::lanes::{FULL, File};
 use super::numeric::{Format, flush};
-use super::op::{Classify, Compare, Inst, Logic, Type};
+use super::op::{Classify, Compare, Comparison, Inst, Logic, Type};
 
 /// The lanes for which `a compare b` holds.
 #[inline(always)]
-pub fn compare(file: &File, a: u32, b: u32, compare: Compare, ty: Type, ftz: bool) -> u32 {
+pub fn compare(file: &File, a: u32, b: u32, how: Comparison) -> u32 {
+    let Comparison {
+        compare, ty, ftz, ..
+    } = how;
     match ty {
         Type::U32 | Type::U16 | Type::U8 => integers::<u32>(file, a, b, compare),
         Type::S32 => integers::<i32>(file, a, b, compare),
@@ -38,11 +41,11 @@ fn others(file: &File, a: u32, b: u32, compare: Compare, ty: Type) -> u32 {
             let wide = |x: u32| f64::from(Format::of(ty).widen(x & 0xffff));
             file.test2::<u32>(a, b, |a, b| floats(wide(a), wide(b)))
         }
-        // Signed integers of 16 and 8 bits.
-        _ => {
+        Type::S16 | Type::S8 => {
             let wide = |x: u32| f64::from(x as i16);
             file.test2::<u32>(a, b, |a, b| floats(wide(a), wide(b)))
         }
+        _ => unreachable!("the decoder accepts no comparison of {ty:?}"),
     }
 }
 
@@ -54,7 +57,15 @@ fn integers<T: super::lanes::Lane + PartialOrd>(file: &File, a: u32, b: u32, how
         Compare::Lt => file.test2::<T>(a, b, |a, b| a < b),
         Compare::Le => file.test2::<T>(a, b, |a, b| a <= b),
         Compare::Gt => file.test2::<T>(a, b, |a, b| a > b),
-        _ => file.test2::<T>(a, b, |a, b| a >= b),
+        Compare::Ge => file.test2::<T>(a, b, |a, b| a >= b),
+        Compare::Equ
+        | Compare::Neu
+        | Compare::Ltu
+        | Compare::Leu
+        | Compare::Gtu
+        | Compare::Geu
+        | Compare::Num
+        | Compare::Nan => unreachable!("the decoder accepts {how:?} for floats only"),
     }
 }
 
@@ -72,7 +83,7 @@ fn order(compare: Compare) -> [bool; 3] {
     }
 }
 
-/// The same, and whether unordered operands do.
+/// The same, followed by whether unordered operands (at least one is NaN) make it true.
 fn float_order(compare: Compare) -> [bool; 4] {
     let [lt, eq, gt] = order(compare);
     let unordered = matches!(
@@ -88,6 +99,7 @@ fn float_order(compare: Compare) -> [bool; 4] {
     [lt, eq, gt, unordered]
 }
 
+/// The comparison's result combined with a predicate.
 #[inline(always)]
 pub fn combine(a: u32, b: u32, logic: Logic) -> u32 {
     match logic {
@@ -97,8 +109,13 @@ pub fn combine(a: u32, b: u32, logic: Logic) -> u32 {
     }
 }
 
-/// `set`: ones or 1.0 where the comparison holds.
-pub fn set(file: &mut File, mask: u32, inst: &Inst, holds: u32, to: Type) {
+/// `set`: all bits set, or 1.0 for f32, where the comparison holds; 0 elsewhere.
+pub fn set(file: &mut File, mask: u32, inst: &Inst, how: Comparison, to: Type) {
+    let holds = compare(file, inst.a, inst.b, how);
+    let holds = match how.logic {
+        Some(logic) => combine(holds, file.predicates[inst.c as usize], logic),
+        None => holds,
+    };
     let one = if to == Type::F32 {
         1f32.to_bits()
     } else {
@@ -108,7 +125,7 @@ pub fn set(file: &mut File, mask: u32, inst: &Inst, holds: u32, to: Type) {
     file.put::<u32>(inst.d, mask, &out);
 }
 
-/// `testp`.
+/// `testp`: the lanes whose value is of a class. Zero counts as normal.
 pub fn classify(file: &File, a: u32, kind: Classify, ty: Type) -> u32 {
     let test = |class: std::num::FpCategory| {
         use std::num::FpCategory::*;

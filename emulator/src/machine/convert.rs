@@ -4,7 +4,7 @@ use super::lanes::File;
 use super::numeric::{Format, add64, bf16_near, flush, integral};
 use super::op::{Inst, Mods, Round, Type};
 
-/// A value on its way between types.
+/// A value between its decoding and its encoding.
 #[derive(Clone, Copy)]
 enum Value {
     Int(i128),
@@ -38,7 +38,7 @@ pub fn convert(file: &mut File, mask: u32, inst: &Inst, to: Type, from: Type, mo
     }
 }
 
-/// Two f32 into a pair of halves, the first operand high.
+/// Converts two f32 to a pair of halves. The first operand becomes the high half.
 pub fn convert_pair(file: &mut File, mask: u32, inst: &Inst, to: Type, mods: Mods) {
     let slots = [inst.d, inst.a, inst.b];
     if to == Type::Bf16x2 && mods == Mods::default() {
@@ -71,7 +71,7 @@ fn decode(bits: u64, from: Type) -> Value {
     }
 }
 
-/// What happens to the value before it is encoded: flushing, rounding to an integral value.
+/// Flushes subnormals and rounds to an integral value, where the instruction requires it.
 fn prepare(value: Value, from: Type, to: Type, mods: Mods) -> Value {
     let Value::Float(x) = value else { return value };
     let x = if mods.ftz && from == Type::F32 {
@@ -99,7 +99,7 @@ fn encode_int(value: Value, to: Type, sat: bool) -> u64 {
         (0, (1i128 << bits) - 1)
     };
     let value = match value {
-        // `as` saturates and takes NaN to zero, as `cvt` does.
+        // `as` saturates and converts NaN to zero, like `cvt`.
         Value::Float(x) => (x as i128).clamp(low, high),
         Value::Int(value) if sat => value.clamp(low, high),
         Value::Int(value) => value,
@@ -123,7 +123,7 @@ fn encode_float(value: Value, to: Type, mods: Mods) -> u64 {
     if to == Type::F64 {
         let x = match value {
             Value::Float(x) => x,
-            // Both halves are exact; their sum rounds once.
+            // Both halves are exact, and their sum is rounded once.
             Value::Int(value) => add64(
                 (value >> 32) as f64 * 4_294_967_296.0,
                 (value & 0xffff_ffff) as f64,
@@ -150,7 +150,7 @@ fn clamp(x: f64) -> f64 {
     if x > 0.0 { x.min(1.0) } else { 0.0 }
 }
 
-/// An integer as f64, rounded to odd so that rounding again is exact.
+/// An integer as f64, rounded to odd, so that a second rounding gives the same result as a single one.
 fn sticky(value: i128) -> f64 {
     let magnitude = value.unsigned_abs();
     let excess = (128 - magnitude.leading_zeros()).saturating_sub(53);

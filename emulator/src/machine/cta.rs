@@ -4,14 +4,14 @@ use super::lanes::{FULL, File, LANES};
 use super::op::{BarMode, Code, Initial, Special};
 use super::shadow::Shadow;
 
-/// A `cp.async` of a warp that has not arrived.
+/// A `cp.async` of a warp that is not finished.
 pub struct Pending {
     pub mask: u32,
-    /// The group it belongs to, a lane.
+    /// The group that it belongs to, for each lane.
     pub group: [u32; LANES],
     pub to: [u32; LANES],
     pub from: [u64; LANES],
-    /// Bytes to copy; the rest of `bytes` is zeros.
+    /// Number of bytes to copy, for each lane; the rest of `bytes` becomes zeros.
     pub size: [u8; LANES],
     pub bytes: u8,
 }
@@ -20,27 +20,26 @@ pub struct Pending {
 pub struct Warp {
     pub index: usize,
     pub file: File,
-    /// Where each lane stands (not kept up to date for the lanes that run).
+    /// The program counter of each lane; not up to date for the lanes that run.
     pub pc: [u32; LANES],
     pub alive: u32,
     /// Lanes at a barrier of the CTA.
     pub waiting: u32,
-    /// Lanes at a `.sync` instruction, for others of its mask.
+    /// Lanes that wait at a `.sync` instruction for other lanes of its mask.
     pub syncing: u32,
     pub pending: Vec<Pending>,
-    /// Groups of copies committed, a lane.
+    /// Number of committed groups of copies, for each lane.
     pub committed: [u32; LANES],
     pub local: Vec<u8>,
     pub local_written: Vec<bool>,
-    /// Warp instructions executed since lanes of the warp came to an aligned barrier without
-    /// the others.
+    /// Number of warp instructions since some lanes of the warp arrived at an aligned barrier without the others.
     pub alone: u32,
-    /// Where lanes stood that used up a slice while others of the warp could run.
+    /// The program counter of lanes that have used up a slice while others of the warp could run.
     pub spun: Option<u32>,
 }
 
 impl Warp {
-    /// Lanes that can go on.
+    /// Lanes that can continue.
     pub fn runnable(&self) -> u32 {
         self.alive & !self.waiting & !self.syncing
     }
@@ -49,11 +48,11 @@ impl Warp {
 /// One of the 16 barriers.
 #[derive(Clone, Default)]
 pub struct Barrier {
-    /// Lanes that arrived, a warp.
+    /// Lanes that have arrived, for each warp.
     pub arrived: Vec<u32>,
-    /// Expected threads, when given.
+    /// The number of threads to wait for, if an instruction gives it.
     pub count: Option<u32>,
-    /// For `bar.red`: lanes whose predicate holds, a warp.
+    /// For `bar.red`: lanes whose predicate holds, for each warp.
     pub holds: Vec<u32>,
     pub aligned: bool,
     pub waits: Vec<Wait>,
@@ -86,7 +85,7 @@ pub struct Cta {
     pub warps: Vec<Warp>,
 }
 
-/// The launch's numbers that special registers show.
+/// The numbers of a launch that special registers contain.
 pub struct Shape<'a> {
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -94,12 +93,12 @@ pub struct Shape<'a> {
     pub dynamic_base: u32,
     pub sm_count: u32,
     pub globals: &'a [u64],
-    /// Device memory for the barrier of a cooperative grid; 0 when it is not one.
+    /// The address of device memory for the barrier of a cooperative grid; 0 for any other grid.
     pub workspace: u64,
 }
 
 impl Cta {
-    /// Room for a CTA; [`Cta::start`] makes it one.
+    /// The memory of a CTA, before [`Cta::start`] makes it a certain one.
     pub fn new(code: &Code, shape: &Shape, local_bytes: u32) -> Cta {
         let threads: u32 = shape.block.iter().product();
         let warps = (0..threads.div_ceil(32) as usize)
@@ -129,7 +128,7 @@ impl Cta {
         Cta { common, warps }
     }
 
-    /// Makes it CTA `index` of the grid, at its first instruction.
+    /// Starts CTA `index` of the grid at its first instruction.
     pub fn start(&mut self, index: usize, code: &Code, shape: &Shape, shadowed: bool) {
         let common = &mut self.common;
         let [x, y, _] = shape.grid.map(|n| n as usize);
@@ -231,7 +230,7 @@ fn value(special: Special, warp: u32, lane: u32, id: [u32; 3], shape: &Shape) ->
     }
 }
 
-/// A thread's index from its number in the CTA.
+/// The index (x, y, z) of the thread with this number in the CTA.
 pub fn thread_of(number: u32, block: [u32; 3]) -> [u32; 3] {
     [
         number % block[0],
@@ -241,7 +240,7 @@ pub fn thread_of(number: u32, block: [u32; 3]) -> [u32; 3] {
 }
 
 impl Cta {
-    /// Lets go of barriers that all have come to. Whether any was.
+    /// Releases the barriers at which all threads have arrived. Returns whether there were any.
     pub fn release_barriers(&mut self) -> bool {
         let mut released = false;
         for id in 0..self.common.barriers.len() {
@@ -264,7 +263,7 @@ impl Cta {
         match barrier.count {
             None => warps().all(|(warp, &arrived)| warp.alive & !arrived == 0),
             Some(count) => {
-                // Whole warps count, whatever lanes of them have exited.
+                // A whole warp counts 32 threads, even if some of its lanes have exited.
                 let arrived = warps().map(|(warp, &arrived)| {
                     let whole = arrived != 0 && warp.alive & !arrived == 0;
                     if whole { 32 } else { arrived.count_ones() }

@@ -1,4 +1,4 @@
-//! What a worker thread needs to run CTAs, and the memory of the launch as kernels see it.
+//! The state of a worker thread that runs CTAs, and the memory of the launch.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -12,13 +12,13 @@ use super::races::Order;
 use super::report::Tally;
 use super::{Checks, FaultKind};
 
-/// Windows of generic addresses; below them, generic addresses are global ones.
+/// The windows of generic addresses. Generic addresses below them are global addresses.
 pub const LOCAL: u64 = 1 << 56;
 pub const SHARED: u64 = 2 << 56;
 pub const PARAM: u64 = 3 << 56;
 pub const WINDOW: u64 = !((1 << 56) - 1);
 
-/// A fault as the instruction that meets it knows it.
+/// A fault, as far as the instruction that causes it knows.
 #[derive(Debug)]
 pub struct Trouble {
     pub kind: FaultKind,
@@ -37,14 +37,14 @@ pub fn trouble<T>(kind: FaultKind, lane: usize, message: impl Into<String>) -> O
     }))
 }
 
-/// An allocation during a launch.
+/// An allocation, and what a launch does with it.
 pub struct View {
     pub allocation: Arc<Allocation>,
     pub base: u64,
     pub end: u64,
     pub touched: AtomicBool,
     pub written: AtomicBool,
-    /// A bit a sector that was touched.
+    /// One bit per sector: whether it was accessed.
     sectors: OnceLock<Box<[AtomicU64]>>,
 }
 
@@ -81,7 +81,7 @@ impl View {
     }
 }
 
-/// What all workers of a launch share.
+/// The state that all workers of a launch share.
 pub struct Field<'a> {
     pub code: &'a Code,
     pub shape: Shape<'a>,
@@ -92,7 +92,7 @@ pub struct Field<'a> {
     pub views: Vec<View>,
     pub heap: &'a Heap,
     pub order: Order,
-    /// The launch's number, which marks of the race check carry.
+    /// The number of the launch, for the marks of the race check.
     pub number: u32,
     pub started: Instant,
 }
@@ -100,15 +100,15 @@ pub struct Field<'a> {
 /// A worker.
 pub struct Engine<'a> {
     pub field: &'a Field<'a>,
-    /// Warp instructions executed at each instruction, and lanes.
+    /// How often warps have executed each instruction.
     pub counts: Vec<u64>,
     pub lane_instructions: u64,
     pub tally: Tally,
-    /// The view last used.
+    /// The index of the view that was used last.
     pub last: usize,
-    /// Accesses since the slice began that may be polling.
+    /// Number of accesses since the turn began that may be polls.
     pub polls: u32,
-    /// Whether the slice changed anything another CTA can see.
+    /// Whether the turn has changed anything that another CTA can observe.
     pub changed: bool,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Engine<'a> {
         self.field.checks.shared_races || self.field.checks.uninitialised
     }
 
-    /// The view that holds a whole range.
+    /// The view that holds a whole range of addresses.
     #[inline]
     pub fn view(&mut self, low: u64, end: u64) -> Option<&'a View> {
         let views = &self.field.views;
@@ -147,7 +147,7 @@ impl<'a> Engine<'a> {
         (end <= view.end).then_some(view)
     }
 
-    /// A global address that belongs to no allocation.
+    /// The fault of an access to a global address that is in no allocation.
     #[cold]
     pub fn stray<T>(&self, lane: usize, address: u64, bytes: u32, what: &str) -> Outcome<T> {
         if self.field.heap.was_freed(address) {
@@ -168,7 +168,7 @@ impl<'a> Engine<'a> {
         trouble(FaultKind::OutOfBounds, lane, message)
     }
 
-    /// Counts the sectors of a request to one view.
+    /// Counts the sectors that a request to one view accesses.
     pub fn count_sectors(
         &mut self,
         view: &View,
@@ -208,8 +208,7 @@ impl<'a> Engine<'a> {
         distinct
     }
 
-    /// Counts an access to shared memory and its bank conflicts. Lanes go together in groups
-    /// that ask for at most 128 bytes.
+    /// Counts an access to shared memory and its bank conflicts. Lanes are served in groups that access at most 128 bytes.
     pub fn count_banks(&mut self, addresses: &[u64; LANES], mask: u32, size: u32) {
         self.tally.shared_accesses += 1;
         let group = (128 / size.max(4)).min(32);
@@ -220,7 +219,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// Passes over the 32 banks of 4 bytes beyond the first.
+/// Number of passes over the 32 banks of 4 bytes, beyond the first one.
 fn conflicts(addresses: &[u64; LANES], members: u32, size: u32) -> u64 {
     let (mut words, mut count) = ([0u32; 64], 0);
     for lane in lanes(members) {

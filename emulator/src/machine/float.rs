@@ -6,7 +6,7 @@ use super::numeric::{
 };
 use super::op::{Float1, Float2, Inst, Mods, Round, Type};
 
-/// Modifiers applied to an f32 result.
+/// Applies the modifiers to an f32 result.
 #[inline(always)]
 fn finish(x: f32, mods: Mods) -> f32 {
     let x = if mods.ftz { flush(x) } else { x };
@@ -22,7 +22,7 @@ fn directed(x: f64, round: Round) -> f32 {
     f32::from_bits(F32.narrow(x, round))
 }
 
-/// A zero sum of values that cancel is -0 when rounding down.
+/// The sum a · b + c with directed rounding. If the values cancel, it is -0 when rounding down.
 fn directed_sum(a: f64, b: f64, c: f64, round: Round) -> f32 {
     let sum = fma_odd(a, b, c);
     let signs_differ = (a * b).is_sign_negative() != c.is_sign_negative();
@@ -47,7 +47,10 @@ pub fn float32(file: &mut File, mask: u32, inst: &Inst, op: Float2, mods: Mods) 
             Float2::Add => each!(|a, b| directed_sum(f64::from(a), 1.0, f64::from(b), round)),
             Float2::Sub => each!(|a, b: f32| directed_sum(f64::from(a), 1.0, f64::from(-b), round)),
             Float2::Mul => each!(|a, b| directed(f64::from(a) * f64::from(b), round)),
-            _ => each!(|a, b| directed(div_odd(f64::from(a), f64::from(b)), round)),
+            Float2::Div => each!(|a, b| directed(div_odd(f64::from(a), f64::from(b)), round)),
+            Float2::Min | Float2::Max | Float2::CopySign => {
+                unreachable!("the decoder accepts no rounding of {op:?}")
+            }
         };
     }
     match op {
@@ -63,7 +66,7 @@ pub fn float32(file: &mut File, mask: u32, inst: &Inst, op: Float2, mods: Mods) 
         }
         Float2::Min => each!(|a, b| min(a, b, mods.nan)),
         Float2::Max => each!(|a, b| max(a, b, mods.nan)),
-        // The sign of the first operand on the second.
+        // The second operand with the sign of the first.
         Float2::CopySign => file.map2::<f32, f32, f32>(mask, to, |a, b| b.copysign(a)),
     }
 }
@@ -92,7 +95,7 @@ pub fn fma32(file: &mut File, mask: u32, inst: &Inst, mods: Mods) {
 pub fn float32_unary(file: &mut File, mask: u32, inst: &Inst, op: Float1, mods: Mods) {
     let Inst { d, a, .. } = *inst;
     let round = mods.round;
-    // Functions that hardware approximates are computed in f64 and rounded once.
+    // Functions that the hardware approximates are computed in f64 and rounded once.
     macro_rules! wide {
         ($f:expr) => {
             file.map1(mask, d, a, |x: f32| {
@@ -169,7 +172,7 @@ pub fn float64_unary(file: &mut File, mask: u32, inst: &Inst, op: Float1, mods: 
     }
 }
 
-/// A half operation on one value or on both of a pair.
+/// An operation on one half, or on both halves of a pair.
 fn halves(ty: Type, operands: [u32; 3], f: impl Fn([u32; 3]) -> u32) -> u32 {
     let low = f(operands.map(|x| x & 0xffff));
     match ty {
@@ -178,7 +181,7 @@ fn halves(ty: Type, operands: [u32; 3], f: impl Fn([u32; 3]) -> u32) -> u32 {
     }
 }
 
-/// An exact or odd-rounded result in a half format, modifiers applied.
+/// An exact result, or one rounded to odd, in a half format and with the modifiers applied.
 fn half(x: f64, format: Format, mods: Mods) -> u32 {
     let x = match x {
         _ if mods.sat && x.is_nan() => 0.0,

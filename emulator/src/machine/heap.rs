@@ -1,5 +1,5 @@
-//! Device memory: allocations at virtual addresses, which bytes of them were written, and what
-//! the check for races between CTAs remembers of them.
+//! Device memory: allocations at virtual addresses, which of their bytes were written, and the marks that
+//! the check for races between CTAs keeps for them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
@@ -9,19 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 /// The lowest address.
 const START: u64 = 0x10_0000_0000;
 const ALIGN: u64 = 512;
-/// Freed ranges remembered, to tell use after free from any other bad address.
+/// Number of freed ranges that are kept, to distinguish use after free from other wrong addresses.
 const REMEMBERED: usize = 1 << 16;
 
-/// A host copy that touches memory outside any allocation.
+/// A copy by the host that accesses memory outside an allocation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{bytes} bytes at {address:#x} are not inside one allocation")]
 pub struct MemoryFault {
+    /// The first address.
     pub address: u64,
+    /// The number of bytes.
     pub bytes: u64,
 }
 
-/// Device memory: one heap of virtual addresses from `0x10_0000_0000`. Addresses are not given
-/// out again once freed.
+/// Device memory: a heap with virtual addresses from `0x10_0000_0000` on. Addresses are never reused after
+/// they were freed.
 pub struct Heap {
     capacity: u64,
     state: Mutex<State>,
@@ -36,7 +38,7 @@ struct State {
 }
 
 impl Heap {
-    /// Memory of `capacity` bytes.
+    /// An empty heap with room for `capacity` bytes.
     pub fn new(capacity: u64) -> Heap {
         let (live, freed) = (BTreeMap::new(), BTreeMap::new());
         let state = Mutex::new(State {
@@ -58,14 +60,15 @@ impl Heap {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// One launch at a time: the marks of the race check belong to one.
+    /// Waits until no other launch runs: the marks of the race check belong to a single launch.
     pub(super) fn begin_launch(&self) -> MutexGuard<'_, ()> {
         self.launching
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Reserves memory, aligned to 512 bytes, its bytes unwritten. `None`: out of memory.
+    /// Reserves `bytes` bytes, aligned to 512 bytes, and returns their address. The bytes count as not written.
+    /// `None`: the heap has too little memory left.
     pub fn allocate(&self, bytes: u64) -> Option<u64> {
         let size = bytes.max(1);
         let mut state = self.state();
@@ -75,14 +78,14 @@ impl Heap {
         }
         let base = state.next;
         let allocation = Allocation::new(base, size)?;
-        // A red zone keeps neighbours from touching.
+        // A gap, so that an access past the end of an allocation does not hit the next one.
         state.next = (base + size + ALIGN).next_multiple_of(ALIGN);
         state.used = used;
         state.live.insert(base, Arc::new(allocation));
         Some(base)
     }
 
-    /// Frees the allocation that starts at `address`; `false` when there is none.
+    /// Frees the allocation that starts at `address`. Returns whether there was one.
     pub fn free(&self, address: u64) -> bool {
         let mut state = self.state();
         let Some(allocation) = state.live.remove(&address) else {
@@ -96,15 +99,17 @@ impl Heap {
         true
     }
 
+    /// The number of bytes that are allocated.
     pub fn used(&self) -> u64 {
         self.state().used
     }
 
+    /// The number of bytes that can be allocated.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// The allocation that holds all of a range, and where the range starts in it.
+    /// The allocation that holds a whole range, and the offset of the range in it.
     fn find(&self, address: u64, bytes: u64) -> Result<(Arc<Allocation>, usize), MemoryFault> {
         let state = self.state();
         let found = state
@@ -123,7 +128,10 @@ impl Heap {
         }
     }
 
-    /// Copies device memory to the host. Bytes never written read as zero.
+    /// Copies device memory to the host. Bytes that were never written are zero.
+    ///
+    /// # Errors
+    /// When the range is not inside one allocation.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), MemoryFault> {
         let (from, at) = self.find(address, into.len() as u64)?;
         // SAFETY: `find` checked the range.
@@ -132,6 +140,9 @@ impl Heap {
     }
 
     /// Copies host memory to the device.
+    ///
+    /// # Errors
+    /// When the range is not inside one allocation.
     pub fn write(&self, address: u64, from: &[u8]) -> Result<(), MemoryFault> {
         let (to, at) = self.find(address, from.len() as u64)?;
         // SAFETY: `find` checked the range.
@@ -140,7 +151,10 @@ impl Heap {
         Ok(())
     }
 
-    /// Repeats `pattern` over `bytes` bytes (a multiple of its length).
+    /// Fills `bytes` bytes, a multiple of the length of `pattern`, with repetitions of it.
+    ///
+    /// # Errors
+    /// When the range is not inside one allocation.
     pub fn fill(&self, address: u64, pattern: &[u8], bytes: u64) -> Result<(), MemoryFault> {
         let (to, at) = self.find(address, bytes)?;
         for (chunk, start) in (at..at + bytes as usize).step_by(pattern.len()).enumerate() {
@@ -152,7 +166,10 @@ impl Heap {
         Ok(())
     }
 
-    /// Copies inside device memory; unwritten bytes stay unwritten.
+    /// Copies inside device memory. Copies of bytes that were never written count as not written.
+    ///
+    /// # Errors
+    /// When one of the ranges is not inside one allocation.
     pub fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<(), MemoryFault> {
         let (source, read) = self.find(from, bytes)?;
         let (target, written) = self.find(to, bytes)?;
@@ -181,7 +198,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Base and size of each live allocation, by address.
+    /// The address and the size in bytes of each allocation, in the order of addresses.
     pub fn allocations(&self) -> Vec<(u64, u64)> {
         self.state()
             .live
@@ -208,15 +225,15 @@ pub(super) struct Allocation {
     pub size: u64,
     pub data: *mut u8,
     layout: Layout,
-    /// A bit a byte: whether it was ever written.
+    /// One bit per byte: whether it was ever written.
     written: Box<[AtomicU64]>,
-    /// What the race check remembers, a page at a time, made when first touched.
+    /// The marks of the race check, by page. A page is made when it is first accessed.
     races: Box<[OnceLock<Box<RacePage>>]>,
 }
 
-// SAFETY: `data` is owned by the allocation. Kernels and host copies reach it through raw
-// pointers only; two that overlap without order are a race of the program under test, which reads
-// or writes plain bytes and never a value with invalid bit patterns.
+// SAFETY: the allocation owns `data`. Kernels and copies by the host access it through raw pointers
+// only. Two accesses that overlap without an order are a race of the program under test; they read or
+// write plain bytes, for which every bit pattern is valid.
 unsafe impl Send for Allocation {}
 // SAFETY: as for `Send`.
 unsafe impl Sync for Allocation {}
@@ -224,7 +241,7 @@ unsafe impl Sync for Allocation {}
 /// Bytes that one page of race marks covers.
 const PAGE: usize = 4096;
 
-/// Marks of the race check, for each 4 bytes: the last writer, and the readers since.
+/// Marks of the race check for each 4 bytes: the last writer, and the readers since then.
 pub(super) struct RacePage {
     launch: AtomicU32,
     reset: Mutex<()>,
@@ -255,7 +272,7 @@ impl Allocation {
         })
     }
 
-    /// Whether all of a range was written.
+    /// Whether the whole range was written.
     #[inline]
     pub fn is_written(&self, at: usize, bytes: usize) -> bool {
         words(at, bytes).all(|(word, mask)| self.written[word].load(Relaxed) & mask == mask)
@@ -277,7 +294,7 @@ impl Allocation {
         self.written[at / 64].fetch_and(!(1 << (at % 64)), Relaxed);
     }
 
-    /// The marks of the page that holds byte `at`, cleared when they are of another launch.
+    /// The marks of the page that holds byte `at`. Marks of an earlier launch are cleared.
     #[inline]
     pub fn races(&self, at: usize, launch: u32) -> &RacePage {
         let page = self.races[at / PAGE].get_or_init(RacePage::new);
@@ -334,7 +351,7 @@ fn words(at: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// A table of zeros that takes memory only where it is touched.
+/// A table of zeros. The system provides its memory only where it is accessed.
 pub(super) fn zeroed(words: usize) -> Box<[AtomicU64]> {
     let plain = vec![0u64; words].into_boxed_slice();
     let length = plain.len();

@@ -1,7 +1,8 @@
-//! Integer arithmetic, logic and bits over lanes. 16-bit values are kept zero-extended.
+//! Integer arithmetic, logic and operations on bits, over lanes. Registers hold 16-bit values
+//! zero-extended to 32 bits.
 
 use super::lanes::File;
-use super::op::{Inst, Int1, Int2, Int3, Type};
+use super::op::{Carry, CarryMad, Inst, Int1, Int2, Int3, Type};
 
 #[inline(always)]
 fn narrow(ty: Type) -> bool {
@@ -13,6 +14,7 @@ fn sign16(x: u32) -> i32 {
     i32::from(x as u16 as i16)
 }
 
+/// An operation on two integers of at most 32 bits.
 pub fn int32(file: &mut File, mask: u32, inst: &Inst, op: Int2, ty: Type) {
     let to = [inst.d, inst.a, inst.b];
     macro_rules! unsigned {
@@ -20,7 +22,7 @@ pub fn int32(file: &mut File, mask: u32, inst: &Inst, op: Int2, ty: Type) {
             file.map2::<u32, u32, u32>(mask, to, $f)
         };
     }
-    // A result that may carry beyond 16 bits is cut back to them.
+    // A result that may need more than 16 bits is cut to 16.
     macro_rules! cut {
         ($f:expr) => {
             if narrow(ty) {
@@ -77,6 +79,7 @@ pub fn int32(file: &mut File, mask: u32, inst: &Inst, op: Int2, ty: Type) {
     }
 }
 
+/// An operation on two integers of 64 bits.
 pub fn int64(file: &mut File, mask: u32, inst: &Inst, op: Int2, ty: Type) {
     let to = [inst.d, inst.a, inst.b];
     macro_rules! unsigned {
@@ -119,7 +122,7 @@ pub fn int64(file: &mut File, mask: u32, inst: &Inst, op: Int2, ty: Type) {
     }
 }
 
-/// The index of the leading bit that differs from the sign.
+/// The index of the highest bit that differs from the sign.
 fn leading(x: u64, bits: u32, signed: bool) -> Option<u32> {
     let top = x << (64 - bits);
     let value = if signed && (top as i64) < 0 {
@@ -138,6 +141,7 @@ fn bfind(x: u64, bits: u32, signed: bool, shift: bool) -> u32 {
     }
 }
 
+/// An operation on one integer of at most 32 bits.
 pub fn int32_unary(file: &mut File, mask: u32, inst: &Inst, op: Int1, ty: Type) {
     let Inst { d, a, .. } = *inst;
     let cut = if narrow(ty) { 0xffff } else { u32::MAX };
@@ -158,6 +162,7 @@ pub fn int32_unary(file: &mut File, mask: u32, inst: &Inst, op: Int1, ty: Type) 
     }
 }
 
+/// An operation on one integer of 64 bits.
 pub fn int64_unary(file: &mut File, mask: u32, inst: &Inst, op: Int1, ty: Type) {
     let Inst { d, a, .. } = *inst;
     match op {
@@ -191,6 +196,7 @@ fn extract(x: u64, at: u32, length: u32, bits: u32, signed: bool) -> u64 {
     }
 }
 
+/// An operation on three integers of at most 32 bits.
 pub fn int32_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type) {
     let to = [inst.d, inst.a, inst.b, inst.c];
     let sign = ty.is_signed();
@@ -251,6 +257,7 @@ fn pair(low: u32, high: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// An operation on three integers of 64 bits.
 pub fn int64_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type) {
     let to = [inst.d, inst.a, inst.b, inst.c];
     let sign = ty.is_signed();
@@ -264,7 +271,7 @@ pub fn int64_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type
         Int3::MadHi => {
             file.map3::<u64, u64, u64, u64>(mask, to, |a, b, c| high64(a, b, sign).wrapping_add(c))
         }
-        _ => file.map3::<u64, u64, u64, u64>(mask, to, |a, b, c| {
+        Int3::Sad => file.map3::<u64, u64, u64, u64>(mask, to, |a, b, c| {
             let distance = if sign {
                 (a as i64).abs_diff(b as i64)
             } else {
@@ -272,6 +279,11 @@ pub fn int64_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type
             };
             c.wrapping_add(distance)
         }),
+        Int3::ShfLeftWrap
+        | Int3::ShfLeftClamp
+        | Int3::ShfRightWrap
+        | Int3::ShfRightClamp
+        | Int3::Dp4a => unreachable!("the decoder accepts {op:?} for 32 bits only"),
     }
 }
 
@@ -283,16 +295,19 @@ fn high64(a: u64, b: u64, sign: bool) -> u64 {
     }
 }
 
+/// `mul.wide`: the product of two factors, in twice their width.
 pub fn mul_wide(file: &mut File, mask: u32, inst: &Inst, ty: Type) {
     let to = [inst.d, inst.a, inst.b];
     match ty {
         Type::S16 => file.map2::<u32, u32, i32>(mask, to, |a, b| sign16(a) * sign16(b)),
         Type::U16 => file.map2::<u32, u32, u32>(mask, to, |a, b| a * b),
         Type::S32 => file.map2::<i32, i32, i64>(mask, to, |a, b| i64::from(a) * i64::from(b)),
-        _ => file.map2::<u32, u32, u64>(mask, to, |a, b| u64::from(a) * u64::from(b)),
+        Type::U32 => file.map2::<u32, u32, u64>(mask, to, |a, b| u64::from(a) * u64::from(b)),
+        _ => unreachable!("the decoder accepts no mul.wide of {ty:?}"),
     }
 }
 
+/// `mad.wide`: the same plus an addend of twice the width.
 pub fn mad_wide(file: &mut File, mask: u32, inst: &Inst, ty: Type) {
     let to = [inst.d, inst.a, inst.b, inst.c];
     match ty {
@@ -303,13 +318,14 @@ pub fn mad_wide(file: &mut File, mask: u32, inst: &Inst, ty: Type) {
         Type::S32 => file.map3::<i32, i32, i64, i64>(mask, to, |a, b, c| {
             (i64::from(a) * i64::from(b)).wrapping_add(c)
         }),
-        _ => file.map3::<u32, u32, u64, u64>(mask, to, |a, b, c| {
+        Type::U32 => file.map3::<u32, u32, u64, u64>(mask, to, |a, b, c| {
             (u64::from(a) * u64::from(b)).wrapping_add(c)
         }),
+        _ => unreachable!("the decoder accepts no mad.wide of {ty:?}"),
     }
 }
 
-/// Three-input logic: bit `4a + 2b + c` of the table.
+/// `lop3`: the result's bit is bit `4a + 2b + c` of the table.
 pub fn lop3(file: &mut File, mask: u32, inst: &Inst, table: u8) {
     let on = |bit: u8| if table >> bit & 1 == 1 { u32::MAX } else { 0 };
     let t: [u32; 8] = std::array::from_fn(|bit| on(bit as u8));
@@ -320,6 +336,8 @@ pub fn lop3(file: &mut File, mask: u32, inst: &Inst, table: u8) {
     });
 }
 
+/// `prmt`: bytes of a pair of registers, chosen by the mode of its opcode: default, f4e, b4e,
+/// rc8, ecl, ecr, rc16.
 pub fn prmt(file: &mut File, mask: u32, inst: &Inst, mode: u8) {
     file.map3::<u32, u32, u32, u32>(mask, [inst.d, inst.a, inst.b, inst.c], |a, b, c| {
         let source = pair(a, b);
@@ -339,17 +357,24 @@ pub fn prmt(file: &mut File, mask: u32, inst: &Inst, mode: u8) {
             3 => at,
             4 => lane.max(at),
             5 => lane.min(at),
-            _ => (lane & 1) | (at & 1) << 1,
+            6 => (lane & 1) | (at & 1) << 1,
+            _ => unreachable!("the decoder knows modes 0 to 6"),
         };
         u32::from_le_bytes(std::array::from_fn(|lane| byte(select(lane as u32))))
     });
 }
 
-/// `bfi`: `a` into `b` at bit `at`, `length` bits; operands in the code's list.
+/// The slots of an instruction with `N` operands.
+fn operands<const N: usize>(slots: &[u32]) -> [u32; N] {
+    slots
+        .try_into()
+        .expect("the decoder gives every operand a slot")
+}
+
+/// `bfi`: the low `length` bits of `a` replace those of `b` from bit `at`. Slots are d, a, b, at,
+/// length.
 pub fn bfi(file: &mut File, mask: u32, slots: &[u32], ty: Type) {
-    let [d, a, b, at, length] = *slots else {
-        return;
-    };
+    let [d, a, b, at, length] = operands(slots);
     let (at, length) = (*file.get::<u32>(at), *file.get::<u32>(length));
     let bits = ty.bytes() * 8;
     let insert = |a: u64, b: u64, lane: usize| {
@@ -373,11 +398,14 @@ pub fn bfi(file: &mut File, mask: u32, slots: &[u32], ty: Type) {
 }
 
 /// `add.cc` and its kind: slots are d, carry out, a, b, carry in.
-pub fn carry(file: &mut File, mask: u32, slots: &[u32], ty: Type, how: [bool; 3]) {
-    let [d, carry_to, a, b, carry_from] = *slots else {
-        return;
-    };
-    let [subtract, carry_in, carry_out] = how;
+pub fn carry(file: &mut File, mask: u32, slots: &[u32], how: Carry) {
+    let [d, carry_to, a, b, carry_from] = operands(slots);
+    let Carry {
+        ty,
+        subtract,
+        carry_in,
+        carry_out,
+    } = how;
     let carried = if carry_in {
         file.predicates[carry_from as usize]
     } else {
@@ -405,11 +433,14 @@ pub fn carry(file: &mut File, mask: u32, slots: &[u32], ty: Type, how: [bool; 3]
 }
 
 /// `mad.lo.cc` and its kind: slots are d, carry out, a, b, c, carry in.
-pub fn carry_mad(file: &mut File, mask: u32, slots: &[u32], ty: Type, how: [bool; 3]) {
-    let [d, carry_to, a, b, c, carry_from] = *slots else {
-        return;
-    };
-    let [high, carry_in, carry_out] = how;
+pub fn carry_mad(file: &mut File, mask: u32, slots: &[u32], how: CarryMad) {
+    let [d, carry_to, a, b, c, carry_from] = operands(slots);
+    let CarryMad {
+        ty,
+        high,
+        carry_in,
+        carry_out,
+    } = how;
     let carried = if carry_in {
         file.predicates[carry_from as usize]
     } else {

@@ -1,6 +1,6 @@
-//! The kinds that operations come in: types, roundings, functions, places, modes.
+//! The variants of operations: types, roundings, functions, places, modes.
 
-/// Scalar types as instructions name them; `b` types count as unsigned.
+/// The scalar types that instructions name; `b` types count as unsigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     U8,
@@ -43,7 +43,7 @@ impl Type {
     }
 }
 
-/// Rounding: to nearest even, to zero, down, up, to nearest with ties away.
+/// Rounding: to nearest even, to zero, down, up, or to nearest with ties away from zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Round {
     #[default]
@@ -58,7 +58,7 @@ pub enum Round {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mods {
     pub round: Round,
-    /// To an integral value (`cvt.rni` and its kind).
+    /// Rounds to an integral value (`cvt.rni` and its kind).
     pub integral: bool,
     pub ftz: bool,
     pub sat: bool,
@@ -68,7 +68,7 @@ pub struct Mods {
     pub xor_sign: bool,
 }
 
-/// Integer operations of two operands. 16-bit values are kept zero-extended.
+/// Integer operations on two operands. Registers hold 16-bit values zero-extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Int2 {
     Add,
@@ -114,7 +114,26 @@ pub enum Int3 {
     Dp4a,
 }
 
-/// Float operations of two operands.
+/// Addition or subtraction in a carry chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carry {
+    pub ty: Type,
+    pub subtract: bool,
+    pub carry_in: bool,
+    pub carry_out: bool,
+}
+
+/// Multiplication and addition in a carry chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarryMad {
+    pub ty: Type,
+    /// The high half of the product instead of the low half.
+    pub high: bool,
+    pub carry_in: bool,
+    pub carry_out: bool,
+}
+
+/// Float operations on two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Float2 {
     Add,
@@ -165,6 +184,15 @@ pub enum Logic {
     Xor,
 }
 
+/// `set` and `setp`: a comparison, whose result a predicate may be combined with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    pub compare: Compare,
+    pub ty: Type,
+    pub logic: Option<Logic>,
+    pub ftz: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Classify {
     Finite,
@@ -175,7 +203,7 @@ pub enum Classify {
     Subnormal,
 }
 
-/// Where an address points.
+/// The memory that an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Global,
@@ -185,21 +213,21 @@ pub enum Place {
     Generic,
 }
 
-/// A load or store: `count` values of `width` bytes a lane.
+/// A load or store of `count` values of `width` bytes per lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     pub place: Place,
     pub width: u8,
     pub count: u8,
     pub signed: bool,
-    /// Volatile, relaxed, acquire or release: takes part in synchronisation.
+    /// Volatile, relaxed, acquire or release: the access can order others.
     pub strong: bool,
     /// The address register has 64 bits.
     pub wide: bool,
 }
 
 impl Access {
-    /// Of a lane.
+    /// Bytes per lane.
     pub fn bytes(self) -> u32 {
         u32::from(self.width) * u32::from(self.count)
     }
@@ -227,6 +255,39 @@ pub struct Atomic {
     pub wide: bool,
     /// `red`: no result.
     pub silent: bool,
+}
+
+/// An instruction after which lanes may be at different instructions, wait or have exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// `bra`.
+    Branch,
+    /// `brx.idx`.
+    BranchByTable,
+    Exit,
+    Trap,
+    Bar(Bar),
+    Collective(Collective),
+}
+
+/// An instruction that the lanes of its mask execute together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collective {
+    /// `bar.warp.sync`.
+    Barrier,
+    Shfl {
+        mode: ShflMode,
+        /// A predicate tells whether the lane read from another lane of its segment.
+        pred: bool,
+    },
+    Vote(VoteMode),
+    MatchAny(Type),
+    MatchAll(Type),
+    Redux {
+        op: ReduxOp,
+        signed: bool,
+    },
+    Elect,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,19 +325,29 @@ pub enum BarMode {
     Popc,
 }
 
-/// Shapes and operand types of `mma.sync`, all m16n8 with A by rows and B by columns.
+/// A barrier of the CTA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    pub mode: BarMode,
+    /// All threads of a warp must execute the same barrier instruction.
+    pub aligned: bool,
+    /// The instruction gives the number of threads that take part.
+    pub counted: bool,
+}
+
+/// Shape and types of `mma.sync`. All shapes are m16n8, with A row-major and B column-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mma {
     pub k: u8,
     pub operand: Type,
     /// F32, F16 or S32.
     pub accumulate: Type,
-    /// Signedness of A and B when integer.
+    /// The type of B; with integers it may differ from that of A in its sign.
     pub b_operand: Type,
 }
 
 impl Mma {
-    /// Registers a lane holds of A, of B, and of C.
+    /// Number of registers of a lane that hold A, B and C.
     pub fn registers(self) -> (usize, usize, usize) {
         let bytes = self.operand.bytes() as usize;
         let words = |elements: usize| elements * bytes / (32 * 4);
@@ -293,7 +364,7 @@ pub enum Clock {
 }
 
 impl AtomicOp {
-    /// By the word in its opcode.
+    /// The operation that a word of the opcode names.
     pub fn named(word: &str) -> Option<Self> {
         Some(match word {
             "add" => AtomicOp::Add,

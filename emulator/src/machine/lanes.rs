@@ -1,7 +1,7 @@
-//! A warp's register file and loops over its lanes.
+//! The register file of a warp, and loops over its lanes.
 //!
-//! A register is an array over the 32 lanes. Every operation computes all lanes, in loops that
-//! vectorise, and stores those of its mask.
+//! A register is an array over the 32 lanes. Every operation computes all lanes, in loops that the compiler vectorises,
+//! and stores those of its mask.
 
 pub const LANES: usize = 32;
 pub const FULL: u32 = u32::MAX;
@@ -11,7 +11,7 @@ pub const FULL: u32 = u32::MAX;
 #[repr(C, align(64))]
 pub struct Unit([u32; LANES]);
 
-/// Types that a register can be read as.
+/// The types that a register can be read as.
 ///
 /// # Safety
 /// Every bit pattern must be a value, and the size must be 4 or 8 bytes.
@@ -52,8 +52,8 @@ impl File {
     #[inline(always)]
     pub fn get<T: Lane>(&self, slot: u32) -> &[T; LANES] {
         debug_assert!(slot as usize + size_of::<T>() / 4 <= self.units.len());
-        // SAFETY: the allocator of slots keeps `slot` and the next unit inside the file, units
-        // lie one after the other, and any bits are a value of a `Lane`.
+        // SAFETY: the allocator of slots keeps `slot` and the next unit inside the file, units are contiguous, and any
+        // bits are a value of a `Lane`.
         unsafe { &*self.units.as_ptr().add(slot as usize).cast::<[T; LANES]>() }
     }
 
@@ -143,7 +143,7 @@ impl File {
     }
 }
 
-/// Bytes of 0 or 1 to a mask.
+/// The mask of the bytes that are 1; the others are 0.
 #[inline(always)]
 fn gather_bits(bytes: &[u8; LANES]) -> u32 {
     let mut mask = 0;

@@ -1,4 +1,4 @@
-//! A launch: the threads that run its CTAs.
+//! A launch and the worker threads that run its CTAs.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,112 +9,62 @@ use std::time::Instant;
 use super::cta::{Cta, Shape, thread_of};
 use super::engine::{Engine, Field, Trouble, View};
 use super::exec;
-use super::op::{Class, Op};
+use super::op::{Class, Control, Op};
 use super::options::Options;
 use super::races::Order;
 use super::{Counters, Fault, FaultKind, Heap, Kernel, Module, Report};
-/// One kernel launch.
+
+/// One launch of a kernel.
 pub struct Launch<'a> {
+    /// The module of the kernel.
     pub module: &'a Arc<Module>,
+    /// The name of the kernel.
     pub kernel: &'a str,
-    /// Address of each of [`Module::globals`].
+    /// The address of each variable of [`Module::globals`].
     pub globals: &'a [u64],
+    /// Number of blocks along x, y, z.
     pub grid: [u32; 3],
+    /// Number of threads per block along x, y, z.
     pub block: [u32; 3],
+    /// Dynamic shared memory, in bytes per block.
     pub dynamic_shared: u32,
+    /// Whether all blocks run at the same time, so that they can wait for each other.
     pub cooperative: bool,
-    /// The whole parameter block, at the `.param` offsets.
+    /// The whole parameter block, each parameter at its offset.
     pub params: &'a [u8],
 }
 
-/// Warp instructions of one turn of a warp.
+/// The largest number of warp instructions of one turn of a warp.
 const TURN: u32 = 20_000;
 
-/// Slices in which a worker's CTAs only polled before it counts as idle.
+/// Number of successive slices in which the CTAs of a worker only polled, after which the worker is idle.
 const IDLE: u64 = 2_000;
 
-/// Numbers launches, for the marks of the race check.
+/// The number of the last launch, for the marks of the race check.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Runs a launch to its end.
+///
+/// # Errors
+/// When the launch itself is wrong, or when a thread meets a fault. The first fault ends the launch.
 pub fn run(launch: &Launch, heap: &Heap, options: &Options) -> Result<Report, Fault> {
-    let refuse = |message: String| Fault {
-        kind: FaultKind::Launch,
-        kernel: launch.kernel.to_string(),
-        line: 0,
-        source: None,
-        block: [0; 3],
-        thread: [0; 3],
-        message,
-    };
+    let refuse = |message: String| refusal(launch, message);
     let kernel = launch
         .module
         .kernel(launch.kernel)
-        .ok_or_else(|| refuse("the module has no such kernel".into()))?;
+        .ok_or_else(|| refuse("the module has no kernel of this name".into()))?;
     check(launch, kernel, options).map_err(refuse)?;
     let _alone = heap.begin_launch();
-    let workspace = match launch.cooperative {
-        true => {
-            Workspace::new(heap).ok_or_else(|| refuse("no memory for a grid barrier".into()))?
-        }
-        false => Workspace { heap, address: 0 },
+    let workspace = if launch.cooperative {
+        Workspace::new(heap)
+            .ok_or_else(|| refuse("no memory is left for the barrier of the grid".into()))?
+    } else {
+        Workspace { heap, address: 0 }
     };
     let ctas: usize = launch.grid.iter().map(|&n| n as usize).product();
-    let align = kernel.dynamic_align.max(16);
-    let field = Field {
-        code: &kernel.code,
-        shape: Shape {
-            grid: launch.grid,
-            block: launch.block,
-            dynamic_shared: launch.dynamic_shared,
-            dynamic_base: kernel.static_shared.next_multiple_of(align),
-            sm_count: options.sm_count,
-            globals: launch.globals,
-            workspace: workspace.address,
-        },
-        params: launch.params,
-        local_bytes: kernel.local_bytes.next_multiple_of(16),
-        checks: options.checks,
-        counters: options.counters,
-        views: heap.snapshot().into_iter().map(View::new).collect(),
-        heap,
-        order: Order::new(if options.checks.global_races { ctas } else { 0 }),
-        number: NUMBER.fetch_add(1, Relaxed).wrapping_add(1).max(1),
-        started: Instant::now(),
-    };
-    let threads = options.threads.clamp(1, ctas);
-    let crew = Crew {
-        field: &field,
-        ctas,
-        resident: if launch.cooperative {
-            usize::MAX
-        } else {
-            options.sm_count.max(1) as usize
-        },
-        cooperative: launch.cooperative,
-        threads,
-        next: AtomicUsize::new(0),
-        budget: AtomicU64::new(options.instruction_budget),
-        idle: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-        stop: AtomicBool::new(false),
-        problem: Mutex::new(None),
-    };
-    let engines: Vec<Engine> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            .map(|at| {
-                scope.spawn({
-                    let crew = &crew;
-                    move || crew.work(at)
-                })
-            })
-            .collect();
-        let mine = crew.work(0);
-        let others = others.into_iter().map(|other| match other.join() {
-            Ok(engine) => engine,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        std::iter::once(mine).chain(others).collect()
-    });
+    let field = field(launch, kernel, heap, options, workspace.address);
+    let crew = Crew::new(&field, launch.cooperative, ctas, options);
+    let engines = crew.run();
     let problem = crew
         .problem
         .into_inner()
@@ -125,7 +75,53 @@ pub fn run(launch: &Launch, heap: &Heap, options: &Options) -> Result<Report, Fa
     }
 }
 
-/// What the driver gives a cooperative grid for its barrier: zeros, freed with the launch.
+/// The fault of a launch that does not start.
+fn refusal(launch: &Launch, message: String) -> Fault {
+    Fault {
+        kind: FaultKind::Launch,
+        kernel: launch.kernel.to_string(),
+        line: 0,
+        source: None,
+        block: [0; 3],
+        thread: [0; 3],
+        message,
+    }
+}
+
+/// What all workers of the launch share.
+fn field<'a>(
+    launch: &Launch<'a>,
+    kernel: &'a Kernel,
+    heap: &'a Heap,
+    options: &Options,
+    workspace: u64,
+) -> Field<'a> {
+    let ctas: usize = launch.grid.iter().map(|&n| n as usize).product();
+    let align = kernel.dynamic_align.max(16);
+    Field {
+        code: &kernel.code,
+        shape: Shape {
+            grid: launch.grid,
+            block: launch.block,
+            dynamic_shared: launch.dynamic_shared,
+            dynamic_base: kernel.static_shared.next_multiple_of(align),
+            sm_count: options.sm_count,
+            globals: launch.globals,
+            workspace,
+        },
+        params: launch.params,
+        local_bytes: kernel.local_bytes.next_multiple_of(16),
+        checks: options.checks,
+        counters: options.counters,
+        views: heap.snapshot().into_iter().map(View::new).collect(),
+        heap,
+        order: Order::new(if options.checks.global_races { ctas } else { 0 }),
+        number: NUMBER.fetch_add(1, Relaxed).wrapping_add(1).max(1),
+        started: Instant::now(),
+    }
+}
+
+/// The memory for the barrier of a cooperative grid: zeros, freed at the end of the launch.
 struct Workspace<'a> {
     heap: &'a Heap,
     address: u64,
@@ -149,29 +145,31 @@ impl Drop for Workspace<'_> {
     }
 }
 
-/// Refuses launches that a driver refuses.
+/// Refuses what a driver refuses.
 fn check(launch: &Launch, kernel: &Kernel, options: &Options) -> Result<(), String> {
     let threads: u64 = launch.block.iter().map(|&n| u64::from(n)).product();
     let ctas: u128 = launch.grid.iter().map(|&n| u128::from(n)).product();
     if threads == 0 || ctas == 0 || ctas > 1 << 40 {
         return Err(format!(
-            "a grid of {:?} CTAs of {:?} threads",
+            "a grid of {:?} CTAs of {:?} threads is not possible",
             launch.grid, launch.block
         ));
     }
     if threads > u64::from(kernel.max_threads.min(1024)) {
         let most = kernel.max_threads.min(1024);
-        return Err(format!("{threads} threads a CTA, {most} at most"));
+        return Err(format!(
+            "{threads} threads per CTA, but {most} is the maximum"
+        ));
     }
     if launch.dynamic_shared > options.max_dynamic_shared {
         let (asked, most) = (launch.dynamic_shared, options.max_dynamic_shared);
         return Err(format!(
-            "{asked} bytes of dynamic shared memory, {most} at most"
+            "{asked} bytes of dynamic shared memory, but {most} is the maximum"
         ));
     }
     if launch.params.len() < kernel.param_bytes {
         let (given, wanted) = (launch.params.len(), kernel.param_bytes);
-        return Err(format!("{given} bytes of parameters, {wanted} expected"));
+        return Err(format!("{given} bytes of parameters, expected {wanted}"));
     }
     if launch.globals.len() < launch.module.globals().len() {
         return Err("the addresses of module variables are missing".into());
@@ -183,20 +181,20 @@ fn check(launch: &Launch, kernel: &Kernel, options: &Options) -> Result<(), Stri
 struct Crew<'a> {
     field: &'a Field<'a>,
     ctas: usize,
-    /// CTAs that a worker keeps at once.
+    /// Number of CTAs that a worker keeps at once.
     resident: usize,
     cooperative: bool,
     threads: usize,
     next: AtomicUsize,
     /// Warp instructions left.
     budget: AtomicU64,
-    /// Slices a worker's CTAs did nothing but poll.
+    /// For each worker, the number of successive slices in which its CTAs only polled.
     idle: Vec<AtomicU64>,
     stop: AtomicBool,
     problem: Mutex<Option<Problem>>,
 }
 
-/// A fault and the place of it.
+/// A fault and where it happened.
 struct Problem {
     trouble: Box<Trouble>,
     pc: u32,
@@ -206,14 +204,50 @@ struct Problem {
 
 enum Turn {
     Done,
-    /// Its CTA polls: another's turn.
+    /// Its CTA polls: it is the turn of another one.
     Yield {
         idle: bool,
     },
 }
 
 impl<'a> Crew<'a> {
-    /// What a worker does: starts CTAs, and goes back to those that wait for others.
+    fn new(field: &'a Field<'a>, cooperative: bool, ctas: usize, options: &Options) -> Self {
+        let threads = options.threads.clamp(1, ctas);
+        let resident = if cooperative {
+            usize::MAX
+        } else {
+            options.sm_count.max(1) as usize
+        };
+        Crew {
+            field,
+            ctas,
+            resident,
+            cooperative,
+            threads,
+            next: AtomicUsize::new(0),
+            budget: AtomicU64::new(options.instruction_budget),
+            idle: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            stop: AtomicBool::new(false),
+            problem: Mutex::new(None),
+        }
+    }
+
+    /// Runs all CTAs on the worker threads, of which the caller's thread is the first.
+    fn run(&self) -> Vec<Engine<'a>> {
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..self.threads)
+                .map(|worker| scope.spawn(move || self.work(worker)))
+                .collect();
+            let mine = self.work(0);
+            let others = others.into_iter().map(|other| match other.join() {
+                Ok(engine) => engine,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            std::iter::once(mine).chain(others).collect()
+        })
+    }
+
+    /// The work of a worker: it starts CTAs, and returns to those that wait for others.
     fn work(&self, worker: usize) -> Engine<'a> {
         let field = self.field;
         let mut engine = Engine::new(field);
@@ -224,7 +258,7 @@ impl<'a> Crew<'a> {
             let fresh = if resident.len() >= self.resident {
                 None
             } else if self.cooperative {
-                // All of a cooperative grid is resident: CTAs are dealt out in turn.
+                // All CTAs of a cooperative grid are resident, and each worker has its fixed share.
                 let after = own + self.threads;
                 (own < self.ctas).then(|| std::mem::replace(&mut own, after))
             } else {
@@ -265,8 +299,8 @@ impl<'a> Crew<'a> {
         self.stop.store(true, Relaxed);
     }
 
-    /// Counts turns that only polled. When no worker does anything else for long, nothing can
-    /// change what they wait for.
+    /// Counts turns that only polled. If no worker does anything else for a long time, nothing can change the
+    /// memory that they poll.
     fn idled(&self, worker: usize, idle: bool, cta: &Cta, resident: usize) {
         if !idle {
             return self.idle[worker].store(0, Relaxed);
@@ -274,7 +308,7 @@ impl<'a> Crew<'a> {
         let turns = self.idle[worker].fetch_add(1, Relaxed) + 1;
         let limit = IDLE + 20 * resident as u64;
         if turns > limit && self.idle.iter().all(|idle| idle.load(Relaxed) > limit) {
-            let message = "all CTAs poll memory that nothing writes any more".into();
+            let message = "all CTAs poll memory that no thread writes any more".into();
             let warp = cta.warps.iter().find(|warp| warp.alive != 0);
             let (index, lane, pc) = warp.map_or((0, 0, 0), |warp| {
                 let lane = warp.alive.trailing_zeros() as usize;
@@ -296,7 +330,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Runs a CTA until it is done or only polls.
+    /// Runs a CTA until it is done or does nothing but poll.
     fn turn(&self, worker: usize, engine: &mut Engine, cta: &mut Cta) -> Result<Turn, Problem> {
         engine.polls = 0;
         engine.changed = false;
@@ -353,13 +387,14 @@ impl<'a> Crew<'a> {
         }
     }
 
+    /// Takes the instructions of a slice from the budget of the launch.
     fn spend(&self, spent: u32) -> Result<(), Trouble> {
         let left = self.budget.fetch_sub(u64::from(spent), Relaxed);
         if left >= u64::from(spent) {
             return Ok(());
         }
         self.budget.store(0, Relaxed);
-        let message = "the launch used up its instruction budget: does it end?".into();
+        let message = "the launch has used up its instruction budget: perhaps it never ends".into();
         Err(Trouble {
             kind: FaultKind::Budget,
             lane: 0,
@@ -368,7 +403,7 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// No warp of the CTA can go on.
+/// The deadlock of a CTA in which no warp can continue.
 fn stuck(cta: &Cta) -> Problem {
     let waiting = cta.warps.iter().find(|warp| warp.alive != 0);
     let (warp, lane) = waiting.map_or((0, 0), |warp| {
@@ -385,7 +420,7 @@ fn stuck(cta: &Cta) -> Problem {
     } else {
         "other lanes of its warp"
     };
-    let message = format!("this thread waits for {what}, and no thread of its CTA can go on");
+    let message = format!("this thread waits for {what}, and no thread of its CTA can continue");
     let pc = cta.warps[warp].pc[lane] - u32::from(at_barrier);
     let trouble = Box::new(Trouble {
         kind: FaultKind::Deadlock,
@@ -430,7 +465,7 @@ fn report(field: &Field, engines: &[Engine]) -> Report {
             counters.warp_instructions += count;
             counters.classes[class as usize] += count;
             counters.mma += if class == Class::Mma { count } else { 0 };
-            let barrier = matches!(inst.op, Op::Bar { .. });
+            let barrier = matches!(inst.op, Op::Control(Control::Bar(_)));
             counters.barriers += if barrier { count } else { 0 };
         }
     }

@@ -1,9 +1,12 @@
 //! `mma.sync` over a warp's fragments.
 //!
-//! Layouts (T the lane): C and D, element i: row T/4 + 8·(i/2), column 2·(T%4) + (i&1). A and B
-//! of 16-bit elements: A, i = 0..7: row T/4 + 8·((i/2)&1), k = 2·(T%4) + (i&1) + 8·(i/4); B,
-//! i = 0..3: n = T/4, k = 2·(T%4) + (i&1) + 8·(i/2). Elements of 32 and 8 bits follow the same
-//! pattern with 1 and 4 elements a register.
+//! The layouts, where T is the lane and i the element of the lane:
+//!
+//! - C and D: row T/4 + 8·(i/2), column 2·(T%4) + (i&1).
+//! - A with 16-bit elements, i from 0 to 7: row T/4 + 8·((i/2)&1), k = 2·(T%4) + (i&1) + 8·(i/4).
+//! - B with 16-bit elements, i from 0 to 3: column T/4, k = 2·(T%4) + (i&1) + 8·(i/2).
+//!
+//! Elements of 32 and 8 bits follow the same pattern with 1 and 4 elements per register.
 
 use super::lanes::{FULL, File, LANES};
 use super::numeric::{BF16, F16};
@@ -12,8 +15,8 @@ use super::op::{Mma, Round, Type};
 /// Largest k, with 8-bit elements.
 const K: usize = 32;
 
-/// D = A·B + C. `slots` holds the registers of D, A, B and C. Float products add up in f32 with
-/// fused steps in the order of k.
+/// D = A·B + C. `slots` holds the registers of D, A, B and C. Float products are summed in f32 with fused
+/// multiply-add in the order of k.
 #[inline(always)]
 pub fn mma(file: &mut File, slots: &[u32], mma: Mma) {
     let (a, b, c) = mma.registers();
@@ -136,7 +139,7 @@ fn integer(file: &mut File, [d_slots, a_slots, b_slots, c_slots]: [&[u32]; 4], m
             }
         }
     }
-    // All of C before any of D: they may share registers.
+    // All of C is read before any of D is written, because they may share registers.
     let sums: Vec<[i32; LANES]> = c_slots.iter().map(|&slot| *file.get::<i32>(slot)).collect();
     for (i, (&d, c)) in d_slots.iter().zip(sums).enumerate() {
         let out = std::array::from_fn(|lane| {

@@ -1,5 +1,6 @@
-//! The machine: modules decoded for execution, device memory, and launches.
+//! The machine: decoded modules, device memory, and launches.
 
+mod barrier;
 mod calculate;
 mod compare;
 mod convert;

@@ -1,4 +1,4 @@
-//! A loaded module: its kernels, decoded, and its variables.
+//! A loaded module: its decoded kernels and its variables.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::decode;
 use super::op::Code;
 use crate::ptx::{self, Function, Space};
 
-/// A parsed and decoded module: immutable, shared between launches.
+/// A parsed and decoded module. It never changes, and launches share it.
 pub struct Module {
     kernels: Vec<Kernel>,
     globals: Vec<GlobalVariable>,
@@ -16,37 +16,44 @@ pub struct Module {
 /// A variable of module scope in `.global` or `.const` memory.
 #[derive(Debug, Clone)]
 pub struct GlobalVariable {
+    /// Its name.
     pub name: String,
+    /// Its size in bytes.
     pub size: u64,
+    /// Its alignment in bytes.
     pub align: u64,
-    /// Initial bytes, zero-padded to `size`.
+    /// Its initial bytes, padded with zeros to `size`.
     pub init: Vec<u8>,
 }
 
 /// An entry point.
 pub struct Kernel {
+    /// Its name.
     pub name: String,
+    /// Its parameters, in their order.
     pub params: Vec<Param>,
-    /// Bytes of the whole parameter block.
+    /// The size of the whole parameter block in bytes.
     pub param_bytes: usize,
-    /// Bytes of shared memory declared with a size.
+    /// The shared memory that is declared with a size, in bytes per CTA.
     pub static_shared: u32,
-    /// Bytes of local memory a thread.
+    /// The local memory in bytes per thread.
     pub local_bytes: u32,
-    /// 32-bit registers a thread: an estimate (what is live at once, before ptxas).
+    /// An estimate of the 32-bit registers per thread: those that are live at once, before ptxas.
     pub registers: u32,
-    /// `.maxntid` or `.reqntid` as a product; 1024 when absent.
+    /// The largest number of threads per CTA: the product of `.maxntid` or `.reqntid`, or 1024.
     pub max_threads: u32,
-    /// Line of the `.entry` directive.
+    /// The line of the `.entry` directive.
     pub line: u32,
     pub(super) dynamic_align: u32,
     pub(super) code: Code,
 }
 
-/// A kernel's parameter: where it lies in the parameter block.
+/// A parameter of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Param {
+    /// Its offset in the parameter block, in bytes.
     pub offset: usize,
+    /// Its size in bytes.
     pub size: usize,
 }
 
@@ -54,14 +61,19 @@ pub struct Param {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("PTX line {line}: {message}: `{text}`")]
 pub struct LoadError {
+    /// The line of the PTX text, from 1.
     pub line: u32,
+    /// What is wrong with it.
     pub message: String,
-    /// The line itself.
+    /// The text of the line.
     pub text: String,
 }
 
 impl Module {
-    /// Parses and decodes PTX text. An instruction that is not known is an error with its line.
+    /// Parses and decodes PTX text.
+    ///
+    /// # Errors
+    /// When the text is not PTX, or when it has an instruction that the emulator does not know.
     pub fn load(ptx: &str) -> Result<Module, LoadError> {
         Module::decode(ptx).map_err(|mut error| {
             let line = ptx.lines().nth((error.line as usize).saturating_sub(1));
@@ -107,20 +119,22 @@ impl Module {
         })
     }
 
+    /// The entry points, in the order of the text.
     pub fn kernels(&self) -> impl Iterator<Item = &Kernel> {
         self.kernels.iter()
     }
 
+    /// The entry point with this name.
     pub fn kernel(&self, name: &str) -> Option<&Kernel> {
         self.kernels.iter().find(|kernel| kernel.name == name)
     }
 
-    /// The variables of module scope, in the order in which a launch gives their addresses.
+    /// The variables of module scope. [`Launch::globals`](super::Launch::globals) has their addresses in this order.
     pub fn globals(&self) -> &[GlobalVariable] {
         &self.globals
     }
 
-    /// The source file and line of an instruction, when the text has `.loc`.
+    /// The source file and line of an instruction, if the text has `.loc`.
     pub(super) fn source_line(&self, location: (u32, u32)) -> Option<(String, u32)> {
         let (file, line) = location;
         (line != 0).then(|| self.files.get(&file).map(|name| (name.clone(), line)))?

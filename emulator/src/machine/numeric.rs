@@ -26,7 +26,7 @@ pub const TF32: Format = Format {
     exponent: 8,
 };
 
-/// The NaN that arithmetic gives.
+/// The NaN that arithmetic returns.
 pub const NAN32: f32 = f32::from_bits(0x7fff_ffff);
 
 impl Format {
@@ -124,8 +124,8 @@ pub fn bf16_near(x: f32) -> u32 {
     if x.is_nan() { 0x7fff } else { rounded }
 }
 
-/// `sum` of two f64 made odd when it is not exact, so that rounding it again to any narrower
-/// format rounds the exact value once.
+/// A rounded result, made odd if it is not exact. Rounding it to any narrower format then gives the same as rounding the
+/// exact value once.
 #[inline(always)]
 fn odd(rounded: f64, error: f64) -> f64 {
     let bits = rounded.to_bits();
@@ -136,7 +136,7 @@ fn odd(rounded: f64, error: f64) -> f64 {
     f64::from_bits(if outward { bits + 1 } else { bits - 1 })
 }
 
-/// What `a + b` lost in rounding to `sum`.
+/// The error of rounding `a + b` to `sum`.
 #[inline(always)]
 fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
     let back = sum - a;
@@ -168,7 +168,7 @@ pub fn sqrt_odd(a: f64) -> f64 {
     odd(root, (-root).mul_add(root, a))
 }
 
-/// An f64 result rounded to nearest, moved to where another rounding puts it.
+/// The f64 result of another rounding, from the one rounded to nearest and its error.
 pub fn direct(near: f64, error: f64, round: Round) -> f64 {
     if error == 0.0 || error.is_nan() || !near.is_finite() {
         return near;
@@ -209,7 +209,7 @@ pub fn sqrt64(a: f64, round: Round) -> f64 {
     direct(root, (-root).mul_add(root, a), round)
 }
 
-/// An integral value by a rounding.
+/// Rounds to an integral value.
 pub fn integral(x: f64, round: Round) -> f64 {
     match round {
         Round::Near => x.round_ties_even(),
@@ -220,7 +220,7 @@ pub fn integral(x: f64, round: Round) -> f64 {
     }
 }
 
-/// Subnormals to zero, the sign kept.
+/// Replaces subnormals by zero with the same sign.
 #[inline(always)]
 pub fn flush(x: f32) -> f32 {
     let bits = x.to_bits();
@@ -231,7 +231,7 @@ pub fn flush(x: f32) -> f32 {
     }
 }
 
-/// To [0, 1], NaN to 0.
+/// Limits to [0, 1]; NaN becomes 0.
 #[inline(always)]
 pub fn saturate(x: f32) -> f32 {
     if x > 0.0 {
@@ -241,7 +241,8 @@ pub fn saturate(x: f32) -> f32 {
     }
 }
 
-/// The lesser of two, as PTX has it: a NaN loses unless it must win, and -0 is less than +0.
+/// The smaller of two values by the rules of PTX: the other operand if one is NaN, or NaN if `nan` is set; -0 is less
+/// than +0.
 #[inline(always)]
 pub fn min(a: f32, b: f32, nan: bool) -> f32 {
     if a.is_nan() || b.is_nan() {

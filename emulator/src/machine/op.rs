@@ -2,10 +2,10 @@
 
 pub use super::kind::*;
 
-/// A register: the index of its first 128-byte unit in a warp's register file, or of a predicate.
+/// A register, as the index of its first unit of 128 bytes in the register file of a warp; or a predicate, as its index.
 pub type Slot = u32;
 
-/// What an instruction does. Fields of [`Inst`] hold the operands.
+/// What an instruction does. The fields of [`Inst`] hold its operands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
     Nop,
@@ -21,26 +21,16 @@ pub enum Op {
     Int64Un(Int1, Type),
     Int32Tern(Int3, Type),
     Int64Tern(Int3, Type),
-    /// Two 16- or 32-bit factors to twice the width; then plus the third operand.
+    /// The product of two 16- or 32-bit factors in twice their width; `MadWide` adds the third operand.
     MulWide(Type),
     MadWide(Type),
     Lop3(u8),
     Prmt(u8),
     Bfi(Type),
-    /// Carry chains: `a ± b ± carry`, writing the carry when asked.
-    Carry {
-        ty: Type,
-        subtract: bool,
-        carry_in: bool,
-        carry_out: bool,
-    },
-    /// The same over `lo`/`hi` of a product.
-    CarryMad {
-        ty: Type,
-        high: bool,
-        carry_in: bool,
-        carry_out: bool,
-    },
+    /// `add.cc`, `subc` and their kind: `a ± b ± carry`.
+    Carry(Carry),
+    /// `mad.cc` and `madc`: the low or high half of `a · b`, plus `c` and the carry.
+    CarryMad(CarryMad),
     Float32(Float2, Mods),
     Float64(Float2, Mods),
     Float32Un(Float1, Mods),
@@ -57,7 +47,7 @@ pub enum Op {
         from: Type,
         mods: Mods,
     },
-    /// Two f32 into a pair, the first operand high.
+    /// Converts two f32 to a pair; the first operand becomes the high half.
     ConvertPair {
         to: Type,
         mods: Mods,
@@ -71,25 +61,14 @@ pub enum Op {
         ty: Type,
         float: bool,
     },
-    Setp {
-        compare: Compare,
-        ty: Type,
-        logic: Option<Logic>,
-        ftz: bool,
-        two: bool,
-    },
-    /// `set`: a mask of ones, or 1.0 when `float`.
-    Set {
-        compare: Compare,
-        ty: Type,
-        logic: Option<Logic>,
-        ftz: bool,
-        to: Type,
-    },
+    /// A comparison into one predicate; if the flag is set, its opposite into a second one.
+    Setp(Comparison, bool),
+    /// A comparison into a register: all bits set, or 1.0 if the type is f32.
+    Set(Comparison, Type),
     PredLogic(Logic),
     PredNot,
     PredMov,
-    /// `count` parts of `bits` bits into one register, and back.
+    /// Joins `count` parts of `bits` bits in one register; `Unpack` is the reverse.
     Pack {
         bits: u8,
         count: u8,
@@ -117,32 +96,14 @@ pub enum Op {
     ToGeneric(Place),
     FromGeneric(Place),
     IsSpace(Place),
-    Bra,
-    Brx,
-    Exit,
-    Trap,
-    Bar {
-        mode: BarMode,
-        aligned: bool,
-        counted: bool,
-    },
-    WarpBar,
-    Shfl {
-        mode: ShflMode,
-        pred: bool,
-    },
-    Vote(VoteMode),
-    MatchAny(Type),
-    MatchAll(Type, bool),
-    Redux(ReduxOp, bool),
-    Elect,
+    Control(Control),
     Activemask,
     Fence,
     Sleep,
     ReadClock(Clock),
 }
 
-/// Classes that warp instructions are counted by.
+/// The classes in which warp instructions are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Move,
@@ -197,29 +158,16 @@ impl Class {
 }
 
 impl Op {
-    /// What the instruction counts as.
+    /// The class in which the instruction is counted.
     pub fn class(&self) -> Class {
         use Op::*;
         match self {
             Mov32 | Mov64 | Pack { .. } | Unpack { .. } | Selp32 | Selp64 | Slct { .. } => {
                 Class::Move
             }
-            Add32
-            | Int32(..)
-            | Int64(..)
-            | Int32Un(..)
-            | Int64Un(..)
-            | Int32Tern(..)
-            | Int64Tern(..)
-            | MulWide(..)
-            | MadWide(..)
-            | Lop3(..)
-            | Prmt(..)
-            | Bfi(..)
-            | Carry { .. }
-            | CarryMad { .. }
-            | ToGeneric(..)
-            | FromGeneric(..) => Class::Integer,
+            Add32 | Int32(..) | Int64(..) | Int32Un(..) | Int64Un(..) | Int32Tern(..)
+            | Int64Tern(..) | MulWide(..) | MadWide(..) | Lop3(..) | Prmt(..) | Bfi(..)
+            | Carry(..) | CarryMad(..) | ToGeneric(..) | FromGeneric(..) => Class::Integer,
             FmaF32 | AddF32 | MulF32 | Fma32(..) => Class::Float,
             Float32(Float2::Div, _) => Class::Special,
             Float32(..) | Float32Un(Float1::Abs | Float1::Neg, _) => Class::Float,
@@ -229,14 +177,9 @@ impl Op {
             Convert { .. } | ConvertPair { .. } | SignExtend32 | ZeroExtend32 | Truncate64 => {
                 Class::Convert
             }
-            Setp { .. }
-            | Set { .. }
-            | PredLogic(..)
-            | PredNot
-            | PredMov
-            | Testp(..)
-            | IsSpace(..) => Class::Predicate,
-            Bra | Brx | Exit | Trap => Class::Control,
+            Setp(..) | Set(..) | PredLogic(..) | PredNot | PredMov | Testp(..) | IsSpace(..) => {
+                Class::Predicate
+            }
             Load(access) => match access.place {
                 Place::Global | Place::Generic => Class::LoadGlobal,
                 Place::Shared => Class::LoadShared,
@@ -253,30 +196,35 @@ impl Op {
             CpAsync { .. } | CpCommit | CpWait(..) | CpWaitAll => Class::Async,
             LdMatrix { .. } => Class::Matrix,
             Mma(..) => Class::Mma,
-            Shfl { .. }
-            | Vote(..)
-            | MatchAny(..)
-            | MatchAll(..)
-            | Redux(..)
-            | Elect
-            | Activemask => Class::Warp,
-            Bar { .. } | WarpBar => Class::Barrier,
+            Control(control) => control.class(),
+            Activemask => Class::Warp,
             Nop | Fence | Sleep | ReadClock(..) => Class::Other,
         }
     }
 }
 
-/// Guard value of an instruction without one.
+impl Control {
+    fn class(self) -> Class {
+        match self {
+            Control::Branch | Control::BranchByTable | Control::Exit | Control::Trap => {
+                Class::Control
+            }
+            Control::Bar(_) | Control::Collective(Collective::Barrier) => Class::Barrier,
+            Control::Collective(_) => Class::Warp,
+        }
+    }
+}
+
+/// The value of `guard` of an instruction without a guard.
 pub const UNGUARDED: u32 = u32::MAX;
 
 /// A decoded instruction.
 #[derive(Debug, Clone, Copy)]
 pub struct Inst {
     pub op: Op,
-    /// Twice the predicate's slot, plus one when negated; or [`UNGUARDED`].
+    /// Twice the slot of the predicate, plus one if it is negated; or [`UNGUARDED`].
     pub guard: u32,
-    /// The destination; or, for instructions with more operands than fit, where their slots
-    /// start in [`Code::more`].
+    /// The destination. For instructions with more operands, the index of the first of their slots in [`Code::more`].
     pub d: Slot,
     pub a: Slot,
     pub b: Slot,
@@ -289,29 +237,29 @@ pub struct Inst {
 #[derive(Debug, Default)]
 pub struct Code {
     pub insts: Vec<Inst>,
-    /// PTX line of each instruction.
+    /// The PTX line of each instruction.
     pub lines: Vec<u32>,
-    /// Source file number and line of each instruction, (0, 0) when not known.
+    /// The number of the source file and the line of each instruction; (0, 0) if not known.
     pub locations: Vec<(u32, u32)>,
-    /// Slots of instructions with many operands: destinations, then sources.
+    /// The slots of instructions with many operands: destinations, then sources.
     pub more: Vec<Slot>,
-    /// Targets of `brx.idx`.
+    /// The targets of `brx.idx`.
     pub targets: Vec<u32>,
-    /// What registers start with.
+    /// The initial values of registers.
     pub initial: Vec<(Slot, Initial)>,
     pub units: u32,
     pub predicates: u32,
-    /// Narrowest access to shared memory, in bytes: the grain of its checks.
+    /// The size of the narrowest access to shared memory, in bytes: the grain of its checks.
     pub shared_grain: u32,
 }
 
-/// A register's value at the start of a thread.
+/// The value of a register at the start of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Initial {
     Const32(u32),
     Const64(u64),
     Pred(bool),
-    /// Address of a variable of module scope, plus an offset.
+    /// The address of a variable of module scope, plus an offset.
     Global(u32, i64),
     Special(Special),
     Special64(Special),
@@ -336,11 +284,11 @@ pub enum Special {
     LanemaskGt,
     DynamicShared,
     TotalShared,
-    /// An environment register that is not used.
+    /// An unused environment register.
     Env,
-    /// The workspace of a cooperative grid: the halves of its address.
+    /// One half of the address of a cooperative grid's workspace.
     WorkspaceHigh,
     WorkspaceLow,
-    /// Where dynamic shared memory starts.
+    /// The offset of dynamic shared memory.
     DynamicBase,
 }

@@ -1,21 +1,25 @@
-//! How a launch runs, and which checks.
+//! Options of a launch.
 
-/// Which checks run. All by default.
+/// The checks that run; by default all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
-    /// Out of bounds, use after free. When off, such loads give zero and such stores do nothing.
+    /// Accesses out of bounds and uses after free. Without the check, such loads leave the destination as it was,
+    /// and such stores do nothing.
     pub bounds: bool,
+    /// Addresses that are not a multiple of the size of the access.
     pub alignment: bool,
-    /// Reads of bytes never written.
+    /// Reads of bytes that were never written.
     pub uninitialised: bool,
-    /// Races in shared memory, missing `__syncwarp`, missing cp.async waits.
+    /// Races in shared memory, missing `__syncwarp`, missing waits for `cp.async`.
     pub shared_races: bool,
     /// Races in global memory between CTAs.
     pub global_races: bool,
+    /// Barriers in divergent code.
     pub barriers: bool,
 }
 
 impl Checks {
+    /// All checks run.
     pub const ALL: Checks = Checks {
         bounds: true,
         alignment: true,
@@ -24,6 +28,7 @@ impl Checks {
         global_races: true,
         barriers: true,
     };
+    /// No checks run.
     pub const NONE: Checks = Checks {
         bounds: false,
         alignment: false,
@@ -43,14 +48,17 @@ impl Default for Checks {
 /// How a launch runs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Worker threads; CTAs are spread over them.
+    /// Number of worker threads, which share the CTAs.
     pub threads: usize,
+    /// The checks that run.
     pub checks: Checks,
+    /// Whether memory accesses are counted.
     pub counters: bool,
+    /// Number of multiprocessors.
     pub sm_count: u32,
-    /// Largest dynamic shared memory a CTA may ask for, in bytes.
+    /// The largest dynamic shared memory of a CTA, in bytes.
     pub max_dynamic_shared: u32,
-    /// Warp instructions a launch may execute before it counts as hung.
+    /// The number of warp instructions after which a launch is considered to hang.
     pub instruction_budget: u64,
 }
 

@@ -1,17 +1,17 @@
 //! Races in global memory between CTAs.
 //!
-//! For each 4 bytes the last writing CTA and the CTAs that read since are remembered. Two accesses
-//! of different CTAs, at least one a write, must have an order: the first CTA *releases* after
-//! its access (an atomic, a fence, a volatile or release store), and the second *acquires* (an
-//! atomic, a volatile or acquire load) after that. Which variable carries the order is not looked
-//! at, so some races between CTAs that also synchronise are missed; what is reported is a race.
+//! For each 4 bytes, the CTA that wrote last and the CTAs that have read since then are recorded. Two accesses of
+//! different CTAs, of which at least one is a write, must have an order: the first CTA *releases* after its access (an
+//! atomic, a fence, a volatile or release store), and after that the second CTA *acquires* (an atomic, a volatile or
+//! acquire load). The variable that carries the order is not considered. Some races between CTAs that also synchronise
+//! are therefore missed, but everything that is reported is a race.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use super::heap::Allocation;
 
-/// The CTA field of several readers.
+/// The CTA of a mark that stands for several readers.
 const SEVERAL: u64 = 0xff_ffff;
 const REST: u64 = (1 << 36) - 1;
 
@@ -23,16 +23,16 @@ pub struct Order {
 
 #[derive(Default)]
 struct Clock {
-    /// Times of the CTA's releases.
+    /// The times of the releases of the CTA.
     releases: Mutex<Vec<u64>>,
     count: AtomicU64,
     acquired: AtomicU64,
-    /// Whether there was an access since the last release: without one, a release says nothing new.
+    /// Whether there was an access since the last release. Without one, another release changes nothing.
     accessed: AtomicBool,
 }
 
-/// A mark: CTA + 1 at bit 40, bytes at bit 36, then the number of releases before it; for several
-/// readers the time.
+/// A mark has the number of the CTA plus 1 from bit 40, the bytes from bit 36, and below them the number of releases before
+/// the access, or for several readers the time.
 fn mark(cta: u64, bytes: u64, rest: u64) -> u64 {
     cta << 40 | bytes << 36 | rest & REST
 }
@@ -161,8 +161,8 @@ impl Order {
         let apart = old & mine & 0xf << 36 == 0;
         let new = match old >> 40 {
             0 => mine,
-            // Neighbours in a word: there is room for one of them only, and a mark of both would accuse them of each
-            // other's bytes.
+            // Two CTAs read different bytes of a word. A mark of both would make each a reader of the other's bytes, so only
+            // the last one is kept.
             cta if apart && cta != mine >> 40 => mine,
             SEVERAL => SEVERAL << 40 | bytes | self.time.load(SeqCst),
             cta if cta == mine >> 40 => mine | bytes,

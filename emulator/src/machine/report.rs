@@ -1,52 +1,61 @@
-//! What a launch leaves behind: counters, or a fault.
+//! The result of a launch: counters, or a fault.
 
 use std::fmt;
 
-/// What a launch that ran to its end reports.
+/// The report of a launch without a fault.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// What the launch did.
     pub counters: Counters,
-    /// Allocations read or written: base and size.
+    /// The allocations that were read or written: address and size in bytes.
     pub touched: Vec<(u64, u64)>,
-    /// Bases of the allocations written.
+    /// The addresses of the allocations that were written.
     pub written: Vec<u64>,
 }
 
-/// Exact counts of one launch or, added up, of several. They do not depend on the number of
-/// worker threads, except in kernels that spin.
+/// Exact counts of one launch, or the sums over several. They do not depend on the number of worker threads,
+/// except for kernels that spin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Number of launches.
     pub launches: u64,
-    /// Instructions, a warp at a time: also those whose guard is off in all lanes.
+    /// Instructions, counted once per warp, even if their guard is off in all lanes.
     pub warp_instructions: u64,
-    /// Instructions, a lane at a time.
+    /// Instructions, counted once per lane that executes them.
     pub lane_instructions: u64,
     /// Warp instructions of each class of [`Counters::CLASSES`].
     pub classes: [u64; 22],
+    /// Accesses to memory.
     pub memory: Tally,
-    /// Distinct 32-byte sectors of global memory that launches touched: what DRAM must move when
-    /// the cache catches the rest.
+    /// Distinct sectors of 32 bytes in global memory that each launch accessed: what DRAM must transfer if the
+    /// cache serves all other requests.
     pub distinct_sectors: u64,
+    /// Tensor-core instructions, counted once per warp.
     pub mma: u64,
-    /// Barriers of the CTA that warps came to.
+    /// Barriers of the CTA, counted once per warp that arrives.
     pub barriers: u64,
 }
 
 /// Counts of memory accesses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Warp accesses to global memory: loads, `cp.async` included; stores; atomics.
+    /// Loads from global memory, including `cp.async`, counted once per warp.
     pub global_loads: u64,
+    /// Stores to global memory, counted once per warp.
     pub global_stores: u64,
+    /// Atomics in global memory, counted once per warp.
     pub global_atomics: u64,
-    /// Bytes that lanes asked for.
+    /// Bytes that lanes load from global memory.
     pub global_load_bytes: u64,
+    /// Bytes that lanes store to global memory.
     pub global_store_bytes: u64,
-    /// 32-byte sectors that each request touches, added up.
+    /// Sectors of 32 bytes that each load accesses, added up.
     pub global_load_sectors: u64,
+    /// Sectors of 32 bytes that each store accesses, added up.
     pub global_store_sectors: u64,
+    /// Accesses to shared memory, counted once per warp.
     pub shared_accesses: u64,
-    /// Passes over the banks beyond those that the width needs.
+    /// Passes over the banks of shared memory, beyond those that the width of the access needs.
     pub bank_conflicts: u64,
 }
 
@@ -69,7 +78,7 @@ impl Counters {
         self.barriers += other.barriers;
     }
 
-    /// Name and value of each counter, in a fixed order.
+    /// The name and the value of each counter, in a fixed order.
     pub fn entries(&self) -> Vec<(&'static str, u64)> {
         let memory = &self.memory;
         let mut entries = vec![
@@ -95,6 +104,7 @@ impl Counters {
 }
 
 impl Tally {
+    /// Adds the counts of another launch or worker.
     pub fn add(&mut self, other: &Tally) {
         self.global_loads += other.global_loads;
         self.global_stores += other.global_stores;
@@ -108,41 +118,53 @@ impl Tally {
     }
 }
 
-/// What went wrong.
+/// The kind of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
+    /// An access outside any allocation.
     OutOfBounds,
+    /// An address that is not a multiple of the size of the access.
     Misaligned,
+    /// An access to memory that was freed.
     UseAfterFree,
+    /// A read of bytes that were never written.
     Uninitialised,
+    /// Two threads of a CTA access the same shared memory without an order, and at least one of them writes.
     SharedRace,
+    /// Two CTAs access the same global memory without an order, and at least one of them writes.
     GlobalRace,
+    /// Threads of a warp wait at different barriers, or do not reach a barrier where others wait.
     DivergentBarrier,
-    /// A shared-memory access between `cp.async` and the wait for it.
+    /// An access to shared memory between a `cp.async` and the wait for it.
     MissingAsyncWait,
-    /// An access that needs `__syncwarp` between lanes of a warp.
+    /// An access that needs `__syncwarp` between the lanes of a warp.
     MissingWarpSync,
-    /// All threads wait for something that cannot come.
+    /// All threads wait for something that cannot happen.
     Deadlock,
     /// More instructions than [`super::Options::instruction_budget`].
     Budget,
     /// `trap`, or an instruction used against its rules.
     Trap,
-    /// The launch itself is wrong: no such kernel, too many threads, too much shared memory.
+    /// The launch itself is wrong: an unknown kernel, too many threads, too much shared memory.
     Launch,
 }
 
-/// A launch that failed: what, and where.
+/// Why a launch failed, and where.
 #[derive(Debug, Clone)]
 pub struct Fault {
+    /// The kind of the fault.
     pub kind: FaultKind,
+    /// The name of the kernel.
     pub kernel: String,
-    /// Line of the PTX text, 0 when the launch itself is at fault.
+    /// The line of the PTX text; 0 if the launch itself is wrong.
     pub line: u32,
-    /// Source file and line, when the PTX has `.loc`.
+    /// The source file and the line in it, if the PTX has `.loc`.
     pub source: Option<(String, u32)>,
+    /// The index of the block: x, y, z.
     pub block: [u32; 3],
+    /// The index of the thread in its block: x, y, z.
     pub thread: [u32; 3],
+    /// What happened.
     pub message: String,
 }
 

@@ -1,14 +1,13 @@
-//! What the checks remember of shared memory: for each grain (the narrowest access of the kernel)
-//! the last writer and the readers since, as stamps of threads and times.
+//! The marks of the checks for shared memory. For each grain, which has the size of the kernel's narrowest access, they
+//! record the last writer and the readers since then, as stamps of a thread and a time.
 //!
-//! Time is a clock a warp, which every synchronisation of the warp advances. `known[w][v]` is the
-//! latest time of warp v whose accesses are ordered before what warp w does now. A barrier of the
-//! whole CTA sets all clocks to one new time, `floor`: any stamp below it is ordered, which is all
-//! that most accesses need to look at.
+//! Each warp has a clock, and every synchronisation of the warp advances it. `known[w][v]` is the latest time of warp v
+//! whose accesses are ordered before what warp w does now. A barrier of the whole CTA sets all clocks to one new time,
+//! `floor`. Every stamp below it is ordered, and most accesses need only this comparison.
 
 use super::FaultKind;
 
-/// Stamp: time above bit 12, kind at bit 10, thread below.
+/// A stamp has the time from bit 12, the kind at bits 10 and 11, and the thread below.
 const TIME: u32 = 12;
 const SINGLE: u32 = 0;
 /// Readers: several lanes of one warp.
@@ -17,7 +16,7 @@ const WARP: u32 = 1;
 const CTA: u32 = 2;
 /// Writer: a `cp.async` not yet waited for.
 const PENDING: u32 = 3;
-/// Times beyond this start over.
+/// After this time the clocks start again.
 const LAST_TIME: u32 = (1 << (32 - TIME)) - 2;
 
 /// Marks of a CTA's shared memory.
@@ -31,7 +30,7 @@ pub struct Shadow {
     floor: u32,
 }
 
-/// What is wrong with an access: its kind, and the other thread.
+/// Why an access is wrong: the kind of fault, and the other thread.
 pub struct Conflict {
     pub kind: FaultKind,
     pub other: u32,
@@ -119,7 +118,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// A read of a grain whose writer is unknown, or not ordered at first sight.
+    /// A read of a grain that was never written, or whose writer is above the floor.
     #[cold]
     fn read_after(&self, writer: u32, me: u32, races: bool) -> Result<(), Conflict> {
         if writer == 0 {
@@ -141,7 +140,7 @@ impl Shadow {
         }
     }
 
-    /// The readers' stamp after another reader.
+    /// The stamp of the readers after another reader.
     fn join(&self, reader: u32, mine: u32, me: u32) -> u32 {
         let same_warp = kind(reader) != CTA && thread(reader) / 32 == me / 32;
         if same_warp && time(reader) == time(mine) {
@@ -156,7 +155,7 @@ impl Shadow {
         time(reader).max(time(mine)) << TIME | CTA << 10
     }
 
-    /// Notes a write by thread `me`; `same` tells whether the bytes stay as they are.
+    /// Notes a write by thread `me`; `same` says whether the write leaves the bytes unchanged.
     #[inline(always)]
     pub fn write(
         &mut self,
@@ -196,7 +195,7 @@ impl Shadow {
             return Err(self.conflict(reader, me));
         }
         if !self.ordered(writer, me) {
-            // Lanes of one warp that store one value at once are let through.
+            // Lanes of one warp may store the same value at the same time.
             let together = thread(writer) / 32 == me / 32 && time(writer) == time(self.stamp(me));
             if !(together && same()) {
                 return Err(self.conflict(writer, me));
@@ -205,7 +204,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Notes that a copy into these bytes is on its way.
+    /// Notes that a copy into these bytes has begun.
     pub fn expect(
         &mut self,
         at: usize,
@@ -221,7 +220,7 @@ impl Shadow {
         Ok(())
     }
 
-    /// Notes that a copy has arrived, by the wait of thread `me`.
+    /// Notes that a copy has finished, because thread `me` waited for it.
     pub fn arrive(&mut self, at: usize, bytes: usize, me: u32) {
         let mine = self.stamp(me);
         for grain in self.grains(at, bytes) {
@@ -229,7 +228,7 @@ impl Shadow {
         }
     }
 
-    /// Notes an atomic or volatile access: it initialises, and races with nothing.
+    /// Notes an atomic or volatile access. It initialises the bytes, and races with no other access.
     pub fn atomic(&mut self, at: usize, bytes: usize, writes: bool) -> Result<(), Conflict> {
         for grain in self.grains(at, bytes) {
             let writer = self.writers[grain];
@@ -292,7 +291,7 @@ impl Shadow {
         }
     }
 
-    /// Clocks ran out: all that was counts as ordered.
+    /// Starts the clocks again. All earlier accesses count as ordered.
     fn start_over(&mut self) {
         for stamp in self.writers.iter_mut().chain(&mut self.readers) {
             let pending = *stamp != 0 && kind(*stamp) == PENDING;

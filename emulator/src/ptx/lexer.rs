@@ -1,4 +1,4 @@
-//! PTX text to tokens.
+//! Splits PTX text into tokens.
 
 use super::SyntaxError;
 
@@ -17,77 +17,49 @@ pub enum Token {
     End,
 }
 
-/// A token and the line it stands on.
+/// A token and its line.
 #[derive(Debug, Clone)]
 pub struct Spot {
     pub token: Token,
     pub line: u32,
 }
 
-/// Splits PTX text into tokens; comments are dropped.
+/// Splits PTX text into tokens, without comments.
 pub fn tokens(text: &str) -> Result<Vec<Spot>, SyntaxError> {
     let bytes = text.as_bytes();
     let (mut at, mut line) = (0, 1);
     let mut out = Vec::new();
     while let Some(&byte) = bytes.get(at) {
-        let start = at;
-        let token = match byte {
-            b'\n' => {
-                line += 1;
-                at += 1;
-                continue;
-            }
-            b'/' if bytes.get(at + 1) == Some(&b'/') => {
-                at = until(bytes, at, |byte| byte == b'\n');
-                continue;
-            }
-            b'/' if bytes.get(at + 1) == Some(&b'*') => {
-                let end = text[at + 2..].find("*/").ok_or(SyntaxError {
-                    line,
-                    message: "a comment has no end".into(),
-                })?;
-                let next = at + 2 + end + 2;
-                line += text[at..next].matches('\n').count() as u32;
-                at = next;
-                continue;
-            }
+        if let Some(end) = blank(text, at, line)? {
+            line += text[at..end].matches('\n').count() as u32;
+            at = end;
+            continue;
+        }
+        let (token, end) = match byte {
             b'"' => {
-                at = until(bytes, at + 1, |byte| byte == b'"') + 1;
-                Token::Text(text[start + 1..(at - 1).min(text.len())].to_string())
+                let end = until(bytes, at + 1, |byte| byte == b'"');
+                (Token::Text(text[at + 1..end].to_string()), end + 1)
             }
             b'0'..=b'9' => {
-                at = until(bytes, at, |byte| {
-                    !(byte.is_ascii_alphanumeric() || byte == b'.')
-                });
-                if matches!(bytes.get(at), Some(b'+' | b'-'))
-                    && matches!(bytes[at - 1], b'e' | b'E')
-                    && !text[start..at].starts_with("0x")
-                {
-                    at = until(bytes, at + 1, |byte| !byte.is_ascii_digit());
-                }
-                number(&text[start..at]).ok_or_else(|| SyntaxError {
+                let end = number_end(bytes, at);
+                let token = number(&text[at..end]).ok_or_else(|| SyntaxError {
                     line,
-                    message: format!("`{}` is not a number", &text[start..at]),
-                })?
+                    message: format!("`{}` is not a number", &text[at..end]),
+                })?;
+                (token, end)
             }
             _ if is_word(byte) => {
-                at = word_end(bytes, at);
-                Token::Word(text[start..at].to_string())
+                let end = word_end(bytes, at);
+                (Token::Word(text[at..end].to_string()), end)
             }
-            _ if byte.is_ascii_whitespace() => {
-                at += 1;
-                continue;
-            }
-            _ if byte.is_ascii() => {
-                at += 1;
-                Token::Mark(byte as char)
-            }
+            _ if byte.is_ascii() => (Token::Mark(byte as char), at + 1),
             _ => {
-                let message = "a character that is not ASCII".into();
+                let message = "the character is not ASCII".into();
                 return Err(SyntaxError { line, message });
             }
         };
         out.push(Spot { token, line });
+        at = end;
     }
     out.push(Spot {
         token: Token::End,
@@ -96,6 +68,38 @@ pub fn tokens(text: &str) -> Result<Vec<Spot>, SyntaxError> {
     Ok(out)
 }
 
+/// The end of the white space or comment at `at`; `None` if there is neither.
+fn blank(text: &str, at: usize, line: u32) -> Result<Option<usize>, SyntaxError> {
+    let bytes = text.as_bytes();
+    Ok(match (bytes[at], bytes.get(at + 1)) {
+        (b'/', Some(b'/')) => Some(until(bytes, at, |byte| byte == b'\n')),
+        (b'/', Some(b'*')) => {
+            let end = text[at + 2..].find("*/").ok_or(SyntaxError {
+                line,
+                message: "the comment has no end".into(),
+            })?;
+            Some(at + 2 + end + 2)
+        }
+        (byte, _) if byte.is_ascii_whitespace() => Some(at + 1),
+        _ => None,
+    })
+}
+
+/// The end of a number; it may have an exponent with a sign.
+fn number_end(bytes: &[u8], start: usize) -> usize {
+    let end = until(bytes, start, |byte| {
+        !(byte.is_ascii_alphanumeric() || byte == b'.')
+    });
+    let signed = matches!(bytes.get(end), Some(b'+' | b'-'));
+    let exponent = matches!(bytes[end - 1], b'e' | b'E');
+    if signed && exponent && !bytes[start..].starts_with(b"0x") {
+        until(bytes, end + 1, |byte| !byte.is_ascii_digit())
+    } else {
+        end
+    }
+}
+
+/// The first position from `from` on at which `stop` holds, or the end.
 fn until(bytes: &[u8], from: usize, stop: impl Fn(u8) -> bool) -> usize {
     bytes[from..]
         .iter()
@@ -107,7 +111,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'%' | b'.')
 }
 
-/// The end of a word; `::` belongs to it (`.L2::128B`), a single `:` ends a label.
+/// The end of a word. `::` belongs to a word (`.L2::128B`); a single `:` ends a label.
 fn word_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
         at = until(bytes, at, |byte| !is_word(byte));

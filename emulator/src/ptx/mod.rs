@@ -1,5 +1,4 @@
-//! PTX text to a module's syntax tree. Names are resolved, and opcodes understood, by
-//! [`crate::machine`].
+//! Parses PTX text to a syntax tree. [`crate::machine`] resolves the names and decodes the opcodes.
 
 mod lexer;
 mod parser;
@@ -8,97 +7,129 @@ pub use parser::parse;
 
 use std::collections::HashMap;
 
-/// Text that is not PTX.
+/// Why a text is not PTX.
 #[derive(Debug, Clone)]
 pub struct SyntaxError {
+    /// The line of the error, from 1.
     pub line: u32,
+    /// What is wrong with it.
     pub message: String,
 }
 
-/// State spaces that variables live in.
+/// The state space of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Space {
+    /// `.global`
     Global,
+    /// `.const`
     Const,
+    /// `.shared`
     Shared,
+    /// `.local`
     Local,
+    /// `.param`
     Param,
 }
 
-/// A module: variables and functions, in their order.
+/// A module: its variables and functions, in the order of the text.
 #[derive(Debug, Default)]
 pub struct Source {
+    /// The variables of module scope.
     pub variables: Vec<Variable>,
+    /// The entry points and device functions.
     pub functions: Vec<Function>,
-    /// `.file` numbers and names.
+    /// The names of source files, by their numbers in `.file`.
     pub files: HashMap<u32, String>,
 }
 
 /// A variable or a parameter.
 #[derive(Debug, Clone)]
 pub struct Variable {
+    /// Its name.
     pub name: String,
+    /// Its state space.
     pub space: Space,
+    /// Its alignment in bytes.
     pub align: u64,
-    /// Bytes; `None` for an array without a size.
+    /// Its size in bytes; `None` for an array without a size.
     pub size: Option<u64>,
-    /// Initial bytes, maybe fewer than `size`.
+    /// The initial bytes, perhaps fewer than `size`.
     pub init: Vec<u8>,
+    /// The line of its declaration.
     pub line: u32,
 }
 
 /// An entry point or a device function.
 #[derive(Debug)]
 pub struct Function {
+    /// Its name.
     pub name: String,
+    /// The line of its directive.
     pub line: u32,
+    /// Whether it is an entry point: a kernel.
     pub entry: bool,
+    /// The results of a device function.
     pub returns: Vec<Variable>,
+    /// The parameters.
     pub params: Vec<Variable>,
-    /// Product of `.maxntid` or `.reqntid`.
+    /// The number of threads per block by `.maxntid` or `.reqntid`.
     pub max_threads: Option<u32>,
-    /// `None` for a declaration.
+    /// The statements; `None` for a declaration.
     pub body: Option<Vec<Statement>>,
 }
 
-/// One statement of a function's body.
+/// One statement in the body of a function.
 #[derive(Debug, Clone)]
 pub enum Statement {
+    /// `{`
     Open,
+    /// `}`
     Close,
+    /// `name:`
     Label(String),
-    /// `.reg .b32 %r<54>`: the type, the name and how many.
+    /// `.reg .b32 %r<54>`
     Registers {
+        /// The type.
         kind: String,
+        /// The name, or the prefix of the names.
         name: String,
+        /// The number of registers with this prefix; `None` for a single register.
         count: Option<u32>,
+        /// The line of the declaration.
         line: u32,
     },
+    /// A variable in local, shared or parameter space.
     Variable(Variable),
-    /// `.branchtargets`: labels that the label before names.
+    /// `.branchtargets`: the labels of the table that the label before it names.
     Targets(Vec<String>),
-    /// `.loc`: file number and line of what follows.
+    /// `.loc`: the source of the instructions that follow.
     Location {
+        /// The number of the source file.
         file: u32,
+        /// The line in it.
         line: u32,
     },
+    /// An instruction.
     Instruction(Instruction),
 }
 
 /// One instruction.
 #[derive(Debug, Clone)]
 pub struct Instruction {
+    /// Its line.
     pub line: u32,
-    /// The predicate, and whether it is negated.
+    /// The predicate that guards it, and whether that is negated.
     pub guard: Option<(String, bool)>,
+    /// The opcode with its suffixes.
     pub opcode: String,
+    /// The operands in the order of the text.
     pub operands: Vec<Operand>,
 }
 
-/// An operand.
+/// An operand of an instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand {
-    /// A register, special register, variable, function or label; `_` is a sink.
+    /// A register, special register, variable, function or label; `_` discards a result.
     Name(String),
     /// `!p`.
     Not(String),
@@ -106,7 +137,9 @@ pub enum Operand {
     Pair(String, String),
     /// An integer, as 64 bits.
     Int(u64),
+    /// The bits of an f32.
     Single(u32),
+    /// The bits of an f64.
     Double(u64),
     /// `name+offset` outside brackets.
     Offset(String, i64),
@@ -118,7 +151,7 @@ pub enum Operand {
     Group(Vec<Operand>),
 }
 
-/// Bytes of a fundamental type without its dot.
+/// The size in bytes of a fundamental type, whose name is given without its dot.
 pub fn type_bytes(name: &str) -> Option<u64> {
     Some(match name {
         "b8" | "u8" | "s8" => 1,

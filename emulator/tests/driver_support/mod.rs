@@ -1,5 +1,5 @@
-//! What the tests of the driver share: the emulator loaded as a program would find the driver, a compiler for
-//! CUDA C++, tests in a process of their own, and a few kernels.
+//! Shared by the tests of the driver: the emulator, loaded as a program finds the driver; a compiler for CUDA C++; tests
+//! in a process of their own; and a few kernels.
 
 #![allow(dead_code)] // every test file uses its own part
 
@@ -11,14 +11,14 @@ use cudarc::driver::{CudaContext, CudaModule, sys};
 use cudarc::nvrtc::Ptx;
 use libloading::Library;
 
-/// Loads the emulator, which cargo built beside this executable. From then on whoever asks for libcuda.so gets
-/// it, since that is its SONAME.
+/// Loads the emulator, which cargo has built in the directory of this executable. Everything that opens libcuda.so later
+/// gets it, because that is its SONAME.
 pub fn emulator() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let executable = std::env::current_exe().unwrap();
         let path = executable.with_file_name("libcuda_emulator.so");
-        // SAFETY: the library's initialisers have no conditions.
+        // SAFETY: the initialisers of the library have no requirements.
         unsafe { Library::new(&path) }.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     })
 }
@@ -28,11 +28,11 @@ pub fn context() -> Arc<CudaContext> {
     CudaContext::new(0).unwrap()
 }
 
-/// The code of a driver call that is to fail, or not.
+/// The code of a driver call, which may fail.
 pub type Code = sys::CUresult;
 
-/// Runs a test in a process of its own, with more environment variables: `true` in that process. For tests that
-/// leave the context broken, or set up another device.
+/// Runs a test in a process of its own, with additional environment variables, and returns `true` in that process. For
+/// tests that break the context, or that need another device.
 pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     const MARK: &str = "CUDA_EMULATOR_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
@@ -60,7 +60,7 @@ pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     false
 }
 
-/// nvcc: `$NVCC`, or what scripts/cuda-toolkit installed. `None`, said once, when it isn't there.
+/// nvcc: `$NVCC`, or the one that scripts/cuda-toolkit has installed. `None`, with one message, if there is none.
 fn nvcc() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("NVCC") {
         return Some(path.into());
@@ -101,13 +101,13 @@ pub fn compile(source: &str) -> Option<String> {
     Some(std::fs::read_to_string(output).unwrap())
 }
 
-/// The kernels below, loaded.
+/// The module of the kernels below.
 pub fn kernels(context: &Arc<CudaContext>) -> Arc<CudaModule> {
     context.load_module(Ptx::from_src(KERNELS)).unwrap()
 }
 
-/// `append(log, value)`: log is a list behind its length. `scale(x, a, n)`: x[i] *= a. `wild(x, i)`: x[i] = 1
-/// without a check. `bump(n)`: the variable `total` becomes total + n.
+/// `append(log, value)`: log is a length, followed by a list. `scale(x, a, n)`: x[i] *= a. `wild(x, i)`: x[i] = 1
+/// without a check. `bump(n)` adds n to the variable `total`.
 pub const KERNELS: &str = r"
 .version 7.0
 .target sm_80

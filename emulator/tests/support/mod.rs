@@ -1,4 +1,4 @@
-//! Runs snippets of PTX over tables of values, and whole kernels.
+//! Runs snippets of PTX for tables of values, and whole kernels.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cuda_emulator::machine::{Fault, Heap, Launch, Module, Options, Report, run};
 
-/// Edge values of 32 bits: small, shifts at and beyond the width, signs.
+/// Edge values of 32 bits: small values, shifts by the width and more, signs.
 pub const WORDS: [u64; 20] = [
     0,
     1,
@@ -78,7 +78,7 @@ pub const FLOATS: [f32; 26] = [
     0.1,
 ];
 
-/// Every combination of two lists, the third value running along.
+/// Every combination of two lists, with a third value from a third list.
 pub fn pairs(a: &[u64], b: &[u64], c: &[u64]) -> Vec<[u64; 3]> {
     let mut out = Vec::new();
     for (i, &x) in a.iter().enumerate() {
@@ -102,8 +102,8 @@ pub fn floats() -> Vec<[u64; 3]> {
     pairs(&bits, &bits, &bits)
 }
 
-/// Runs one thread a row of `inputs` over a snippet. `kinds` gives the registers of `{d}`, `{a}`,
-/// `{b}` and `{c}`: `r` 32 bits, `d` 64 bits, `h` 16 bits, `p` predicate (as 0 or 1).
+/// Runs a snippet with one thread per row of `inputs`. `kinds` gives the kinds of the registers `{d}`, `{a}`, `{b}` and
+/// `{c}`: `r` has 32 bits, `d` 64 bits, `h` 16 bits, and `p` is a predicate (0 or 1).
 pub fn compute(snippet: &str, kinds: &str, inputs: &[[u64; 3]]) -> Vec<u64> {
     let kinds: Vec<char> = kinds.chars().collect();
     let name = |kind: char, at: usize| match kind {
@@ -170,7 +170,7 @@ pub fn compute(snippet: &str, kinds: &str, inputs: &[[u64; 3]]) -> Vec<u64> {
         .collect()
 }
 
-/// Compares a snippet with host arithmetic on each row.
+/// Compares a snippet with arithmetic of the host for each row.
 pub fn check(
     snippet: &str,
     kinds: &str,
@@ -187,7 +187,7 @@ pub fn check(
     }
 }
 
-/// The same over f32, any NaN equal to any.
+/// The same for f32. Every NaN equals every other.
 pub fn check_f32(snippet: &str, inputs: &[[u64; 3]], expected: impl Fn(f32, f32, f32) -> f32) {
     let found = compute(snippet, "rrrr", inputs);
     for (row, found) in inputs.iter().zip(found) {
@@ -201,12 +201,12 @@ pub fn check_f32(snippet: &str, inputs: &[[u64; 3]], expected: impl Fn(f32, f32,
     }
 }
 
-/// A module around kernels.
+/// The text of a module with these kernels.
 pub fn module(kernels: &str) -> String {
     format!(".version 8.0\n.target sm_80\n.address_size 64\n{kernels}\n")
 }
 
-/// A kernel's parameter block.
+/// The parameter block of a kernel.
 #[derive(Default)]
 pub struct Params(Vec<u8>);
 
@@ -227,7 +227,7 @@ impl Params {
     }
 }
 
-/// A module, memory, and how to run.
+/// A module, device memory, and the options of launches.
 pub struct Device {
     pub module: Arc<Module>,
     pub heap: Heap,
@@ -332,8 +332,8 @@ impl Device {
     }
 }
 
-/// A kernel `k(out, n)` with registers declared, `%r1` the thread in its CTA, `%r2` the CTA, `%r3` the
-/// thread in the grid, `%rd1` out, `%rd2` the thread's own word of it, and 1 KiB of shared memory.
+/// A kernel `k(out, n)` with declared registers and 1 KiB of shared memory. `%r1` is the thread in its CTA, `%r2` the CTA,
+/// `%r3` the thread in the grid, `%rd1` is out, and `%rd2` the address of the thread's own word in it.
 pub fn kernel(body: &str) -> String {
     module(&format!(
         ".visible .entry k(.param .u64 out, .param .u32 n) {{
@@ -347,7 +347,7 @@ pub fn kernel(body: &str) -> String {
     ))
 }
 
-/// Runs [`kernel`] and reads `out`, which starts as zeros.
+/// Runs [`kernel`] and returns `out`, which is zero before.
 pub fn run_kernel(body: &str, ctas: u32, threads: u32) -> Result<(Vec<u32>, Report), Fault> {
     let device = Device::new(&kernel(body));
     let count = (ctas * threads) as usize;

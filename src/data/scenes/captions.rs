@@ -1,7 +1,7 @@
-//! What is said of a scene, and what a sentence names.
+//! The captions of a scene, and the objects that a caption names.
 //!
-//! Of two objects either may come first: the relation turns round with them. Every way to say it occurs in
-//! every scene, so that a right sentence finds itself among the references.
+//! Either of two objects may be named first; the relation is then the inverse one. Every form of caption is used
+//! for every scene, so that a correct caption is among the references.
 
 use super::{Colour, Kind, PARAPHRASES, Relation, Scene, Shape};
 use std::fmt;
@@ -44,7 +44,7 @@ impl fmt::Display for Relation {
     }
 }
 
-/// The truth in short: "red circle above blue square".
+/// A short description: "red circle above blue square".
 impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.objects[..], self.relation) {
@@ -58,6 +58,7 @@ impl fmt::Display for Scene {
     }
 }
 
+/// The captions of a scene.
 pub(super) fn describe(scene: &Scene) -> [String; PARAPHRASES] {
     match (&scene.objects[..], scene.relation) {
         ([a, b], Some(relation)) => describe_two(a.kind, relation, b.kind),
@@ -86,7 +87,7 @@ fn describe_two(a: Kind, relation: Relation, b: Kind) -> [String; PARAPHRASES] {
     ]
 }
 
-/// The kinds that a caption names: every shape with the colour right before it.
+/// The kinds of objects that a caption names: every shape that directly follows a colour.
 pub fn named(caption: &str) -> Vec<Kind> {
     let words: Vec<&str> = caption.split_whitespace().collect();
     let pairs = words.windows(2);

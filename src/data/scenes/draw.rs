@@ -1,5 +1,5 @@
-//! Scenes as pixels. Edges are anti-aliased: a pixel is covered as far as its centre lies within the edge, half
-//! of it when the edge runs through its centre.
+//! Draws scenes. Edges are antialiased: the coverage of a pixel grows with the distance of its centre inside the
+//! edge, and is one half where the edge runs through the centre.
 
 use super::{Background, Object, SIDE, Scene, Shape};
 use crate::data::image::Rgb;
@@ -38,8 +38,8 @@ fn grain(background: &Background, pixel: usize) -> f32 {
     background.noise * (2.0 * uniform - 1.0)
 }
 
-/// Signed distance from a point to an object's edge, in pixels, negative inside; beyond corners, the distance to
-/// the nearer edge's line, which is as good for anti-aliasing.
+/// The distance in pixels from a point to the edge of an object, negative inside the object. Beyond a corner it is
+/// the distance to the line of the nearer edge, which is good enough for antialiasing.
 fn distance(object: &Object, point: [f32; 2]) -> f32 {
     let [x, y] = [point[0] - object.centre[0], point[1] - object.centre[1]];
     let (sin, cos) = object.angle.sin_cos();
@@ -48,7 +48,8 @@ fn distance(object: &Object, point: [f32; 2]) -> f32 {
     match object.kind.shape {
         Shape::Circle => x.hypot(y) - object.radius,
         Shape::Square => x.abs().max(y.abs()) - area.sqrt() / 2.0,
-        // Equilateral, a corner up: its area is 3√3 times the inscribed circle's radius squared.
+        // Equilateral, with one corner at the top. Its area is 3√3 r², where r is the radius of the inscribed
+        // circle.
         Shape::Triangle => {
             let inscribed = (area / 27f32.sqrt()).sqrt();
             y.max(0.75f32.sqrt() * x.abs() - 0.5 * y) - inscribed

@@ -1,8 +1,8 @@
-//! A data set out of nothing: pictures of one or two coloured shapes, and what one could say of them.
+//! A data set that is drawn: pictures of one or two coloured shapes, with captions.
 //!
-//! Four colours, three shapes, four relations; sizes, places, shades and backgrounds vary. A scene is a
-//! pure function of (seed, index). [`SceneSet::write`] puts scenes down in Flickr8k's layout, so that they are
-//! read like any other data set.
+//! There are four colours, three shapes and four relations; sizes, positions, shades and backgrounds vary. A scene
+//! is a pure function of (seed, index). [`SceneSet::write`] writes scenes in the layout of Flickr8k, so that they
+//! are read like any other data set.
 
 mod captions;
 mod draw;
@@ -21,51 +21,51 @@ use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
-/// Scenes are squares of this many pixels.
+/// The width and height of a scene, in pixels.
 pub const SIDE: usize = 64;
-/// Captions of a scene.
+/// Number of captions of a scene.
 pub const PARAPHRASES: usize = 5;
 
-/// Of 0 to 100. Little is lost, and noise stays noise.
+/// Quality of the JPEG files, from 0 to 100. High enough that the noise is kept.
 const JPEG_QUALITY: u8 = 95;
-/// Share of the scenes that have two objects.
+/// The share of scenes with two objects.
 const PAIRS: f32 = 2.0 / 3.0;
 
-/// The colour of an object, as captions call it.
+/// The colour of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Colour {
-    /// Shades of red.
+    /// "red"
     Red,
-    /// Shades of green.
+    /// "green"
     Green,
-    /// Shades of blue.
+    /// "blue"
     Blue,
-    /// Shades of yellow.
+    /// "yellow"
     Yellow,
 }
 
 impl Colour {
-    /// All colours.
+    /// Every colour.
     pub const ALL: [Colour; 4] = [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow];
 }
 
 /// The shape of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shape {
-    /// A disc.
+    /// "circle"
     Circle,
-    /// A square, which may be rotated.
+    /// "square"
     Square,
-    /// A triangle with equal sides, which may be rotated.
+    /// "triangle"
     Triangle,
 }
 
 impl Shape {
-    /// All shapes.
+    /// Every shape.
     pub const ALL: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
 }
 
-/// What a caption can call an object.
+/// The kind of an object, which captions name: "red circle".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
     /// Its colour.
@@ -74,21 +74,21 @@ pub struct Kind {
     pub shape: Shape,
 }
 
-/// Where the first of two objects is, seen from the second.
+/// The position of the first of two objects relative to the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
-    /// The first is to the left of the second.
+    /// "to the left of"
     LeftOf,
-    /// The first is to the right of the second.
+    /// "to the right of"
     RightOf,
-    /// The first is above the second.
+    /// "above"
     Above,
-    /// The first is below the second.
+    /// "below"
     Below,
 }
 
 impl Relation {
-    /// All relations.
+    /// Every relation.
     pub const ALL: [Relation; 4] = [
         Relation::LeftOf,
         Relation::RightOf,
@@ -96,7 +96,7 @@ impl Relation {
         Relation::Below,
     ];
 
-    /// Where the second object is, seen from the first.
+    /// The position of the second object relative to the first.
     pub fn inverse(self) -> Self {
         match self {
             Relation::LeftOf => Relation::RightOf,
@@ -107,47 +107,47 @@ impl Relation {
     }
 }
 
-/// A shape in a picture. Lengths are in pixels, x to the right, y down.
+/// An object in a picture. Lengths are in pixels; x points right and y points down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Object {
-    /// What a caption calls it.
+    /// Its shape and colour.
     pub kind: Kind,
-    /// x and y of its centre.
+    /// Its centre, x and y.
     pub centre: [f32; 2],
-    /// That of the circle with the object's area.
+    /// The radius of the circle with the same area.
     pub radius: f32,
-    /// Rotation, in radians.
+    /// The angle by which it is rotated, in radians.
     pub angle: f32,
     /// Red, green, blue, each 0 to 255.
     pub shade: [f32; 3],
 }
 
-/// What is behind the objects.
+/// The background of a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Background {
     /// Red, green, blue in the middle of the picture, each 0 to 255.
     pub shade: [f32; 3],
-    /// How much lighter it gets from edge to edge, along x and y.
+    /// How much lighter the picture becomes from edge to edge, along x and along y.
     pub slope: [f32; 2],
-    /// Largest deviation of a pixel's brightness, objects' pixels too.
+    /// The largest deviation of a pixel's brightness by noise. Pixels of objects have noise, too.
     pub noise: f32,
-    /// Decides the noise.
+    /// The seed of the noise.
     pub noise_seed: u64,
 }
 
-/// Everything there is to know of a picture.
+/// A description of a picture, from which it is drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scene {
-    /// What is behind the objects.
+    /// The background.
     pub background: Background,
-    /// One or two, of different kinds.
+    /// One or two objects; two objects have different kinds.
     pub objects: Vec<Object>,
-    /// How two objects stand.
+    /// The relation of two objects; `None` for one object.
     pub relation: Option<Relation>,
 }
 
 impl Scene {
-    /// Scene number `index` of all that a seed gives.
+    /// Scene number `index` of a seed.
     pub fn new(seed: u64, index: usize) -> Self {
         let mut random = Random::new(seed, index);
         let background = background(&mut random);
@@ -181,19 +181,19 @@ impl Scene {
         self.objects.iter().any(|object| object.kind == kind)
     }
 
-    /// Whether a caption names something and all that it names is in the picture.
+    /// Whether a caption names at least one object, and only objects that are in the picture.
     pub fn agrees_with(&self, caption: &str) -> bool {
         let named = named(caption);
         !named.is_empty() && named.into_iter().all(|kind| self.shows(kind))
     }
 
-    /// Five sentences that describe the scene, as Flickr8k has them: lower-case, words and the full
-    /// stop separated by spaces.
+    /// Captions of the scene in the form of Flickr8k: lower-case, with spaces between words and before the full
+    /// stop.
     pub fn captions(&self) -> [String; PARAPHRASES] {
         captions::describe(self)
     }
 
-    /// The picture, ([`SIDE`], [`SIDE`], 3).
+    /// The picture, of shape ([`SIDE`], [`SIDE`], 3).
     pub fn draw(&self) -> Rgb {
         draw::draw(self)
     }
@@ -233,7 +233,7 @@ fn object(random: &mut Random, kind: Kind, centre: [f32; 2]) -> Object {
     }
 }
 
-/// Centres of two objects: far apart along the axis of the relation, close across it.
+/// The centres of two objects: far apart along the axis of the relation, and close to each other across it.
 fn place(random: &mut Random, relation: Relation) -> [[f32; 2]; 2] {
     let near = random.between(14.0..20.0);
     let far = random.between(44.0..50.0);
@@ -247,7 +247,7 @@ fn place(random: &mut Random, relation: Relation) -> [[f32; 2]; 2] {
     }
 }
 
-/// The random numbers of a scene, one after the other.
+/// The sequence of random numbers of a scene.
 struct Random {
     seed: u64,
     scene: u32,
@@ -269,7 +269,7 @@ impl Random {
         philox::word(self.seed, self.scene, self.next - 1)
     }
 
-    /// In [0, 1).
+    /// A number in [0, 1).
     fn uniform(&mut self) -> f32 {
         self.next += 1;
         philox::uniform(self.seed, self.scene, self.next - 1)
@@ -284,21 +284,21 @@ impl Random {
     }
 }
 
-/// Scenes for training, validation and test: numbers 0, 1, 2 … of a seed, in this order.
+/// Scenes for training, validation and test. They are scenes 0, 1, 2 … of a seed, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SceneSet {
-    /// Decides all scenes.
+    /// The seed of all scenes.
     pub seed: u64,
-    /// Scenes to train on.
+    /// Number of scenes for training.
     pub train: usize,
-    /// Scenes to validate on.
+    /// Number of scenes for validation.
     pub dev: usize,
-    /// Scenes to test on.
+    /// Number of scenes for test.
     pub test: usize,
 }
 
 impl SceneSet {
-    /// Scenes in all.
+    /// Number of scenes.
     pub fn len(&self) -> usize {
         self.train + self.dev + self.test
     }
@@ -308,8 +308,8 @@ impl SceneSet {
         self.len() == 0
     }
 
-    /// Scene number `index`. Numbers are those of [`Flickr8k::images`](super::flickr8k::Flickr8k::images)
-    /// once the set has been written and opened.
+    /// Scene number `index`. The numbers are the indices of
+    /// [`Flickr8k::images`](super::flickr8k::Flickr8k::images) after the set has been written and opened.
     pub fn scene(&self, index: usize) -> Scene {
         Scene::new(self.seed, index)
     }
@@ -318,7 +318,7 @@ impl SceneSet {
     /// `Flickr8k.token.txt` and the three lists beside it.
     ///
     /// # Errors
-    /// When a file cannot be written. The captions come last: a set that was broken off does not open.
+    /// When a file cannot be written. The captions are written last, so that an incomplete set cannot be opened.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let images = directory.join("Flicker8k_Dataset");
         fs::create_dir_all(&images).map_err(Error::io(&images))?;
@@ -353,7 +353,8 @@ fn token_lines(file: &str, scene: &Scene) -> String {
         .collect()
 }
 
-/// Written in place: thousands of small files need no sync each, as they can be drawn again.
+/// Writes a picture directly to its place. Thousands of small files would take long to sync one by one, and they
+/// can be drawn again.
 fn write_jpeg(path: &Path, image: &Rgb) -> Result<()> {
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);

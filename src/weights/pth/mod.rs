@@ -1,12 +1,12 @@
-//! PyTorch's own files: what `torch.save(model.state_dict(), …)` writes, in both containers.
+//! PyTorch's own formats, which `torch.save(model.state_dict(), …)` writes.
 //!
-//! Both hold a pickle, which describes the tensors and refers to storages by key, and the storages' bytes.
-//! Since PyTorch 1.6 that is a zip archive of uncompressed records: `<name>/data.pkl`, `<name>/data/<key>`.
-//! Before, it is a stream: magic number, version, facts about the machine, the pickle, the list of
-//! keys, and for each key the number of elements and their bytes. Source: `torch/serialization.py`.
+//! Both formats hold a pickle, which describes the tensors and refers to storages by key, and the bytes of the
+//! storages. Since PyTorch 1.6 the file is a zip archive of uncompressed records: `<name>/data.pkl` and
+//! `<name>/data/<key>`. Before, it is a sequence: a magic number, the version, facts about the machine, the pickle,
+//! the list of keys, and for each key the number of elements and their bytes. Source: `torch/serialization.py`.
 //!
-//! A pickle is a program for a stack machine that may call any Python function. [`pickle`] knows the few
-//! calls that a state dict needs and refuses all others, so nothing is ever executed.
+//! A pickle is a program for a stack machine, which may call any Python function. [`pickle`] knows the few calls that
+//! a state dict needs and refuses all others. It never executes anything.
 
 mod pickle;
 mod value;
@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use value::{Heap, Storage, Tensor, Value};
 
-/// How a legacy file begins: the magic number 0x1950a86a20f9469cfc6c as a pickle of its own.
+/// The beginning of a legacy file: the magic number 0x1950a86a20f9469cfc6c as a separate pickle.
 pub(super) const LEGACY_START: [u8; 15] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
-/// The legacy format's version that follows the magic number.
+/// The version of the legacy format, which follows the magic number.
 const LEGACY_VERSION: i64 = 1001;
 
-/// Where some formats of checkpoints keep the state dict among other things.
+/// The key of the state dict in checkpoints that hold other values, too.
 const STATE_DICT: &str = "state_dict";
 
 /// Finds the tensors of a zip archive.
@@ -35,7 +35,7 @@ pub(super) fn read_zip(bytes: &[u8]) -> Checked<Contents> {
         .names()
         .find_map(|name| name.strip_suffix("/data.pkl"))
     else {
-        return Err("is a zip archive without data.pkl, so not PyTorch's".into());
+        return Err("is a zip archive without data.pkl, so it is not from PyTorch".into());
     };
     if archive.find(&format!("{name}/constants.pkl"))?.is_some() {
         return Err("is a TorchScript program, expected a state dict".into());
@@ -53,7 +53,7 @@ pub(super) fn read_zip(bytes: &[u8]) -> Checked<Contents> {
     collect(&root, |storage| record(&format!("data/{}", storage.key)))
 }
 
-/// Finds the tensors of a legacy stream.
+/// Finds the tensors of a legacy file.
 pub(super) fn read_legacy(bytes: &[u8]) -> Checked<Contents> {
     let mut at = LEGACY_START.len();
     let mut next = || -> Checked<Pickle> {
@@ -76,7 +76,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Checked<Contents> {
     })
 }
 
-/// The bytes of each storage after the pickles, in the order that the list of keys gives.
+/// The bytes of each storage. They follow the pickles in the order of the list of keys.
 fn legacy_storages<'a>(
     bytes: &[u8],
     mut at: usize,
@@ -124,7 +124,7 @@ fn legacy_storages<'a>(
     Ok(ranges)
 }
 
-/// The tensors of the state dict that a pickle describes; `place` says which bytes a storage takes.
+/// The tensors of the state dict that a pickle describes; `place` finds the bytes of a storage.
 fn collect(
     pickle: &Pickle,
     place: impl Fn(&Storage) -> Checked<Range<usize>>,

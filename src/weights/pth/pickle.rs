@@ -1,9 +1,9 @@
-//! A restricted pickle reader: builds numbers, texts, containers and tensors, and calls nothing.
+//! A restricted reader of pickles. It makes numbers, texts, containers and tensors, and calls no function.
 //!
-//! A pickle is a list of instructions for a stack machine (source: Python's `pickletools`). This machine
-//! knows those that `torch.save` uses for data, protocols 2 to 5, and the few names of [`Global`]; any
-//! other instruction or name ends the reading. Each instruction adds at most one value or moves those
-//! that others added, so memory stays proportional to the pickle.
+//! A pickle is a list of instructions for a stack machine (source: Python's `pickletools`). This machine knows the
+//! instructions that `torch.save` uses for data, protocols 2 to 5, and the few names of [`Global`]. Any other
+//! instruction or name is an error. Each instruction adds at most one value, or moves values that other instructions
+//! added, so the memory stays proportional to the size of the pickle.
 
 use super::super::Checked;
 use super::value::{Global, Heap, Value};
@@ -12,12 +12,12 @@ use std::collections::HashMap;
 /// More instructions than any description of weights has.
 const MOST_INSTRUCTIONS: usize = 1 << 24;
 
-/// A pickle that was read.
+/// The content of a pickle.
 pub struct Pickle<'a> {
-    /// What it describes.
+    /// The value that it describes.
     pub root: Value<'a>,
     pub heap: Heap<'a>,
-    /// Bytes that it takes.
+    /// Its length in bytes.
     pub length: usize,
 }
 
@@ -44,7 +44,7 @@ pub fn read(bytes: &[u8]) -> Checked<Pickle<'_>> {
 
 struct Machine<'a> {
     bytes: &'a [u8],
-    /// The next byte to be read.
+    /// The position of the next byte to read.
     at: usize,
     stack: Vec<Value<'a>>,
     /// Heights of the stack at which MARKs were set.
@@ -67,7 +67,7 @@ impl<'a> Machine<'a> {
 
     fn step(&mut self, instruction: u8) -> Checked<()> {
         match instruction {
-            // PROTO, FRAME: nothing to know.
+            // PROTO, FRAME: of no use here.
             0x80 => self.take(1).map(drop),
             0x95 => self.take(8).map(drop),
             // MARK, POP, POP_MARK, DUP
@@ -90,7 +90,7 @@ impl<'a> Machine<'a> {
             b'j' => self.count(4).and_then(|key| self.recall(key)),
             // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, BINPERSID
             b'c' | 0x93 | b'R' | b'b' | b'Q' => self.refer(instruction),
-            // What makes and fills tuples, lists and dicts
+            // Instructions that make and fill tuples, lists and dicts
             b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'a' | b'e' | b'}' | b'd' | b's' | b'u' => {
                 self.contain(instruction)
             }
@@ -118,7 +118,7 @@ impl<'a> Machine<'a> {
                 let (arguments, function) = (self.pop()?, self.pop()?);
                 self.heap.call(function, arguments)?
             }
-            // An OrderedDict's attributes: versions of modules, of no interest.
+            // Attributes of an OrderedDict: versions of modules, which are not needed.
             b'b' => match (self.pop()?, self.pop()?) {
                 (_, dict @ Value::Dict(_)) => dict,
                 (_, object) => return Err(format!("sets attributes of {object}")),
@@ -176,7 +176,7 @@ impl<'a> Machine<'a> {
         self.push(value)
     }
 
-    /// A value that stands in the pickle itself.
+    /// A value that the pickle contains directly.
     fn constant(&mut self, instruction: u8) -> Checked<Value<'a>> {
         Ok(match instruction {
             // NONE, NEWTRUE, NEWFALSE
@@ -230,7 +230,7 @@ impl<'a> Machine<'a> {
         usize::try_from(count).map_err(|_| format!("counts to {count}"))
     }
 
-    /// Bytes whose number precedes them.
+    /// Bytes that follow their number.
     fn counted(&mut self, length_bytes: usize) -> Checked<&'a [u8]> {
         let count = self.count(length_bytes)?;
         self.take(count)
@@ -271,7 +271,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Where the stack ends for those who take from it: above the last mark.
+    /// The height of the stack below which no instruction may take values: that of the last mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -298,7 +298,10 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Checked<Vec<Value<'a>>> {
-        let mark = self.marks.pop().ok_or("looks for a mark that nobody set")?;
+        let mark = self
+            .marks
+            .pop()
+            .ok_or("looks for a mark that was never set")?;
         Ok(self.stack.split_off(mark))
     }
 

@@ -1,21 +1,21 @@
-//! What a pickle of weights describes: containers, storages, tensors, in a flat heap.
+//! The values of a pickle of weights: containers, storages and tensors in a flat heap.
 //!
-//! Values refer to each other by index, so neither depth nor cycles can exhaust the stack.
+//! Values refer to each other by index, so that neither depth nor cycles can exhaust the stack.
 
 use super::super::{Checked, StoredType};
 use std::ops::Range;
 
-/// The highest rank of a tensor that is read.
+/// The largest number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 64;
 
-/// What the stack holds; containers, storages and tensors are indices into the [`Heap`].
+/// A value on the stack. Containers, storages and tensors are indices into the [`Heap`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     None,
     Bool(bool),
     Int(i64),
     Text(&'a str),
-    /// A value of no interest: fractions, bytes, huge integers.
+    /// A value that is not needed: a fraction, bytes, or a huge integer.
     Opaque,
     Tuple(usize),
     List(usize),
@@ -53,8 +53,10 @@ pub enum Global {
 }
 
 impl Global {
+    /// The meaning of `module.name`.
+    ///
     /// # Errors
-    /// For every name but those that a state dict needs.
+    /// For every name that a state dict does not need.
     pub fn named(module: &str, name: &str) -> Checked<Self> {
         Ok(match (module, name) {
             ("collections", "OrderedDict") => Global::OrderedDict,
@@ -80,28 +82,28 @@ impl Global {
     }
 }
 
-/// A block of elements, somewhere in the file.
+/// A block of elements in the file.
 pub struct Storage<'a> {
     pub dtype: StoredType,
     pub key: &'a str,
-    /// Elements of the whole block.
+    /// Number of elements of the whole block.
     pub elements: usize,
-    /// The elements that count, when not all do.
+    /// The elements that belong to the storage; `None` means all.
     pub view: Option<Range<usize>>,
 }
 
-/// A tensor over a storage.
+/// A tensor in a storage.
 pub struct Tensor {
     /// Index of its storage in the heap.
     pub storage: usize,
-    /// Its first element, from the storage's first.
+    /// The index of its first element in the storage.
     pub first: usize,
     pub shape: Vec<usize>,
-    /// Elements between neighbours, along each dimension.
+    /// Distance of neighbours along each dimension, in elements.
     pub strides: Vec<usize>,
 }
 
-/// All that a pickle made.
+/// Everything that a pickle has made.
 #[derive(Default)]
 pub struct Heap<'a> {
     tuples: Vec<Vec<Value<'a>>>,
@@ -141,7 +143,7 @@ impl<'a> Heap<'a> {
         }
     }
 
-    /// A dict's entries, in the order of their making.
+    /// The entries of a dict, in the order in which they were added.
     pub fn dict(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match value {
             Value::Dict(i) => Some(&self.dicts[i]),
@@ -174,7 +176,7 @@ impl<'a> Heap<'a> {
         Ok(())
     }
 
-    /// What the pickle's `function(*arguments)` stands for.
+    /// The value that `function(*arguments)` stands for.
     pub fn call(&mut self, function: Value<'a>, arguments: Value<'a>) -> Checked<Value<'a>> {
         let given = self.tuple(arguments).unwrap_or_default();
         match (function, given) {
@@ -193,7 +195,7 @@ impl<'a> Heap<'a> {
                 ],
             ) => {
                 let tensor = self.describe(storage, first, shape, strides);
-                let tensor = tensor.ok_or("describes a tensor by impossible numbers")?;
+                let tensor = tensor.ok_or("describes a tensor with impossible numbers")?;
                 self.tensors.push(tensor);
                 Ok(Value::Tensor(self.tensors.len() - 1))
             }
@@ -228,12 +230,12 @@ impl<'a> Heap<'a> {
         values.iter().map(|&value| size(value)).collect()
     }
 
-    /// The storage that a persistent id names: `("storage", type, key, location, elements)`, in legacy
-    /// files with a sixth value, `None` or `(key, first element, elements)` of the part that counts.
+    /// The storage that a persistent id names: `("storage", type, key, location, elements)`. Legacy files have a sixth
+    /// value, which is `None` or `(key, first element, elements)` of the part that belongs to the storage.
     pub fn refer(&mut self, id: Value<'a>) -> Checked<Value<'a>> {
         let storage = self
             .storage(id)
-            .ok_or("refers to something that is no storage")?;
+            .ok_or("refers to something that is not a storage")?;
         self.storages.push(storage);
         Ok(Value::Storage(self.storages.len() - 1))
     }

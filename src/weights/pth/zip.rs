@@ -1,8 +1,8 @@
-//! Zip archives of stored records, as PyTorch writes them: where each record's bytes are.
+//! Zip archives of uncompressed records, as PyTorch writes them. Finds the bytes of each record.
 //!
-//! An archive is read from its end: the end record tells where the directory is, the directory where
-//! each record's local header is, and that, where the bytes begin. Fields that do not fit in 32 bits
-//! are in zip64's records. Source: PKWARE's APPNOTE.TXT 6.3, sections 4.3 and 4.5.3.
+//! An archive is read from its end. The end record says where the directory is, the directory says where the local
+//! header of each record is, and the local header says where the bytes begin. Values that do not fit in 32 bits are
+//! in the records of zip64. Source: PKWARE's APPNOTE.TXT 6.3, sections 4.3 and 4.5.3.
 
 use super::super::Checked;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ const END: &[u8] = b"PK\x05\x06";
 const END64: &[u8] = b"PK\x06\x06";
 const END64_LOCATOR: &[u8] = b"PK\x06\x07";
 
-/// Bytes of the fixed parts.
+/// Lengths of the fixed parts, in bytes.
 const LOCAL_BYTES: usize = 30;
 const DIRECTORY_BYTES: usize = 46;
 const END_BYTES: usize = 22;
@@ -23,15 +23,16 @@ const LOCATOR_BYTES: usize = 20;
 /// The longest comment after the end record.
 const LONGEST_COMMENT: usize = u16::MAX as usize;
 
-/// The extra field that holds what does not fit in 32 bits.
+/// The extra field with the values that do not fit in 32 bits.
 const ZIP64_FIELD: u64 = 1;
 
 /// A 32-bit field that says "see the zip64 field".
 const IN_ZIP64: u64 = u32::MAX as u64;
 
+/// An opened archive.
 pub struct Archive<'a> {
     bytes: &'a [u8],
-    /// In the directory's order.
+    /// In the order of the directory.
     records: Vec<Record<'a>>,
     by_name: HashMap<&'a str, usize>,
 }
@@ -72,7 +73,7 @@ impl<'a> Archive<'a> {
         self.records.iter().map(|record| record.name)
     }
 
-    /// The bytes of the archive that a record takes; `None` when there is no such record.
+    /// The position of a record's bytes in the archive; `None` if there is no such record.
     pub fn find(&self, name: &str) -> Checked<Option<Range<usize>>> {
         let Some(&i) = self.by_name.get(name) else {
             return Ok(None);
@@ -110,7 +111,7 @@ fn part(bytes: &[u8], start: usize, length: usize) -> Option<&[u8]> {
     bytes.get(start..start.checked_add(length)?)
 }
 
-/// The directory's bytes.
+/// The bytes of the directory.
 fn directory(bytes: &[u8]) -> Option<&[u8]> {
     let last = bytes.len().checked_sub(END_BYTES)?;
     let is_end = |&at: &usize| {
@@ -135,7 +136,7 @@ fn directory(bytes: &[u8]) -> Option<&[u8]> {
     )
 }
 
-/// The directory's first entry, and how many bytes it takes.
+/// The first entry of the directory, and its length in bytes.
 fn record(entry: &[u8]) -> Option<(Record<'_>, usize)> {
     if !entry.starts_with(DIRECTORY) {
         return None;
@@ -150,7 +151,7 @@ fn record(entry: &[u8]) -> Option<(Record<'_>, usize)> {
     let length = DIRECTORY_BYTES + name_bytes + extra_bytes + comment_bytes;
     let (flags, method) = (number(entry, 8, 2)?, number(entry, 10, 2)?);
     let mut wide = zip64_field(extra);
-    // In this order the zip64 field lists those of the three that do not fit.
+    // The zip64 field lists those of the three values that do not fit, in this order.
     let [size, stored_size, local_header] = [(24, 4), (20, 4), (42, 4)].map(|(at, count)| {
         let narrow = number(entry, at, count)?;
         if narrow < IN_ZIP64 {
@@ -169,7 +170,7 @@ fn record(entry: &[u8]) -> Option<(Record<'_>, usize)> {
     (length <= entry.len()).then_some((record, length))
 }
 
-/// The content of the zip64 field among a record's extra fields; empty when there is none.
+/// The content of the zip64 field among the extra fields of a record; empty if there is none.
 fn zip64_field(mut extra: &[u8]) -> &[u8] {
     while let (Some(kind), Some(size)) = (number(extra, 0, 2), position(extra, 2, 2)) {
         let Some(field) = part(extra, 4, size) else {
@@ -183,7 +184,7 @@ fn zip64_field(mut extra: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Where a record's bytes are, by its local header.
+/// The position of a record's bytes, found by its local header.
 fn content(bytes: &[u8], record: &Record) -> Option<Range<usize>> {
     let local = bytes.get(record.local_header..)?;
     if !local.starts_with(LOCAL) {

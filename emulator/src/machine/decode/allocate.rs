@@ -1,13 +1,12 @@
-//! Gives virtual registers their slots (by liveness and a linear scan, so that a warp's register
-//! file stays small enough for the cache) and packs the instructions.
+//! Gives slots to virtual registers and packs the instructions. Slots are assigned by liveness and a linear scan, so that
+//! the register file of a warp is small enough for the cache.
 //!
-//! Liveness is that of one thread: lanes that take another path have their own column of each
-//! slot, so divergence needs no care. An instruction under a guard may leave its destination as
-//! it was, and so counts as a reader of it.
+//! Liveness is computed for one thread. Each lane has its own column of a slot, so divergence does not matter. An
+//! instruction with a guard may leave its destination unchanged, and therefore counts as a reader of it.
 
 use std::collections::HashMap;
 
-use super::super::op::{Code, Initial, Inst, Op, Place, Slot, UNGUARDED};
+use super::super::op::{Code, Collective, Control, Initial, Inst, Op, Place, Slot, UNGUARDED};
 use super::builder::{Builder, Decoded, Draft};
 use super::names::{Class, Reg};
 use super::{Result, fail};
@@ -24,7 +23,7 @@ pub fn finish(builder: Builder) -> Result<Decoded> {
         if at == u32::MAX
             && let Some(draft) = used()
         {
-            return fail(draft.line, "the label it jumps to stands nowhere");
+            return fail(draft.line, "the label that it jumps to does not exist");
         }
     }
     let spans = Spans::of(&builder);
@@ -51,7 +50,7 @@ pub fn finish(builder: Builder) -> Result<Decoded> {
     })
 }
 
-/// Bytes of one access if it may go to shared memory.
+/// The size in bytes of an access that may go to shared memory.
 fn shared_bytes(op: Op) -> Option<u32> {
     match op {
         Op::Load(access) | Op::Store(access) => {
@@ -66,7 +65,7 @@ fn shared_bytes(op: Op) -> Option<u32> {
     }
 }
 
-/// Instructions whose operands lie in [`Code::more`].
+/// Whether the operands of an instruction are in [`Code::more`].
 fn many(op: Op) -> bool {
     matches!(
         op,
@@ -76,13 +75,13 @@ fn many(op: Op) -> bool {
             | Op::Unpack { .. }
             | Op::LdMatrix { .. }
             | Op::Mma(_)
-            | Op::Shfl { .. }
-            | Op::Carry { .. }
-            | Op::CarryMad { .. }
+            | Op::Carry(_)
+            | Op::CarryMad(_)
             | Op::Bfi(_)
-            | Op::MatchAll(..)
-            | Op::Elect
-            | Op::Setp { two: true, .. }
+            | Op::Control(Control::Collective(
+                Collective::Shfl { .. } | Collective::MatchAll(_) | Collective::Elect
+            ))
+            | Op::Setp(_, true)
     )
 }
 
@@ -109,11 +108,11 @@ fn pack(draft: &Draft, builder: &Builder, slots: &Slots, code: &mut Code) -> Res
                 .map(|&reg| slots.of[reg as usize]),
         );
     } else if draft.dst.len() > 1 || draft.src.len() > 3 {
-        return fail(draft.line, "an instruction with too many operands");
+        return fail(draft.line, "the instruction has too many operands");
     }
     match draft.op {
-        Op::Bra => inst.imm = i64::from(builder.label_at[draft.labels[0]]),
-        Op::Brx => {
+        Op::Control(Control::Branch) => inst.imm = i64::from(builder.label_at[draft.labels[0]]),
+        Op::Control(Control::BranchByTable) => {
             inst.d = code.targets.len() as u32;
             inst.imm = draft.labels.len() as i64;
             code.targets
@@ -127,8 +126,7 @@ fn pack(draft: &Draft, builder: &Builder, slots: &Slots, code: &mut Code) -> Res
     Ok(())
 }
 
-/// The first and last position at which each register is live; use before definition at even,
-/// definition at odd positions.
+/// The first and last position at which each register is live. Instruction i reads at position 2i and writes at 2i + 1.
 struct Spans {
     first: Vec<u32>,
     last: Vec<u32>,
@@ -233,12 +231,18 @@ fn members(live: &[u64]) -> impl Iterator<Item = Reg> {
     })
 }
 
+/// Whether a thread that executes the instruction does not continue with the next one.
+fn stops(op: Op) -> bool {
+    use Control::{Branch, BranchByTable, Exit, Trap};
+    matches!(op, Op::Control(Branch | BranchByTable | Exit | Trap))
+}
+
 fn blocks(builder: &Builder) -> Vec<Block> {
     let drafts = &builder.drafts;
     let mut starts = vec![false; drafts.len() + 1];
     starts[0] = true;
     for (at, draft) in drafts.iter().enumerate() {
-        if matches!(draft.op, Op::Bra | Op::Brx | Op::Exit | Op::Trap) {
+        if stops(draft.op) {
             starts[at + 1] = true;
         }
         for &label in &draft.labels {
@@ -255,7 +259,7 @@ fn blocks(builder: &Builder) -> Vec<Block> {
             .iter()
             .map(|&label| builder.label_at[label] as usize);
         let mut next: Vec<usize> = targets.filter_map(|at| index.get(&at).copied()).collect();
-        let stops = matches!(last.op, Op::Bra | Op::Brx | Op::Exit | Op::Trap);
+        let stops = stops(last.op);
         if (!stops || last.guard.is_some()) && n + 1 < begins.len() {
             next.push(n + 1);
         }
@@ -272,7 +276,7 @@ struct Slots {
     live_registers: u32,
 }
 
-/// Slots of one width, handed out and taken back.
+/// The slots of one width.
 #[derive(Default)]
 struct Pool {
     free: Vec<u32>,

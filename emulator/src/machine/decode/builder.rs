@@ -1,12 +1,13 @@
-//! Walks a kernel's statements, and those of the functions it calls, into instructions over
-//! virtual registers.
+//! Turns the statements of a kernel, and of the functions it calls, into instructions over virtual registers.
+
+mod calls;
 
 use std::collections::HashMap;
 
-use super::super::op::{Code, Initial, Op, Special};
+use super::super::op::{Code, Control, Initial, Op, Special};
 use super::names::{Class, Name, Reg, Scope, special};
 use super::{Result, allocate, fail};
-use crate::ptx::{Function, Instruction, Operand, Source, Space, Statement, Variable};
+use crate::ptx::{Function, Instruction, Source, Space, Statement, Variable};
 
 /// An instruction over virtual registers.
 #[derive(Debug, Clone)]
@@ -16,7 +17,7 @@ pub struct Draft {
     pub dst: Vec<Reg>,
     pub src: Vec<Reg>,
     pub imm: i64,
-    /// Label it jumps to; several for `brx.idx`.
+    /// The label that it jumps to; several for `brx.idx`.
     pub labels: Vec<usize>,
     pub line: u32,
     pub location: (u32, u32),
@@ -28,7 +29,7 @@ pub struct Decoded {
     pub static_shared: u32,
     pub dynamic_align: u32,
     pub local_bytes: u32,
-    /// 32-bit registers live at once.
+    /// Number of 32-bit registers that are live at once.
     pub registers: u32,
 }
 
@@ -52,31 +53,32 @@ pub fn function(
         ..Frame::default()
     };
     builder.body(entry)?;
-    builder.emit(Op::Exit, vec![], vec![]);
+    builder.emit(Op::Control(Control::Exit), vec![], vec![]);
     allocate::finish(builder)
 }
 
-/// What belongs to one function's body: its scopes and labels.
+/// The scopes and labels of the body of one function.
 #[derive(Default)]
 pub struct Frame {
     scopes: Vec<Scope>,
     opened: u32,
     labels: HashMap<(u32, String), usize>,
     tables: HashMap<String, Vec<String>>,
-    /// Where `ret` goes in a function that was called.
+    /// The label that `ret` jumps to in a called function.
     end: Option<usize>,
     name: String,
 }
 
+/// The instructions of a kernel while they are made.
 pub struct Builder<'a> {
     pub source: &'a Source,
     globals: &'a HashMap<String, u32>,
     pub drafts: Vec<Draft>,
-    /// Class of each virtual register.
+    /// The class of each virtual register.
     pub classes: Vec<Class>,
     pub initial: Vec<(Reg, Initial)>,
     constants: HashMap<Initial, Reg>,
-    /// Instruction index of each label.
+    /// The instruction index of each label.
     pub label_at: Vec<u32>,
     frame: Frame,
     depth: u32,
@@ -122,7 +124,7 @@ impl<'a> Builder<'a> {
         self.classes.len() as Reg - 1
     }
 
-    /// A register that starts with a value and is never written.
+    /// A register that has a value from the start and is never written.
     pub fn constant(&mut self, initial: Initial) -> Reg {
         let class = match initial {
             Initial::Const32(_) | Initial::Special(_) => Class::W32,
@@ -153,7 +155,7 @@ impl<'a> Builder<'a> {
         self.drafts.last_mut().expect("just pushed")
     }
 
-    /// Emits whatever the guard says: for temporaries.
+    /// Emits without the guard: for temporary registers.
     pub fn emit_always(&mut self, op: Op, dst: Vec<Reg>, src: Vec<Reg>) {
         self.emit(op, dst, src).guard = None;
     }
@@ -215,7 +217,7 @@ impl<'a> Builder<'a> {
         self.frame.scopes.last_mut().expect("a body has a scope")
     }
 
-    /// Labels may be used before they stand: numbers them by the scope they stand in.
+    /// Gives every label a number, because a label may be used before its place.
     fn find_labels(&mut self, body: &[Statement]) {
         let (mut open, mut opened) = (vec![0], 0);
         for (at, statement) in body.iter().enumerate() {
@@ -309,8 +311,7 @@ impl<'a> Builder<'a> {
         Ok(at)
     }
 
-    /// Shared memory belongs to the CTA: one place for a variable, however often its function
-    /// is called.
+    /// Shared memory belongs to the CTA: a variable has one place, even if its function is called several times.
     fn shared_variable(&mut self, variable: &Variable) -> Name {
         let Some(size) = variable.size else {
             self.dynamic_align = self.dynamic_align.max(variable.align);
@@ -329,7 +330,7 @@ impl<'a> Builder<'a> {
         Name::Variable(Space::Shared, at)
     }
 
-    /// What a name means, if anything.
+    /// The meaning of a name, if it has one.
     pub fn name(&mut self, name: &str) -> Option<Name> {
         for at in (0..self.frame.scopes.len()).rev() {
             let scope = &self.frame.scopes[at];
@@ -420,81 +421,12 @@ impl<'a> Builder<'a> {
 
     fn ret(&mut self) -> Result<()> {
         match self.frame.end {
-            Some(end) => self.emit(Op::Bra, vec![], vec![]).labels = vec![end],
-            None => drop(self.emit(Op::Exit, vec![], vec![])),
-        }
-        Ok(())
-    }
-
-    /// `call (results), function, (arguments)`: the function's body in place of the call.
-    fn call(&mut self, operands: &[Operand]) -> Result<()> {
-        let (mut results, mut arguments, mut callee) = (&[][..], &[][..], None);
-        for operand in operands {
-            match operand {
-                Operand::Group(list) if callee.is_none() => results = list,
-                Operand::Group(list) => arguments = list,
-                Operand::Name(name) if callee.is_none() => callee = Some(name),
-                _ => {}
+            Some(end) => {
+                self.emit(Op::Control(Control::Branch), vec![], vec![])
+                    .labels = vec![end]
             }
+            None => drop(self.emit(Op::Control(Control::Exit), vec![], vec![])),
         }
-        let Some(callee) = callee else {
-            return self.fail("a call without a function");
-        };
-        match callee.as_str() {
-            "__assertfail" => {
-                self.emit(Op::Trap, vec![], vec![]);
-                return Ok(());
-            }
-            "vprintf" => return Ok(()),
-            _ => {}
-        }
-        let source = self.source;
-        let functions = source.functions.iter();
-        let Some(function) = functions
-            .filter(|f| f.body.is_some())
-            .find(|f| f.name == *callee)
-        else {
-            return self.fail(format!("call of `{callee}`: not a function of this module"));
-        };
-        self.depth += 1;
-        if self.depth > 32 {
-            return self.fail(format!("call of `{callee}`: recursion is not supported"));
-        }
-        let mut scope = Scope::default();
-        let formal = function
-            .returns
-            .iter()
-            .zip(results)
-            .chain(function.params.iter().zip(arguments));
-        for (variable, operand) in formal {
-            let Operand::Name(name) = operand else {
-                return self.fail("arguments of calls must be `.param` variables");
-            };
-            match self.name(name) {
-                Some(found @ Name::Variable(..)) => {
-                    scope.names.insert(variable.name.clone(), found)
-                }
-                _ => return self.fail(format!("`{name}` is not a `.param` variable")),
-            };
-        }
-        let end = self.new_label();
-        if let Some((reg, negated)) = self.guard.take() {
-            let skip = self.emit(Op::Bra, vec![], vec![]);
-            skip.guard = Some((reg, !negated));
-            skip.labels = vec![end];
-        }
-        let inner = Frame {
-            scopes: vec![scope],
-            end: Some(end),
-            ..Frame::default()
-        };
-        let outer = std::mem::replace(&mut self.frame, inner);
-        let (line, location) = (self.line, self.location);
-        self.body(function)?;
-        (self.line, self.location) = (line, location);
-        self.frame = outer;
-        self.place(end);
-        self.depth -= 1;
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Syntax tree to decoded instructions: names resolved, device functions put in the place of
-//! their calls, virtual registers given slots.
+//! Decodes a syntax tree to instructions: resolves names, replaces calls by the bodies of device functions, and gives
+//! slots to virtual registers.
 
 mod allocate;
 mod builder;
@@ -7,6 +7,7 @@ mod names;
 mod opcodes;
 mod opcodes_arithmetic;
 mod opcodes_memory;
+mod opcodes_warp;
 mod words;
 
 pub use builder::function;

@@ -1,4 +1,4 @@
-//! Scopes: what a name means where it stands.
+//! Scopes: the meanings of names.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,11 @@ use crate::ptx::Space;
 /// A virtual register.
 pub type Reg = u32;
 
-/// What a register holds.
+/// The class of a register: what it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Pred,
-    /// 16 bits, kept zero-extended in 32.
+    /// 16 bits, zero-extended to 32.
     W16,
     W32,
     W64,
@@ -29,7 +29,7 @@ impl Class {
         })
     }
 
-    /// 128-byte units in a warp's register file.
+    /// Number of units of 128 bytes in the register file of a warp.
     pub fn units(self) -> u32 {
         match self {
             Class::Pred => 0,
@@ -39,13 +39,13 @@ impl Class {
     }
 }
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Debug, Clone, Copy)]
 pub enum Name {
     Reg(Reg),
     /// A variable at an offset of its space; kernel parameters are in `Param`.
     Variable(Space, u64),
-    /// The array of shared memory whose size the launch gives.
+    /// The array in shared memory whose size the launch gives.
     DynamicShared,
     /// A module variable in global or constant memory.
     Global(u32),

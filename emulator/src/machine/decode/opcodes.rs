@@ -1,4 +1,4 @@
-//! Opcodes of comparison, moves and control to operations, and the operands of all.
+//! Decodes the opcodes of comparisons, moves and control, and the operands of all opcodes.
 
 use super::super::op::*;
 use super::Result;
@@ -22,13 +22,14 @@ impl Builder<'_> {
     pub fn decode(&mut self, instruction: &Instruction) -> Result<()> {
         let words = Words::new(&instruction.opcode);
         let operands = &instruction.operands[..];
-        let known = self.arithmetic(&words, operands)?
-            || self.floats(&words, operands)?
-            || self.moves(&words, operands)?
-            || self.predicates(&words, operands)?
-            || self.control(&words, operands)?
-            || self.memory(&words, operands)?
-            || self.warp_wide(&words, operands)?;
+        let known = !words.unsupported()
+            && (self.arithmetic(&words, operands)?
+                || self.floats(&words, operands)?
+                || self.moves(&words, operands)?
+                || self.predicates(&words, operands)?
+                || self.control(&words, operands)?
+                || self.memory(&words, operands)?
+                || self.warp_wide(&words, operands)?);
         if known {
             Ok(())
         } else {
@@ -37,7 +38,10 @@ impl Builder<'_> {
     }
 
     fn unknown<T>(&self, instruction: &Instruction) -> Result<T> {
-        self.fail(format!("instruction `{}` is not known", instruction.opcode))
+        self.fail(format!(
+            "the emulator does not know the instruction `{}`",
+            instruction.opcode
+        ))
     }
 
     pub fn operand<'o>(&self, operands: &'o [Operand], at: usize) -> Result<&'o Operand> {
@@ -47,7 +51,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The single type of an instruction, its last.
+    /// The type of an instruction: the last one that its opcode names.
     pub fn ty(&self, words: &Words) -> Result<Type> {
         match words.types().last() {
             Some(&ty) => Ok(ty),
@@ -122,7 +126,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A register read at another width: its low bits, or zero-extended.
+    /// A register at another width: its low bits, or its value with zeros above it.
     pub fn fit(&mut self, reg: Reg, class: Class) -> Reg {
         let op = match (self.classes[reg as usize], class) {
             (Class::W64, Class::W32 | Class::W16) => Op::Truncate64,
@@ -233,7 +237,7 @@ impl Builder<'_> {
             8 => Ok(Type::U8),
             16 => Ok(Type::U16),
             32 => Ok(Type::U32),
-            _ => self.fail("these parts do not fill the register"),
+            _ => self.fail("the parts of the vector do not fill the register"),
         }
     }
 
@@ -256,7 +260,7 @@ impl Builder<'_> {
         let d = self.dst(operands, 0)?;
         let found = self.classes[d as usize];
         let plain = !mods.sat && !to.is_float() && !from.is_float();
-        // The value at the width of 32 bits, then at the width of the register.
+        // A value of at most 32 bits is converted first, and then stored at the width of the register.
         match (from.bytes(), to.bytes(), found) {
             (4, 8, Class::W64) if plain => {
                 let op = if from.is_signed() {
@@ -275,12 +279,12 @@ impl Builder<'_> {
                 self.emit_always(Op::Convert { to, from, mods }, vec![value], vec![a]);
                 self.store_as(value, to.is_signed(), d);
             }
-            _ => return self.fail("the destination is too narrow"),
+            _ => return self.fail("the destination register is too narrow"),
         }
         Ok(true)
     }
 
-    /// A 32-bit value into a register of any width.
+    /// Stores a 32-bit value in a register of any width.
     pub fn store_as(&mut self, value: Reg, signed: bool, d: Reg) {
         match self.classes[d as usize] {
             Class::W16 => {
@@ -299,6 +303,9 @@ impl Builder<'_> {
             "setp" | "set" => return self.set(words, operands),
             "testp" => {
                 let ty = self.ty(words)?;
+                if !matches!(ty, Type::F32 | Type::F64) {
+                    return Ok(false);
+                }
                 let kind = match words.list[1] {
                     "finite" => Classify::Finite,
                     "infinite" => Classify::Infinite,
@@ -330,6 +337,20 @@ impl Builder<'_> {
             return Ok(false);
         };
         let (logic, ftz) = (words.logic(), words.mods().ftz);
+        let ordered = matches!(
+            compare,
+            Compare::Eq | Compare::Ne | Compare::Lt | Compare::Le | Compare::Gt | Compare::Ge
+        );
+        let incomparable = matches!(ty, Type::F16x2 | Type::Bf16x2 | Type::Tf32 | Type::Pred);
+        if incomparable || !(ordered || ty.is_float()) {
+            return Ok(false);
+        }
+        let comparison = Comparison {
+            compare,
+            ty,
+            logic,
+            ftz,
+        };
         let mut src = vec![self.src(operands, 1, ty)?, self.src(operands, 2, ty)?];
         if logic.is_some() {
             src.push(self.src(operands, 3, Type::Pred)?);
@@ -340,41 +361,18 @@ impl Builder<'_> {
             if types.len() != 2 || !matches!(to, Type::U32 | Type::S32 | Type::F32) {
                 return Ok(false);
             }
-            if matches!(ty, Type::F16x2 | Type::Bf16x2) {
-                return Ok(false);
-            }
-            self.emit(
-                Op::Set {
-                    compare,
-                    ty,
-                    logic,
-                    ftz,
-                    to,
-                },
-                vec![d],
-                src,
-            );
+            self.emit(Op::Set(comparison, to), vec![d], src);
             return Ok(true);
         }
         let (dst, two) = match self.operand(operands, 0)? {
             Operand::Pair(p, q) => (vec![self.predicate(p)?, self.predicate(q)?], true),
             _ => (vec![self.dst(operands, 0)?], false),
         };
-        self.emit(
-            Op::Setp {
-                compare,
-                ty,
-                logic,
-                ftz,
-                two,
-            },
-            dst,
-            src,
-        );
+        self.emit(Op::Setp(comparison, two), dst, src);
         Ok(true)
     }
 
-    /// A predicate as a destination; `_` is a sink.
+    /// A predicate as a destination; `_` discards the result.
     pub fn predicate(&mut self, name: &str) -> Result<Reg> {
         if name == "_" {
             Ok(self.fresh(Class::Pred))
@@ -390,7 +388,8 @@ impl Builder<'_> {
                     return Ok(false);
                 };
                 let label = self.label(name)?;
-                self.emit(Op::Bra, vec![], vec![]).labels = vec![label];
+                self.emit(Op::Control(Control::Branch), vec![], vec![])
+                    .labels = vec![label];
             }
             "brx" => {
                 let index = self.src(operands, 0, Type::U32)?;
@@ -398,10 +397,11 @@ impl Builder<'_> {
                     return Ok(false);
                 };
                 let labels = self.table(name)?;
-                self.emit(Op::Brx, vec![], vec![index]).labels = labels;
+                self.emit(Op::Control(Control::BranchByTable), vec![], vec![index])
+                    .labels = labels;
             }
-            "exit" => drop(self.emit(Op::Exit, vec![], vec![])),
-            "trap" | "brkpt" => drop(self.emit(Op::Trap, vec![], vec![])),
+            "exit" => drop(self.emit(Op::Control(Control::Exit), vec![], vec![])),
+            "trap" | "brkpt" => drop(self.emit(Op::Control(Control::Trap), vec![], vec![])),
             "nanosleep" => drop(self.emit(Op::Sleep, vec![], vec![])),
             "membar" | "fence" => drop(self.emit(Op::Fence, vec![], vec![])),
             "pmevent" | "griddepcontrol" | "prefetch" | "prefetchu" | "discard"

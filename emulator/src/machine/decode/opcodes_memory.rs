@@ -1,4 +1,4 @@
-//! Opcodes of memory, barriers and the warp to operations.
+//! Decodes the opcodes of memory.
 
 use super::super::op::*;
 use super::Result;
@@ -128,7 +128,7 @@ impl Builder<'_> {
         let access = self.access(words, ty, &address)?;
         let parts = Self::parts(self.operand(operands, 0)?);
         if parts.len() != access.count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let (mut dst, mut after) = (Vec::new(), Vec::new());
         for at in 0..parts.len() {
@@ -149,7 +149,7 @@ impl Builder<'_> {
                 dst.push(value);
                 after.push((value, d));
             } else {
-                return self.fail("the destination is too narrow");
+                return self.fail("the destination register is too narrow");
             }
         }
         self.emit(Op::Load(access), dst, vec![address.base]).imm = address.offset;
@@ -165,7 +165,7 @@ impl Builder<'_> {
         let access = self.access(words, ty, &address)?;
         let parts = Self::parts(self.operand(operands, 1)?);
         if parts.len() != access.count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let mut src = vec![address.base];
         for part in parts {
@@ -185,6 +185,9 @@ impl Builder<'_> {
             _ => return Ok(false),
         };
         let ty = self.ty(words)?;
+        if !atomic_exists(op, ty) {
+            return Ok(false);
+        }
         let at = usize::from(!silent);
         let address = self.bracket(operands, at)?;
         let mut src = vec![address.base, self.src(operands, at + 1, ty)?];
@@ -286,7 +289,7 @@ impl Builder<'_> {
         let base = self.shifted(&address);
         let parts = Self::parts(self.operand(operands, 0)?);
         if parts.len() != count as usize {
-            return self.fail("the vector has another number of parts");
+            return self.fail("the number of parts of the vector does not match the instruction");
         }
         let dst = (0..parts.len())
             .map(|at| self.dst(parts, at))
@@ -344,147 +347,23 @@ impl Builder<'_> {
             .collect::<Result<Vec<_>>>()?;
         let (a, b, c) = mma.registers();
         if src.len() != a + b + c || dst.len() != c {
-            return self.fail("the fragments have another number of registers");
+            return self.fail("the number of registers of the fragments does not match the shape");
         }
         self.emit(Op::Mma(mma), dst, src);
         Ok(true)
     }
+}
 
-    pub fn warp_wide(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
-        match words.list[0] {
-            "bar" | "barrier" => return self.barrier(words, operands),
-            "shfl" if words.has("sync") => self.shfl(words, operands)?,
-            "vote" if words.has("sync") => {
-                let mode = match words.list[2] {
-                    "all" => VoteMode::All,
-                    "any" => VoteMode::Any,
-                    "uni" => VoteMode::Uni,
-                    "ballot" => VoteMode::Ballot,
-                    _ => return Ok(false),
-                };
-                let p = self.src(operands, 1, Type::Pred)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                let d = self.dst(operands, 0)?;
-                self.emit(Op::Vote(mode), vec![d], vec![mask, p]);
-            }
-            "match" if words.has("sync") => {
-                let ty = self.ty(words)?;
-                let a = self.src(operands, 1, ty)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                if words.has("any") {
-                    let d = self.dst(operands, 0)?;
-                    self.emit(Op::MatchAny(ty), vec![d], vec![mask, a]);
-                } else {
-                    let (dst, pred) = self.result_and_predicate(operands)?;
-                    self.emit(Op::MatchAll(ty, pred), dst, vec![mask, a]);
-                }
-            }
-            "redux" => {
-                let ty = self.ty(words)?;
-                let op = match words.list[2] {
-                    "add" => ReduxOp::Add,
-                    "min" => ReduxOp::Min,
-                    "max" => ReduxOp::Max,
-                    "and" => ReduxOp::And,
-                    "or" => ReduxOp::Or,
-                    "xor" => ReduxOp::Xor,
-                    _ => return Ok(false),
-                };
-                if ty.is_float() {
-                    return Ok(false);
-                }
-                let a = self.src(operands, 1, Type::U32)?;
-                let mask = self.src(operands, 2, Type::U32)?;
-                let d = self.dst(operands, 0)?;
-                self.emit(Op::Redux(op, ty.is_signed()), vec![d], vec![mask, a]);
-            }
-            "elect" => {
-                let mask = self.src(operands, 1, Type::U32)?;
-                let (dst, _) = self.result_and_predicate(operands)?;
-                self.emit(Op::Elect, dst, vec![mask]);
-            }
-            "activemask" => {
-                let d = self.dst(operands, 0)?;
-                self.emit(Op::Activemask, vec![d], vec![]);
-            }
-            _ => return Ok(false),
+/// Whether an atomic operation exists for a type.
+fn atomic_exists(op: AtomicOp, ty: Type) -> bool {
+    match ty {
+        Type::F64 => op == AtomicOp::Add,
+        Type::F16 | Type::Bf16 | Type::F16x2 | Type::Bf16x2 | Type::F32 => {
+            matches!(op, AtomicOp::Add | AtomicOp::Min | AtomicOp::Max)
         }
-        Ok(true)
-    }
-
-    /// `d|p`, or `d` alone.
-    fn result_and_predicate(&mut self, operands: &[Operand]) -> Result<(Vec<Reg>, bool)> {
-        match self.operand(operands, 0)? {
-            Operand::Pair(d, p) => {
-                let d = if d == "_" {
-                    self.fresh(Class::W32)
-                } else {
-                    self.register(d)?
-                };
-                Ok((vec![d, self.predicate(p)?], true))
-            }
-            _ => Ok((vec![self.dst(operands, 0)?, self.fresh(Class::Pred)], false)),
-        }
-    }
-
-    fn shfl(&mut self, words: &Words, operands: &[Operand]) -> Result<()> {
-        let mode = match words.list[2] {
-            "up" => ShflMode::Up,
-            "down" => ShflMode::Down,
-            "bfly" => ShflMode::Bfly,
-            "idx" => ShflMode::Idx,
-            other => return self.fail(format!("shfl.sync.{other} is not known")),
-        };
-        let mut src = vec![self.src(operands, 4, Type::U32)?];
-        for at in 1..=3 {
-            src.push(self.src(operands, at, Type::U32)?);
-        }
-        let (dst, pred) = self.result_and_predicate(operands)?;
-        self.emit(Op::Shfl { mode, pred }, dst, src);
-        Ok(())
-    }
-
-    fn barrier(&mut self, words: &Words, operands: &[Operand]) -> Result<bool> {
-        if words.has("warp") {
-            let mask = self.src(operands, 0, Type::U32)?;
-            self.emit(Op::WarpBar, vec![], vec![mask]);
-            return Ok(true);
-        }
-        if words.has("cluster") {
-            return Ok(false);
-        }
-        let aligned = words.list[0] == "bar" || words.has("aligned");
-        let mode = match (words.has("sync"), words.has("arrive"), words.has("red")) {
-            (true, false, false) => BarMode::Sync,
-            (false, true, false) => BarMode::Arrive,
-            (false, false, true) if words.has("and") => BarMode::And,
-            (false, false, true) if words.has("or") => BarMode::Or,
-            (false, false, true) if words.has("popc") => BarMode::Popc,
-            _ => return Ok(false),
-        };
-        let first = usize::from(matches!(mode, BarMode::And | BarMode::Or | BarMode::Popc));
-        let last = operands.len() - first;
-        let id = self.src(operands, first, Type::U32)?;
-        let counted = last > first + 1;
-        let count = if counted {
-            self.src(operands, first + 1, Type::U32)?
-        } else {
-            self.constant(Initial::Const32(0))
-        };
-        let (mut dst, mut src) = (vec![], vec![id, count]);
-        if first == 1 {
-            dst.push(self.dst(operands, 0)?);
-            src.push(self.src(operands, last, Type::Pred)?);
-        }
-        self.emit(
-            Op::Bar {
-                mode,
-                aligned,
-                counted,
-            },
-            dst,
-            src,
-        );
-        Ok(true)
+        Type::U16 => matches!(op, AtomicOp::Cas | AtomicOp::Exch),
+        Type::U32 => true,
+        Type::S32 | Type::U64 | Type::S64 => !matches!(op, AtomicOp::Inc | AtomicOp::Dec),
+        Type::U8 | Type::S8 | Type::S16 | Type::Tf32 | Type::Pred => false,
     }
 }

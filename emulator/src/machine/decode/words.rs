@@ -1,4 +1,4 @@
-//! An opcode's dotted words.
+//! The words of an opcode.
 
 use super::super::op::{Compare, Int2, Logic, Mods, Place, Round, Type};
 
@@ -18,6 +18,15 @@ impl<'a> Words<'a> {
         self.list[1..].contains(&word)
     }
 
+    /// Whether a word changes what the instruction does in a way that the emulator does not know:
+    /// stochastic rounding, saturation to the largest finite value, memory of a cluster.
+    pub fn unsupported(&self) -> bool {
+        ["rs", "satfinite", "oob", "shared::cluster"]
+            .iter()
+            .any(|word| self.has(word))
+    }
+
+    /// The types that the opcode names, in their order.
     pub fn types(&self) -> Vec<Type> {
         self.list[1..]
             .iter()
@@ -74,7 +83,7 @@ impl<'a> Words<'a> {
         })
     }
 
-    /// `v2`, `v4`, `x2`, `x4`: how many.
+    /// The number in `v2`, `v4`, `x2` or `x4`, where `letter` is `v` or `x`; otherwise 1.
     pub fn count(&self, letter: char) -> u8 {
         self.list[1..]
             .iter()

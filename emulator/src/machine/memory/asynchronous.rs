@@ -4,10 +4,10 @@ use super::super::cta::{Common, Pending, Warp};
 use super::super::engine::{Engine, Outcome, WINDOW};
 use super::super::lanes::{FULL, LANES, lanes};
 use super::super::op::Inst;
-use super::{Addresses, addresses, first, follow, range};
+use super::{Request, addresses, first, follow, range};
 
 impl Engine<'_> {
-    /// `cp.async`: noted now, done at the wait.
+    /// `cp.async`: noted now, copied at the wait.
     pub fn cp_async(
         &mut self,
         common: &mut Common,
@@ -32,24 +32,18 @@ impl Engine<'_> {
             .filter(|&lane| size[lane] != 0)
             .fold(0, |m, lane| m | 1 << lane);
         self.check_alignment(&from, reads, width)?;
-        let mask = self.shared_bounds(common, mask, &to, width, "cp.async")?;
+        let target = Request::plain(mask, &to, bytes);
+        let mask = self.shared_bounds(common, target, "cp.async")?;
         let full = lanes(reads).all(|lane| size[lane] == bytes);
-        for (group, width) in if full {
-            vec![(reads, width)]
+        let groups = if full {
+            vec![(reads, bytes)]
         } else {
             by_size(reads, &size)
-        } {
-            self.note_source(common, group, &from, width)?;
+        };
+        for (group, bytes) in groups {
+            self.note_source(common, Request::plain(group, &from, bytes))?;
         }
-        if self.shadowed() {
-            for lane in lanes(mask) {
-                let me = (warp.index * 32 + lane) as u32;
-                let (at, races) = (to[lane] as usize, self.field.checks.shared_races);
-                if let Err(conflict) = common.shadow.expect(at, bytes as usize, me, races) {
-                    self.shared_trouble(conflict, lane, to[lane], width, "cp.async")?;
-                }
-            }
-        }
+        self.note_target(common, warp.index, Request { mask, ..target })?;
         if self.field.counters {
             self.count_banks(&to, mask, u32::from(bytes));
         }
@@ -66,21 +60,40 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn note_source(&mut self, common: &Common, mask: u32, at: &Addresses, size: u64) -> Outcome {
+    /// Checks and counts the read of global memory.
+    fn note_source(&mut self, common: &Common, request: Request) -> Outcome {
+        let Request { mask, at, .. } = request;
+        let size = request.size();
         if mask == 0 {
             return Ok(());
         }
         let (low, high) = range(at, mask);
         if let Some(view) = self.view(low, high.saturating_add(size)) {
             let contiguous = mask == FULL && follow(at, size);
-            return self.note_load(common, view, mask, at, size, contiguous, false);
+            return self.note_load(common, view, request, contiguous);
         }
-        self.lane_by_lane(mask, at, size as u32, "cp.async", |engine, mask| {
-            engine.note_source(common, mask, at, size)
+        self.lane_by_lane(request, "cp.async", |engine, request| {
+            engine.note_source(common, request)
         })
     }
 
-    /// Lets copies arrive whose group is below a lane's limit.
+    /// Notes that copies into shared memory are on their way.
+    fn note_target(&self, common: &mut Common, warp: usize, request: Request) -> Outcome {
+        if !self.shadowed() {
+            return Ok(());
+        }
+        let (at, size) = (request.at, request.size());
+        for lane in lanes(request.mask) {
+            let me = (warp * 32 + lane) as u32;
+            let (to, races) = (at[lane] as usize, self.field.checks.shared_races);
+            if let Err(conflict) = common.shadow.expect(to, size as usize, me, races) {
+                self.shared_trouble(conflict, lane, at[lane], size, "cp.async")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the copies whose group, for a lane, is below the limit of that lane.
     pub fn cp_arrive(
         &mut self,
         common: &mut Common,
@@ -106,7 +119,8 @@ impl Engine<'_> {
                 {
                     let offset = (copy.from[lane] - view.base) as usize;
                     let target = target.as_mut_ptr();
-                    // SAFETY: both ranges were just checked.
+                    // SAFETY: the slice of shared memory has at least `size` bytes, and the view
+                    // holds the whole source.
                     unsafe {
                         let source = view.allocation.data.add(offset);
                         std::ptr::copy_nonoverlapping(source, target, size as usize);
@@ -123,7 +137,8 @@ impl Engine<'_> {
         warp.pending = pending;
     }
 
-    /// `ldmatrix`: register j takes matrix j, whose rows lie where lanes 8j to 8j+7 say.
+    /// `ldmatrix`: register j receives matrix j, whose rows are at the addresses that lanes 8j to
+    /// 8j+7 give.
     pub fn ldmatrix(
         &mut self,
         common: &mut Common,
@@ -139,9 +154,14 @@ impl Engine<'_> {
             *address &= !WINDOW;
         }
         self.check_alignment(&at, used, 16)?;
-        let used = self.shared_bounds(common, used, &at, 16, "ldmatrix")?;
+        let request = Request::plain(used, &at, 16);
+        let used = self.shared_bounds(common, request, "ldmatrix")?;
         if self.shadowed() {
-            self.note_shared_read(common, warp.index, used, &at, 16, false)?;
+            let request = Request {
+                mask: used,
+                ..request
+            };
+            self.note_shared_read(common, warp.index, request)?;
         }
         if self.field.counters {
             self.count_banks(&at, used, 16);
@@ -174,13 +194,13 @@ impl Engine<'_> {
 }
 
 /// Lanes grouped by how many bytes they copy.
-fn by_size(mut mask: u32, size: &[u8; LANES]) -> Vec<(u32, u64)> {
+fn by_size(mut mask: u32, size: &[u8; LANES]) -> Vec<(u32, u8)> {
     let mut groups = Vec::new();
     while mask != 0 {
         let bytes = size[first(mask)];
         let same = lanes(mask).filter(|&lane| size[lane] == bytes);
         let group = same.fold(0, |group, lane| group | 1 << lane);
-        groups.push((group, u64::from(bytes)));
+        groups.push((group, bytes));
         mask &= !group;
     }
     groups

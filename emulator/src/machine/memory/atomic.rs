@@ -9,7 +9,7 @@ use super::super::engine::{Engine, Outcome, WINDOW, trouble};
 use super::super::lanes::{File, LANES, lanes};
 use super::super::numeric::{Format, fma_odd, max, min};
 use super::super::op::{Atomic, AtomicOp, Inst, Place, Round, Type};
-use super::{addresses, space};
+use super::{Request, addresses, space};
 
 impl Engine<'_> {
     /// `atom` and `red`, lane by lane.
@@ -24,60 +24,25 @@ impl Engine<'_> {
         let at = addresses(&warp.file, inst.a, inst.imm, atomic.wide);
         let size = u64::from(atomic.ty.bytes());
         self.check_alignment(&at, mask, size)?;
-        let (mut globals, mut stored) = (0, false);
+        let (mut globals, mut stored) = (0u32, false);
         for lane in lanes(mask) {
             let (place, address) = match atomic.place {
-                Place::Generic if space(at[lane]) == Place::Shared => {
-                    (Place::Shared, at[lane] & !WINDOW)
-                }
-                Place::Generic => (Place::Global, at[lane]),
+                Place::Generic => match space(at[lane]) {
+                    Place::Shared => (Place::Shared, at[lane] & !WINDOW),
+                    _ => (Place::Global, at[lane]),
+                },
                 place => (place, at[lane]),
             };
             let cell = if place == Place::Shared {
-                if self.shared_bounds(common, 1 << lane, &[address; LANES], size, "atomic")? == 0 {
-                    continue;
-                }
-                if self.shadowed() {
-                    let written = common.shadow.is_written(address as usize, size as usize);
-                    if !written && self.field.checks.uninitialised {
-                        let message = format!("atomic at shared {address:#x}, never written");
-                        return trouble(FaultKind::Uninitialised, lane, message);
-                    }
-                    if let Err(conflict) =
-                        common.shadow.atomic(address as usize, size as usize, true)
-                    {
-                        self.shared_trouble(conflict, lane, address, size, "atomic")?;
-                    }
-                }
-                // SAFETY: inside shared memory, as just checked.
-                unsafe { common.shared.as_mut_ptr().add(address as usize) }
+                self.shared_cell(common, lane, address, size)?
             } else {
-                let Some(view) = self.view(address, address.saturating_add(size)) else {
-                    if self.field.checks.bounds {
-                        return self.stray(lane, address, size as u32, "atomic");
-                    }
-                    continue;
-                };
-                let offset = (address - view.base) as usize;
-                let exchange = matches!(atomic.op, AtomicOp::Exch);
-                let unwritten = !exchange && !view.allocation.is_written(offset, size as usize);
-                if self.field.checks.uninitialised && unwritten {
-                    let message = format!("atomic at {address:#x}, never written");
-                    return trouble(FaultKind::Uninitialised, lane, message);
-                }
-                view.touched.store(true, Relaxed);
-                view.written.store(true, Relaxed);
-                view.allocation.mark_written(offset, size as usize);
-                if self.field.counters {
-                    self.count_sectors(view, &at, 1 << lane, size, false);
-                }
-                if globals == 0 && self.field.checks.global_races {
-                    // Before another CTA can see the new value.
-                    self.field.order.release(common.index);
-                }
-                globals |= 1u32 << lane;
-                // SAFETY: inside the allocation.
-                unsafe { view.allocation.data.add(offset) }
+                let first = globals == 0;
+                let cell = self.global_cell(common, lane, address, atomic, first)?;
+                globals |= u32::from(cell.is_some()) << lane;
+                cell
+            };
+            let Some(cell) = cell else {
+                continue;
             };
             let (old, changed) = apply(&warp.file, inst, atomic, lane, cell);
             stored |= changed && place == Place::Global;
@@ -100,9 +65,76 @@ impl Engine<'_> {
         }
         Ok(())
     }
+
+    /// The bytes in shared memory that a lane's atomic changes; `None` if they are outside and the
+    /// check of bounds is off.
+    fn shared_cell(
+        &self,
+        common: &mut Common,
+        lane: usize,
+        address: u64,
+        size: u64,
+    ) -> Outcome<Option<*mut u8>> {
+        let at = &[address; LANES];
+        let request = Request::plain(1 << lane, at, size as u8);
+        if self.shared_bounds(common, request, "atomic")? == 0 {
+            return Ok(None);
+        }
+        let (from, bytes) = (address as usize, size as usize);
+        if self.shadowed() {
+            if self.field.checks.uninitialised && !common.shadow.is_written(from, bytes) {
+                let message = format!("atomic at shared {address:#x}, which was never written");
+                return trouble(FaultKind::Uninitialised, lane, message);
+            }
+            if let Err(conflict) = common.shadow.atomic(from, bytes, true) {
+                self.shared_trouble(conflict, lane, address, size, "atomic")?;
+            }
+        }
+        Ok(Some(common.shared[from..from + bytes].as_mut_ptr()))
+    }
+
+    /// The bytes in global memory that a lane's atomic changes; `None` if they are in no allocation
+    /// and the check of bounds is off. `first`: no lane before it had any.
+    fn global_cell(
+        &mut self,
+        common: &Common,
+        lane: usize,
+        address: u64,
+        atomic: Atomic,
+        first: bool,
+    ) -> Outcome<Option<*mut u8>> {
+        let size = u64::from(atomic.ty.bytes());
+        let Some(view) = self.view(address, address.saturating_add(size)) else {
+            if self.field.checks.bounds {
+                return self.stray(lane, address, size as u32, "atomic");
+            }
+            return Ok(None);
+        };
+        let offset = (address - view.base) as usize;
+        let reads = atomic.op != AtomicOp::Exch;
+        if self.field.checks.uninitialised
+            && reads
+            && !view.allocation.is_written(offset, size as usize)
+        {
+            let message = format!("atomic at {address:#x}, which was never written");
+            return trouble(FaultKind::Uninitialised, lane, message);
+        }
+        view.touched.store(true, Relaxed);
+        view.written.store(true, Relaxed);
+        view.allocation.mark_written(offset, size as usize);
+        if self.field.counters {
+            self.count_sectors(view, &[address; LANES], 1 << lane, size, false);
+        }
+        if first && self.field.checks.global_races {
+            // Before another CTA can see the new value.
+            self.field.order.release(common.index);
+        }
+        // SAFETY: the view holds the whole range.
+        Ok(Some(unsafe { view.allocation.data.add(offset) }))
+    }
 }
 
-/// Does one lane's atomic. The old value, and whether memory changed.
+/// Executes the atomic of one lane. Returns the old value, and whether memory changed.
 fn apply(file: &File, inst: &Inst, atomic: Atomic, lane: usize, cell: *mut u8) -> (u64, bool) {
     let (op, ty) = (atomic.op, atomic.ty);
     let operand = |slot: u32| match ty.bytes() {
@@ -119,8 +151,9 @@ fn apply(file: &File, inst: &Inst, atomic: Atomic, lane: usize, cell: *mut u8) -
         },
     );
     let f = |old: u64| combine(op, ty, old, b, c);
-    // SAFETY: `cell` is inside an allocation or shared memory, aligned to the type (16-byte
-    // aligned memory, aligned offset: unless the check is off, when x86 allows it still).
+    // SAFETY: `cell` is inside an allocation or shared memory, and aligned to the type because the
+    // memory is aligned to 16 bytes and the offset was checked. If the check of alignment is off,
+    // x86 allows the access all the same.
     unsafe {
         match ty.bytes() {
             8 => {
@@ -135,18 +168,20 @@ fn apply(file: &File, inst: &Inst, atomic: Atomic, lane: usize, cell: *mut u8) -
                 let old = u64::from(old.unwrap_or_default());
                 (old, f(old) as u32 != old as u32)
             }
-            _ => {
+            2 => {
                 let cell = AtomicU16::from_ptr(cell.cast());
                 let old = cell.fetch_update(SeqCst, SeqCst, |old| Some(f(u64::from(old)) as u16));
                 let old = u64::from(old.unwrap_or_default());
                 (old, f(old) as u16 != old as u16)
             }
+            bytes => unreachable!("the decoder accepts no atomic of {bytes} bytes"),
         }
     }
 }
 
+/// What the atomic stores: `old` is in memory, `b` and `c` are its operands.
 fn combine(op: AtomicOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
-    if ty.is_float() && matches!(op, AtomicOp::Add | AtomicOp::Min | AtomicOp::Max) {
+    if ty.is_float() {
         return combine_floats(op, ty, old, b);
     }
     let signed = |x: u64| {
@@ -156,54 +191,32 @@ fn combine(op: AtomicOp, ty: Type, old: u64, b: u64, c: u64) -> u64 {
             i64::from(x as u32 as i32)
         }
     };
+    let either = |first: bool, x: u64, y: u64| if first { x } else { y };
     match op {
         AtomicOp::Add => old.wrapping_add(b),
-        AtomicOp::Min if ty.is_signed() => {
-            if signed(b) < signed(old) {
-                b
-            } else {
-                old
-            }
-        }
-        AtomicOp::Max if ty.is_signed() => {
-            if signed(b) > signed(old) {
-                b
-            } else {
-                old
-            }
-        }
+        AtomicOp::Min if ty.is_signed() => either(signed(b) < signed(old), b, old),
+        AtomicOp::Max if ty.is_signed() => either(signed(b) > signed(old), b, old),
         AtomicOp::Min => old.min(b),
         AtomicOp::Max => old.max(b),
         AtomicOp::And => old & b,
         AtomicOp::Or => old | b,
         AtomicOp::Xor => old ^ b,
         AtomicOp::Exch => b,
-        AtomicOp::Cas => {
-            if old == b {
-                c
-            } else {
-                old
-            }
-        }
-        AtomicOp::Inc => {
-            if old >= b {
-                0
-            } else {
-                old + 1
-            }
-        }
-        AtomicOp::Dec => {
-            if old == 0 || old > b {
-                b
-            } else {
-                old - 1
-            }
-        }
+        AtomicOp::Cas => either(old == b, c, old),
+        AtomicOp::Inc => either(old >= b, 0, old.wrapping_add(1)),
+        AtomicOp::Dec => either(old == 0 || old > b, b, old.wrapping_sub(1)),
     }
+}
+
+fn not_for_floats(op: AtomicOp) -> ! {
+    unreachable!("the decoder accepts no atomic {op:?} of this float type")
 }
 
 fn combine_floats(op: AtomicOp, ty: Type, old: u64, b: u64) -> u64 {
     if ty == Type::F64 {
+        if op != AtomicOp::Add {
+            not_for_floats(op);
+        }
         return (f64::from_bits(old) + f64::from_bits(b)).to_bits();
     }
     if ty == Type::F32 {
@@ -211,7 +224,8 @@ fn combine_floats(op: AtomicOp, ty: Type, old: u64, b: u64) -> u64 {
         let out = match op {
             AtomicOp::Min => min(x, y, false),
             AtomicOp::Max => max(x, y, false),
-            _ => x + y,
+            AtomicOp::Add => x + y,
+            _ => not_for_floats(op),
         };
         return u64::from(out.to_bits());
     }
@@ -221,7 +235,8 @@ fn combine_floats(op: AtomicOp, ty: Type, old: u64, b: u64) -> u64 {
         let out = match op {
             AtomicOp::Min => f64::from(min(x, y, false)),
             AtomicOp::Max => f64::from(max(x, y, false)),
-            _ => fma_odd(f64::from(x), 1.0, f64::from(y)),
+            AtomicOp::Add => fma_odd(f64::from(x), 1.0, f64::from(y)),
+            _ => not_for_floats(op),
         };
         u64::from(format.narrow(out, Round::Near))
     };

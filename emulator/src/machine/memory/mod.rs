@@ -1,10 +1,11 @@
-//! Memory as instructions reach it: addresses, checks and counts that loads, stores, atomics,
-//! `cp.async` and `ldmatrix` share.
+//! Instructions that access memory. Here are the addresses, checks and counts that loads, stores,
+//! atomics, `cp.async` and `ldmatrix` share.
 
 mod asynchronous;
 mod atomic;
 mod load;
 mod store;
+mod transfer;
 
 use super::FaultKind;
 use super::cta::Common;
@@ -15,6 +16,43 @@ use super::shadow::Conflict;
 
 /// The addresses of a warp's lanes.
 type Addresses = [u64; LANES];
+
+/// An access of a warp to memory.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    /// The lanes that take part.
+    mask: u32,
+    at: &'a Addresses,
+    access: Access,
+    /// Registers of the values, one for each part of a vector; empty if registers take no part.
+    slots: &'a [u32],
+}
+
+impl<'a> Request<'a> {
+    /// An access of `bytes` bytes per lane that does not order other accesses, and in which
+    /// registers take no part.
+    fn plain(mask: u32, at: &'a Addresses, bytes: u8) -> Request<'a> {
+        let access = Access {
+            place: Place::Generic,
+            width: bytes,
+            count: 1,
+            signed: false,
+            strong: false,
+            wide: true,
+        };
+        Request {
+            mask,
+            at,
+            access,
+            slots: &[],
+        }
+    }
+
+    /// Bytes per lane.
+    fn size(&self) -> u64 {
+        u64::from(self.access.bytes())
+    }
+}
 
 #[inline(always)]
 fn addresses(file: &File, slot: u32, imm: i64, wide: bool) -> Addresses {
@@ -33,7 +71,7 @@ fn addresses(file: &File, slot: u32, imm: i64, wide: bool) -> Addresses {
     out
 }
 
-/// Whether lane by lane the addresses follow each other without a gap.
+/// Whether the addresses of consecutive lanes are `size` bytes apart.
 #[inline(always)]
 fn follow(addresses: &Addresses, size: u64) -> bool {
     let first = addresses[0];
@@ -44,6 +82,7 @@ fn follow(addresses: &Addresses, size: u64) -> bool {
     differ == 0
 }
 
+/// The lowest and the highest address.
 #[inline(always)]
 fn range(addresses: &Addresses, mask: u32) -> (u64, u64) {
     let (mut low, mut high) = (u64::MAX, 0);
@@ -77,10 +116,11 @@ impl Engine<'_> {
         if !self.field.checks.alignment {
             return Ok(());
         }
-        let mut low = 0;
-        for (lane, address) in addresses.iter().enumerate() {
-            low |= if mask >> lane & 1 == 1 { *address } else { 0 };
-        }
+        let low = if mask == FULL {
+            addresses.iter().fold(0, |low, address| low | address)
+        } else {
+            lanes(mask).fold(0, |low, lane| low | addresses[lane])
+        };
         if low & (size - 1) == 0 {
             Ok(())
         } else {
@@ -91,61 +131,70 @@ impl Engine<'_> {
     /// Splits a generic access by the spaces that its addresses lie in.
     fn by_space(
         &mut self,
-        mut mask: u32,
-        access: Access,
-        at: Addresses,
-        mut each: impl FnMut(&mut Self, u32, Access, Addresses) -> Outcome,
+        request: Request,
+        mut each: impl FnMut(&mut Self, Request) -> Outcome,
     ) -> Outcome {
+        let Request {
+            mut mask,
+            at,
+            access,
+            slots,
+        } = request;
         while mask != 0 {
             let place = space(at[mask.trailing_zeros() as usize]);
             let same = lanes(mask).filter(|&lane| space(at[lane]) == place);
             let part = same.fold(0, |part, lane| part | 1 << lane);
             let inside = if place == Place::Global {
-                at
+                *at
             } else {
                 at.map(|address| address & !WINDOW)
             };
-            each(self, part, Access { place, ..access }, inside)?;
+            let request = Request {
+                mask: part,
+                at: &inside,
+                access: Access { place, ..access },
+                slots,
+            };
+            each(self, request)?;
             mask &= !part;
         }
         Ok(())
     }
 
-    /// Lanes one at a time, when no one allocation holds them all.
+    /// Executes an access for one lane at a time, because no single allocation holds the addresses
+    /// of all lanes.
     #[cold]
     fn lane_by_lane(
         &mut self,
-        mask: u32,
-        at: &Addresses,
-        size: u32,
+        request: Request,
         what: &str,
-        mut each: impl FnMut(&mut Self, u32) -> Outcome,
+        mut each: impl FnMut(&mut Self, Request) -> Outcome,
     ) -> Outcome {
-        for lane in lanes(mask) {
-            let end = at[lane].saturating_add(u64::from(size));
-            if self.view(at[lane], end).is_some() {
-                each(self, 1 << lane)?;
+        for lane in lanes(request.mask) {
+            let address = request.at[lane];
+            let end = address.saturating_add(request.size());
+            if self.view(address, end).is_some() {
+                let mask = 1 << lane;
+                each(self, Request { mask, ..request })?;
             } else if self.field.checks.bounds {
-                return self.stray(lane, at[lane], size, what);
+                return self.stray(lane, address, request.access.bytes(), what);
             }
         }
         Ok(())
     }
 
-    /// Checks and counts of a global read.
+    /// Checks and counts a read of global memory.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "one access, described once")]
     fn note_load(
         &mut self,
         common: &Common,
         view: &View,
-        mask: u32,
-        at: &Addresses,
-        size: u64,
+        request: Request,
         contiguous: bool,
-        strong: bool,
     ) -> Outcome {
         use std::sync::atomic::Ordering::Relaxed;
+        let Request { mask, at, .. } = request;
+        let size = request.size();
         view.touched.store(true, Relaxed);
         let checks = self.field.checks;
         let offset = |lane: usize| (at[lane] - view.base) as usize;
@@ -155,7 +204,7 @@ impl Engine<'_> {
                 for lane in lanes(mask) {
                     if !view.allocation.is_written(offset(lane), size as usize) {
                         let message = format!(
-                            "load of {size} bytes at {:#x}, not all of them written",
+                            "load of {size} bytes at {:#x}, which were not all written before",
                             at[lane]
                         );
                         return trouble(FaultKind::Uninitialised, lane, message);
@@ -163,8 +212,8 @@ impl Engine<'_> {
                 }
             }
         }
-        if checks.global_races && !strong {
-            self.global_race(common, view, mask, at, size, contiguous, false)?;
+        if checks.global_races && !request.access.strong {
+            self.global_race(common, view, request, contiguous, false)?;
         }
         if self.field.counters {
             let sectors = self.count_sectors(view, at, mask, size, contiguous);
@@ -175,17 +224,17 @@ impl Engine<'_> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one access, described once")]
+    /// Refuses an access that races with one of another CTA.
     fn global_race(
         &self,
         common: &Common,
         view: &View,
-        mask: u32,
-        at: &Addresses,
-        size: u64,
+        request: Request,
         contiguous: bool,
         write: bool,
     ) -> Outcome {
+        let Request { mask, at, .. } = request;
+        let size = request.size();
         let order = &self.field.order;
         let number = self.field.number;
         let offset = |lane: usize| (at[lane] - view.base) as usize;
@@ -207,25 +256,17 @@ impl Engine<'_> {
                 return trouble(FaultKind::GlobalRace, lane, message);
             }
         }
-        match contiguous {
-            true => trouble(
-                FaultKind::GlobalRace,
-                0,
-                format!("access at {:#x} races", at[0]),
-            ),
-            false => Ok(()),
+        if contiguous {
+            let message = format!("access at {:#x} races with another CTA", at[0]);
+            return trouble(FaultKind::GlobalRace, 0, message);
         }
+        Ok(())
     }
 
-    fn note_shared_read(
-        &mut self,
-        common: &mut Common,
-        warp: usize,
-        mask: u32,
-        at: &Addresses,
-        size: u64,
-        strong: bool,
-    ) -> Outcome {
+    /// Checks a read of shared memory.
+    fn note_shared_read(&mut self, common: &mut Common, warp: usize, request: Request) -> Outcome {
+        let Request { mask, at, .. } = request;
+        let (size, strong) = (request.size(), request.access.strong);
         let races = self.field.checks.shared_races;
         for lane in lanes(mask) {
             let me = (warp * 32 + lane) as u32;
@@ -254,10 +295,10 @@ impl Engine<'_> {
         let access = format!("{what} of {size} bytes at shared {at:#x}");
         let message = match conflict.kind {
             FaultKind::Uninitialised if !self.field.checks.uninitialised => return Ok(()),
-            FaultKind::Uninitialised => format!("{access}, not all of them written"),
+            FaultKind::Uninitialised => format!("{access}, which were not all written before"),
             FaultKind::MissingAsyncWait => {
                 format!(
-                    "{access}, where a cp.async of thread {} has not arrived",
+                    "{access}, into which a cp.async of thread {} has not finished copying",
                     conflict.other
                 )
             }
@@ -270,33 +311,20 @@ impl Engine<'_> {
         trouble(conflict.kind, lane, message)
     }
 
-    /// The lanes of the mask that are inside shared memory: all, or a fault.
+    /// The lanes whose addresses are inside shared memory. If the check of bounds is on, any other
+    /// lane is a fault.
     #[inline(always)]
-    fn shared_bounds(
-        &self,
-        common: &Common,
-        mask: u32,
-        at: &Addresses,
-        size: u64,
-        what: &str,
-    ) -> Outcome<u32> {
+    fn shared_bounds(&self, common: &Common, request: Request, what: &str) -> Outcome<u32> {
         let end = common.shared.len() as u64;
-        let (_, high) = range(at, mask);
-        if high.saturating_add(size) <= end {
-            return Ok(mask);
+        let (_, high) = range(request.at, request.mask);
+        if high.saturating_add(request.size()) <= end {
+            return Ok(request.mask);
         }
-        outside(
-            mask,
-            at,
-            size,
-            end,
-            what,
-            "shared",
-            self.field.checks.bounds,
-        )
+        inside(request, end, what, "shared", self.field.checks.bounds)
     }
 }
 
+/// The lowest lane of a mask.
 fn first(mask: u32) -> usize {
     mask.trailing_zeros() as usize
 }
@@ -310,23 +338,18 @@ fn misaligned(addresses: &Addresses, mask: u32, size: u64) -> Outcome {
     trouble(FaultKind::Misaligned, lane, message)
 }
 
-/// The lanes inside `end` bytes; the others are a fault when `fault`.
-fn outside(
-    mask: u32,
-    at: &Addresses,
-    size: u64,
-    end: u64,
-    what: &str,
-    space: &str,
-    fault: bool,
-) -> Outcome<u32> {
+/// The lanes whose addresses are inside a space of `end` bytes. Any other lane is a fault if
+/// `fault` is set.
+fn inside(request: Request, end: u64, what: &str, space: &str, fault: bool) -> Outcome<u32> {
+    let Request { mask, at, .. } = request;
+    let size = request.size();
     let mut inside = 0;
     for lane in lanes(mask) {
         if at[lane].saturating_add(size) <= end {
             inside |= 1 << lane;
         } else if fault {
             let message = format!(
-                "{what} of {size} bytes at {space} {:#x}, of {end} bytes",
+                "{what} of {size} bytes at {space} {:#x}: the space has {end} bytes",
                 at[lane]
             );
             return trouble(FaultKind::OutOfBounds, lane, message);

@@ -2,31 +2,29 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::super::FaultKind;
 use super::super::cta::{Common, Warp};
-use super::super::engine::{Engine, Outcome, trouble};
-use super::super::lanes::{FULL, File, lanes};
-use super::super::op::{Access, Inst, Place};
-use super::{Addresses, addresses, first, follow, outside, range};
+use super::super::engine::{Engine, Outcome, View};
+use super::super::lanes::{File, lanes};
+use super::Request;
 
-/// Writes the lanes' values.
+/// Writes the values of the request's lanes from its registers.
 ///
 /// # Safety
-/// Each active lane's pointer must be writable for the whole access.
+/// `to` must give each lane of the request a pointer that is writable for the whole access.
 #[inline(always)]
-unsafe fn put(
-    file: &File,
-    mask: u32,
-    access: Access,
-    slots: &[u32],
-    to: impl Fn(usize) -> *mut u8,
-) {
+pub(super) unsafe fn put(file: &File, request: Request, to: impl Fn(usize) -> *mut u8) {
+    let Request {
+        mask,
+        access,
+        slots,
+        ..
+    } = request;
     macro_rules! parts {
         ($raw:ty, $lane:ty) => {
             for (part, &slot) in slots.iter().enumerate() {
                 let from = file.get::<$lane>(slot);
                 for lane in lanes(mask) {
-                    // SAFETY: the caller's.
+                    // SAFETY: the caller promises it.
                     unsafe {
                         to(lane)
                             .cast::<$raw>()
@@ -41,75 +39,29 @@ unsafe fn put(
         1 => parts!(u8, u32),
         2 => parts!(u16, u32),
         4 => parts!(u32, u32),
-        _ => parts!(u64, u64),
+        8 => parts!(u64, u64),
+        width => unreachable!("the decoder accepts no store of {width} bytes"),
     }
 }
 
 impl Engine<'_> {
-    /// `st`. `slots` are the sources.
+    /// A store to one allocation.
     #[inline(always)]
-    pub fn store(
-        &mut self,
-        common: &mut Common,
-        warp: &mut Warp,
-        mask: u32,
-        inst: &Inst,
-        access: Access,
-        slots: &[u32],
-    ) -> Outcome {
-        let at = addresses(&warp.file, inst.a, inst.imm, access.wide);
-        self.store_at(common, warp, mask, access, slots, at)
-    }
-
-    fn store_at(
-        &mut self,
-        common: &mut Common,
-        warp: &mut Warp,
-        mask: u32,
-        access: Access,
-        slots: &[u32],
-        at: Addresses,
-    ) -> Outcome {
-        let size = u64::from(access.bytes());
-        self.check_alignment(&at, mask, size)?;
-        match access.place {
-            Place::Global => self.store_global(common, warp, mask, access, slots, &at),
-            Place::Shared => self.store_shared(common, warp, mask, access, slots, &at),
-            Place::Local => self.store_local(warp, mask, access, slots, &at),
-            Place::Param => trouble(
-                FaultKind::OutOfBounds,
-                first(mask),
-                "store to a kernel's parameters",
-            ),
-            Place::Generic => self.by_space(mask, access, at, |engine, mask, access, at| {
-                engine.store_at(common, warp, mask, access, slots, at)
-            }),
-        }
-    }
-
-    fn store_global(
+    pub(super) fn store_global(
         &mut self,
         common: &Common,
         warp: &Warp,
-        mask: u32,
-        access: Access,
-        slots: &[u32],
-        at: &Addresses,
+        request: Request,
+        view: &View,
+        contiguous: bool,
     ) -> Outcome {
-        let size = u64::from(access.bytes());
-        let (low, high) = range(at, mask);
-        let Some(view) = self.view(low, high.saturating_add(size)) else {
-            return self.lane_by_lane(mask, at, size as u32, "store", |engine, mask| {
-                engine.store_global(common, warp, mask, access, slots, at)
-            });
-        };
-        let contiguous = mask == FULL && follow(at, size);
+        let Request { mask, at, .. } = request;
+        let size = request.size();
         view.touched.store(true, Relaxed);
         view.written.store(true, Relaxed);
         self.changed = true;
-        let checks = self.field.checks;
-        if checks.global_races && !access.strong {
-            self.global_race(common, view, mask, at, size, contiguous, true)?;
+        if self.field.checks.global_races && !request.access.strong {
+            self.global_race(common, view, request, contiguous, true)?;
         }
         let offset = |lane: usize| (at[lane] - view.base) as usize;
         if contiguous {
@@ -123,49 +75,44 @@ impl Engine<'_> {
             self.tally.global_store_bytes += size * u64::from(mask.count_ones());
             self.tally.global_store_sectors += sectors;
         }
-        if access.strong {
+        if request.access.strong {
             std::sync::atomic::fence(SeqCst);
             self.field.order.release(common.index);
         }
         let data = view.allocation.data;
-        // SAFETY: the view holds all addresses from `low` to `high + size`.
-        unsafe {
-            put(&warp.file, mask, access, slots, |lane| {
-                data.add(offset(lane))
-            })
-        };
+        // SAFETY: the view holds the addresses of all lanes, as the caller has checked.
+        unsafe { put(&warp.file, request, |lane| data.add(offset(lane))) };
         Ok(())
     }
 
-    fn store_shared(
+    #[inline(always)]
+    pub(super) fn store_shared(
         &mut self,
         common: &mut Common,
         warp: &Warp,
-        mask: u32,
-        access: Access,
-        slots: &[u32],
-        at: &Addresses,
+        request: Request,
     ) -> Outcome {
-        let size = u64::from(access.bytes());
-        let mask = self.shared_bounds(common, mask, at, size, "store")?;
+        let (at, size) = (request.at, request.size());
+        let mask = self.shared_bounds(common, request, "store")?;
+        let request = Request { mask, ..request };
         if self.field.counters {
             self.count_banks(at, mask, size as u32);
         }
         let data = common.shared.as_mut_ptr();
         if !self.shadowed() {
-            // SAFETY: `shared_bounds` checked each lane of the mask.
-            unsafe {
-                put(&warp.file, mask, access, slots, |lane| {
-                    data.add(at[lane] as usize)
-                })
-            };
+            // SAFETY: `shared_bounds` has checked each lane of the mask.
+            unsafe { put(&warp.file, request, |lane| data.add(at[lane] as usize)) };
             return Ok(());
         }
         let races = self.field.checks.shared_races;
         for lane in lanes(mask) {
             let me = (warp.index * 32 + lane) as u32;
             let (to, bytes) = (at[lane] as usize, size as usize);
-            let noted = if access.strong {
+            let one = Request {
+                mask: 1 << lane,
+                ..request
+            };
+            let noted = if request.access.strong {
                 common.shadow.atomic(to, bytes, true)
             } else {
                 let shared = &common.shared;
@@ -173,42 +120,16 @@ impl Engine<'_> {
                     let mut value = [0u8; 32];
                     let inside = value.as_mut_ptr();
                     // SAFETY: an access has at most 32 bytes.
-                    unsafe { put(&warp.file, 1 << lane, access, slots, |_| inside) };
+                    unsafe { put(&warp.file, one, |_| inside) };
                     shared[to..to + bytes] == value[..bytes]
                 })
             };
             if let Err(conflict) = noted {
                 self.shared_trouble(conflict, lane, at[lane], size, "store")?;
             }
-            // SAFETY: `shared_bounds` checked this lane.
-            unsafe { put(&warp.file, 1 << lane, access, slots, |_| data.add(to)) };
+            // SAFETY: `shared_bounds` has checked this lane.
+            unsafe { put(&warp.file, one, |_| data.add(to)) };
         }
-        Ok(())
-    }
-
-    fn store_local(
-        &mut self,
-        warp: &mut Warp,
-        mask: u32,
-        access: Access,
-        slots: &[u32],
-        at: &Addresses,
-    ) -> Outcome {
-        let size = u64::from(access.bytes());
-        let each = u64::from(self.field.local_bytes);
-        let bounds = self.field.checks.bounds;
-        let mask = outside(mask, at, size, each, "store", "local", bounds)?;
-        let place = |lane: usize| lane * each as usize + at[lane] as usize;
-        for lane in lanes(mask) {
-            warp.local_written[place(lane)..place(lane) + size as usize].fill(true);
-        }
-        let data = warp.local.as_mut_ptr();
-        // SAFETY: `outside` checked each lane of the mask against its part of local memory.
-        unsafe {
-            put(&warp.file, mask, access, slots, |lane| {
-                data.add(place(lane))
-            })
-        };
         Ok(())
     }
 }

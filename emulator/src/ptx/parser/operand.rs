@@ -1,4 +1,4 @@
-//! Operands: registers, numbers, addresses, vectors.
+//! Parses operands: registers, numbers, addresses, vectors.
 
 use super::super::Operand;
 use super::super::lexer::Token;

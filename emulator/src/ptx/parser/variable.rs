@@ -1,4 +1,4 @@
-//! Variables and what they start out with.
+//! Parses variables and their initial values.
 
 use super::super::lexer::Token;
 use super::super::{Space, Variable, type_bytes};
@@ -9,7 +9,9 @@ impl Parser {
     pub(super) fn variables(&mut self, space: Space) -> Result<Vec<Variable>> {
         let first = self.variable(space)?;
         if *self.peek() == Token::Mark(',') {
-            return self.fail("one variable a declaration is supported");
+            return self.fail(
+                "a declaration of several variables is not supported: declare each on its own",
+            );
         }
         self.expect(';')?;
         Ok(vec![first])
@@ -61,7 +63,7 @@ impl Parser {
         })
     }
 
-    /// `.ptr .global .align 16`: about what the parameter points at, not about itself.
+    /// `.ptr .global .align 16`: describes what the parameter points to, not the parameter itself.
     fn pointee(&mut self) -> Result<()> {
         loop {
             match self.peek() {
@@ -95,7 +97,8 @@ impl Parser {
             Token::Double(bits) => bits ^ (u64::from(negative) << 63),
             _ => {
                 self.at -= 1;
-                return self.unexpected("a number (addresses as initial values are not supported)");
+                return self
+                    .unexpected("a number (an address as an initial value is not supported)");
             }
         };
         out.extend_from_slice(&bits.to_le_bytes()[..width.min(8)]);
