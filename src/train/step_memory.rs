@@ -15,13 +15,12 @@ use crate::data::batches::{Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
 use crate::data::vocabulary::Vocabulary;
-use crate::decode::{self, Search};
+use crate::decode::Search;
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::{Captioner, Captions, Input};
+use crate::model::{Captions, Engine, Input};
 use crate::nn::noise::Noise;
-use crate::nn::params::Params;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -51,7 +50,7 @@ impl DeviceMemory {
         let mut run = DryRun::new(device, config, vocabulary)?;
         run.walk(config, work)?;
         Ok(DeviceMemory {
-            arena: run.ctx.peak_bytes(),
+            arena: run.engine.ctx.peak_bytes(),
             ..run.lasting
         })
     }
@@ -88,9 +87,7 @@ pub fn step_numbers(device: &Device) -> Result<Tensor> {
 
 /// A model on a planning device, and what is trained with it.
 struct DryRun {
-    ctx: Context,
-    captioner: Captioner,
-    params: Params,
+    engine: Engine,
     optimiser: Optimiser,
     noise: Noise,
     image_size: usize,
@@ -101,13 +98,13 @@ struct DryRun {
 impl DryRun {
     fn new(device: &Device, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
         let device = device.planning();
-        let (mut captioner, declarations) =
-            Captioner::declare(&structure(config, vocabulary.len()))?;
-        let params = declarations.build(&device, DType::F32)?;
-        captioner.prepare(&Context::new(&device), &params)?;
+        let structure = structure(config, vocabulary.len());
+        let mut engine = Engine::new(&device, &structure, vocabulary.clone())?;
+        engine.prepare()?;
+        let params = &engine.params;
         let gradients = params.gradients().len() * params.dtype().bytes();
         let weights = device.bytes_in_use() - gradients;
-        let optimiser = Optimiser::new(config, &params)?;
+        let optimiser = Optimiser::new(config, params)?;
         let with_optimiser = device.bytes_in_use();
         let (noise, _numbers) = (Noise::new(&device, config.seed)?, step_numbers(&device)?);
         Ok(DryRun {
@@ -118,9 +115,7 @@ impl DryRun {
                 numbers: device.bytes_in_use() - with_optimiser,
                 arena: 0,
             },
-            ctx: Context::new(&device),
-            captioner,
-            params,
+            engine,
             optimiser,
             noise,
             image_size: config.image_size,
@@ -162,48 +157,63 @@ impl DryRun {
 
     fn pixels(&self, batch: usize) -> Result<Tensor> {
         let side = self.image_size;
-        self.ctx.empty([batch, side, side, 3], DType::U8)
+        self.engine.ctx.empty([batch, side, side, 3], DType::U8)
     }
 
     fn features(&self, batch: usize) -> Result<Tensor> {
-        self.ctx
-            .empty(self.captioner.feature_shape(batch), DType::F32)
+        let engine = &self.engine;
+        let shape = engine.captioner.feature_shape(batch);
+        engine.ctx.empty(shape, engine.params.dtype())
     }
 
     fn upload(&self, batch: usize, steps: usize) -> Result<Captions> {
-        Captions::upload(&self.ctx, steps, batch, &vec![0; batch * steps])
+        Captions::upload(&self.engine.ctx, steps, batch, &vec![0; batch * steps])
     }
 
     fn calibrate(&self, batch: usize) -> Result<()> {
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = &self.engine;
         let pixels = self.pixels(batch)?;
-        self.captioner
-            .calibrate(&self.ctx, &self.params, &pixels, 0)?;
+        captioner.calibrate(ctx, params, &pixels, 0)?;
         drop(pixels);
-        self.ctx.reset()
+        ctx.reset()
     }
 
     fn encode(&self, batch: usize) -> Result<()> {
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = &self.engine;
         let pixels = self.pixels(batch)?;
-        self.captioner.features(&self.ctx, &self.params, &pixels)?;
+        captioner.features(ctx, params, &pixels)?;
         drop(pixels);
-        self.ctx.reset()
+        ctx.reset()
     }
 
     fn losses(&self, batch: usize, steps: usize) -> Result<()> {
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = &self.engine;
         let (features, captions) = (self.features(batch)?, self.upload(batch, steps)?);
-        let decoder = &self.captioner.decoder;
-        decoder.loss(&self.ctx, &self.params, &features, &captions)?;
+        captioner.decoder.loss(ctx, params, &features, &captions)?;
         drop((features, captions));
-        self.ctx.reset()
+        ctx.reset()
     }
 
     fn captions(&self, batch: usize) -> Result<()> {
         let features = self.features(batch)?;
-        let decoder = &*self.captioner.decoder;
-        let (ctx, params) = (&self.ctx, &self.params);
-        decode::greedy(ctx, params, decoder, &features, decode::LONGEST)?;
+        Search::GREEDY.sentences(&self.engine, &features)?;
         drop(features);
-        ctx.reset()
+        self.engine.ctx.reset()
     }
 
     fn train(&mut self, batch: usize, steps: usize, from_features: bool) -> Result<()> {
@@ -218,8 +228,14 @@ impl DryRun {
         } else {
             Input::Images(&input)
         };
-        let (ctx, params, noise) = (&self.ctx, &self.params, Some(self.noise.clone()));
-        (self.captioner).train(ctx, params, given, &captions, noise)?;
+        let Engine {
+            ctx,
+            captioner,
+            params,
+            ..
+        } = &self.engine;
+        let noise = Some(self.noise.clone());
+        captioner.train(ctx, params, given, &captions, noise)?;
         self.optimiser.step(ctx, params)?;
         drop((input, captions));
         ctx.reset()
