@@ -192,18 +192,19 @@ impl std::fmt::Display for Shortage {
             format!("`{key} = {value}` ({})", mebibytes(*needed))
         };
         let remedies: Vec<String> = self.remedies.iter().map(remedy).collect();
-        let help = if self.suffices {
-            "It would fit with"
-        } else {
-            "No single setting makes it fit; it would need less with"
-        };
+        let (needed, available) = (mebibytes(self.needed), mebibytes(self.available));
         write!(
             f,
-            "this run needs about {}, {} are available. {help} {}",
-            mebibytes(self.needed),
-            mebibytes(self.available),
-            remedies.join(", ")
-        )
+            "this run needs about {needed}, {available} are available. "
+        )?;
+        match (self.suffices, remedies.join(", ").as_str()) {
+            (_, "") => write!(f, "No single setting makes it need less"),
+            (true, remedies) => write!(f, "It would fit with {remedies}"),
+            (false, remedies) => write!(
+                f,
+                "No single setting makes it fit; it would need less with {remedies}"
+            ),
+        }
     }
 }
 
@@ -297,5 +298,8 @@ mod tests {
         let expected = "No single setting makes it fit; it would need less with `batch-size = 16` (12.0 MiB), \
                         `batch-size = 8` (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert!(told(8).ends_with(expected), "{}", told(8));
+        let nothing_helps = Shortage::new(2 << 20, 1 << 20, Vec::new()).to_string();
+        let expected = "1.0 MiB are available. No single setting makes it need less";
+        assert!(nothing_helps.ends_with(expected), "{nothing_helps}");
     }
 }
