@@ -354,6 +354,8 @@ showtell::settings! {
     "Decoder of this test" {
         /// Slots of the memory
         memory_slots: usize = integer(1).default("12");
+        /// Slots that are left out
+        dropout: usize = integer(1).default("2");
     }
 }
 
@@ -395,6 +397,16 @@ fn a_decoder_of_another_program_has_settings_of_its_own() {
     assert_eq!(Config::from_settings_of(models, table).unwrap(), config);
     let error = Config::read_settings(&file).unwrap_err().to_string();
     assert!(error.contains("config.toml: "), "{error}");
+    let shared: Table = "model = \"own\"\ndropout = 7".parse().unwrap();
+    let config_of = |model: &str| {
+        let mut given = shared.clone();
+        given.insert("model".into(), model.into());
+        Config::from_settings_of(models, given)
+    };
+    let own = Own::read(&config_of("own").unwrap().own).unwrap();
+    assert_eq!(own.dropout, 7, "attend has a setting of that key too");
+    let error = config_of("attend").unwrap_err().to_string();
+    assert!(error.starts_with("dropout: found 7"), "{error}");
     let other = Table::from_iter([("memory-slots".to_string(), 4.into())]);
     let error = config.resumed(other).unwrap_err().to_string();
     assert!(

@@ -198,7 +198,11 @@ impl TrainArgs {
     fn warn_of_other_decoders(&self, config: &Config) {
         for model in MODELS.iter().filter(|&&model| model != config.model) {
             let own = model.settings.iter();
-            for setting in own.filter(|setting| self.flags.contains_key(setting.key)) {
+            let is_other = |setting: &&Setting| !config.own.contains_key(setting.key);
+            for setting in own
+                .filter(is_other)
+                .filter(|s| self.flags.contains_key(s.key))
+            {
                 let (key, given) = (setting.key, config.model.name);
                 tell(format_args!(
                     "showtell: warning: --{key} is a setting of {}, and has no effect on {given}",
@@ -289,13 +293,7 @@ fn run(
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let setup = |run: RunDirectory| Setup {
-        config: config.clone(),
-        dataset: &dataset,
-        run,
-        loader_threads: given.device.loader_threads(),
-    };
-    let mut trainer = trainer(given, &config, engine, setup, existing, &mut progress)?;
+    let mut trainer = trainer(given, config, engine, &dataset, existing, &mut progress)?;
     progress.stop_on_interrupt()?;
     match trainer.train(&mut progress)? {
         Ended::Interrupted => Err(Interrupted(given.out.clone()).into()),
@@ -309,24 +307,32 @@ fn run(
 /// A trainer at the run's checkpoint, or at its beginning where there is none.
 fn trainer<'a>(
     given: &Given,
-    config: &Config,
+    config: Config,
     engine: Engine,
-    setup: impl Fn(RunDirectory) -> Setup<'a>,
+    dataset: &'a Flickr8k,
     existing: Option<(RunDirectory, Option<Checkpoint>)>,
     progress: &mut Progress,
 ) -> Result<Trainer<'a>> {
+    let setup = |config: Config, run: RunDirectory| Setup {
+        config,
+        dataset,
+        run,
+        loader_threads: given.device.loader_threads(),
+    };
     let directory = match existing {
         Some((run, Some(checkpoint))) => {
-            return Ok(Trainer::resume(setup(run), engine, &checkpoint, progress)?);
+            let resumed = Trainer::resume(setup(config, run), engine, &checkpoint, progress);
+            return Ok(resumed?);
         }
         Some((run, None)) => Some(run),
         None => None,
     };
     // Weights that cannot be read leave no folder behind.
-    let initial = Initial::load(&engine, config)?;
+    let initial = Initial::load(&engine, &config)?;
     let run = match directory {
         Some(run) => run,
         None => RunDirectory::create(&given.out)?,
     };
-    Ok(Trainer::start(setup(run), engine, initial, progress)?)
+    let trainer = Trainer::start(setup(config, run), engine, initial, progress);
+    Ok(trainer?)
 }

@@ -203,15 +203,19 @@ fn known(models: &[Model]) -> Vec<&'static Setting> {
     Config::SETTINGS.iter().chain(own).collect()
 }
 
-/// Checks a value against the setting among `known` that has its key.
+/// Checks a value against the settings among `known` that have its key. Decoders of different programs may have settings of
+/// the same key; one that takes the value is enough until the model is known.
 fn check(key: &str, value: &Value, known: &[&Setting]) -> Result<()> {
-    match known.iter().find(|setting| setting.key == key) {
-        Some(setting) => setting.check(value).map(|_| ()),
-        None => {
-            let keys = known.iter().map(|setting| setting.key);
-            Err(settings::unknown(key, keys.chain([MODEL])))
-        }
-    }
+    let mut of_key = known.iter().filter(|setting| setting.key == key);
+    let Some(first) = of_key.next() else {
+        let keys = known.iter().map(|setting| setting.key);
+        return Err(settings::unknown(key, keys.chain([MODEL])));
+    };
+    let checked = first.check(value).map(|_| ());
+    checked.or_else(|error| {
+        let other = of_key.find(|setting| setting.check(value).is_ok());
+        other.map(|_| ()).ok_or(error)
+    })
 }
 
 fn may_change(key: &str) -> bool {
