@@ -183,30 +183,27 @@ impl Shortage {
             remedies,
         }
     }
+}
 
-    /// The shortage in words, each setting and its value, as in `config.toml`, spelled by `spell`.
-    pub fn told(&self, spell: impl Fn(&str, &str) -> String) -> String {
-        let remedies = self.remedies.iter().map(|remedy| {
-            let setting = spell(remedy.key, &remedy.value);
-            format!("{setting} ({})", mebibytes(remedy.needed))
-        });
+/// Settings stand between backticks, as in `config.toml`.
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let remedy = |Remedy { key, value, needed }: &Remedy| {
+            format!("`{key} = {value}` ({})", mebibytes(*needed))
+        };
+        let remedies: Vec<String> = self.remedies.iter().map(remedy).collect();
         let help = if self.suffices {
             "It would fit with"
         } else {
             "No single setting makes it fit; it would need less with"
         };
-        format!(
+        write!(
+            f,
             "this run needs about {}, {} are available. {help} {}",
             mebibytes(self.needed),
             mebibytes(self.available),
-            remedies.collect::<Vec<_>>().join(", ")
+            remedies.join(", ")
         )
-    }
-}
-
-impl std::fmt::Display for Shortage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.told(|key, value| format!("`{key} = {value}`")))
     }
 }
 
