@@ -6,7 +6,7 @@ use showtell::model::show_tell::{self, SHOW_TELL};
 use showtell::model::{Architecture, MODELS, Model, VocabularyOf};
 use showtell::settings::{Kind, Setting, Table, Value, integer};
 use showtell::train::config::{
-    Config, EncoderBatchNorm, EncoderWeights, FeatureType, Monitor, Optimizer, Schedule,
+    Config, EncoderBatchNorm, EncoderWeights, FeatureType, Monitor, OptimiserKind, Schedule,
 };
 use std::collections::HashSet;
 use std::fs;
@@ -103,7 +103,7 @@ fn recipes_are_the_published_ones() {
     );
     assert_eq!(
         (attend.optimizer, attend.lr, attend.encoder_lr),
-        (Optimizer::Adam, 4e-4, 1e-4)
+        (OptimiserKind::Adam, 4e-4, 1e-4)
     );
     assert_eq!(
         (attend.beta1, attend.beta2, attend.epsilon),
@@ -118,7 +118,10 @@ fn recipes_are_the_published_ones() {
     let show_tell = Config::recipe(SHOW_TELL);
     assert_eq!(show_tell.encoder_blocks, [3, 4, 6, 3]);
     assert_eq!((show_tell.embed, show_tell.hidden), (256, 256));
-    assert_eq!((show_tell.optimizer, show_tell.lr), (Optimizer::Sgd, 0.9));
+    assert_eq!(
+        (show_tell.optimizer, show_tell.lr),
+        (OptimiserKind::Sgd, 0.9)
+    );
     assert_eq!((show_tell.momentum, show_tell.weight_decay), (0.9, 1e-6));
     assert_eq!(
         (show_tell.clip_norm, show_tell.clip_value),

@@ -6,7 +6,7 @@
 //! to run at once. So on the CPU the sum is a little low.
 
 use super::available_memory;
-use super::config::{Config, Optimizer};
+use super::config::{Config, OptimiserKind};
 use super::run::structure;
 use super::step_memory::{DeviceMemory, Work};
 use crate::data::flickr8k::Flickr8k;
@@ -242,7 +242,7 @@ fn alternatives(config: &Config) -> Vec<Alternative> {
     offer("augment", "true".into(), &|c| c.augment = true);
     offer("validate", "false".into(), &|c| c.validate = false);
     offer("optimizer", "\"sgd\"".into(), &|c| {
-        c.optimizer = Optimizer::Sgd
+        c.optimizer = OptimiserKind::Sgd
     });
     alternatives
 }

@@ -1,6 +1,6 @@
 //! The optimiser of a run. Its state lies in arenas that are laid out as the parameters' arena.
 
-use super::config::{Config, Optimizer};
+use super::config::{Config, OptimiserKind};
 use crate::error::Result;
 use crate::nn::params::Params;
 use crate::ops::clip::{self, Clip};
@@ -54,14 +54,14 @@ impl Optimiser {
         let zeros = |len: usize| Tensor::zeros(device, [len], dtype);
         let decays = [config.weight_decay, config.encoder_weight_decay];
         let method = match config.optimizer {
-            Optimizer::Sgd => Method::Sgd {
+            OptimiserKind::Sgd => Method::Sgd {
                 settings: decays.map(|weight_decay| Sgd {
                     momentum: config.momentum,
                     weight_decay,
                 }),
                 velocity: zeros(len)?,
             },
-            Optimizer::Adam => Method::Adam {
+            OptimiserKind::Adam => Method::Adam {
                 settings: decays.map(|weight_decay| Adam {
                     beta1: config.beta1,
                     beta2: config.beta2,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 crate::choices! {
     /// What turns gradients into changes of the weights.
-    pub enum Optimizer {
+    pub enum OptimiserKind {
         /// Stochastic gradient descent with momentum
         Sgd = "sgd",
         /// Adam
@@ -148,7 +148,7 @@ crate::settings! {
 
     "Optimisation" {
         /// What turns gradients into changes of the weights
-        optimizer: Optimizer = choice(Optimizer::WORDS, "NAME");
+        optimizer: OptimiserKind = choice(OptimiserKind::WORDS, "NAME");
         /// Learning rate of the decoder
         lr: f64 = number(0.0, f64::INFINITY).value_name("RATE");
         /// Learning rate of an encoder that is trained with --fine-tune

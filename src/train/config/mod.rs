@@ -6,7 +6,7 @@
 mod declared;
 
 pub use declared::{
-    Config, EncoderBatchNorm, EncoderWeights, FeatureType, Monitor, Optimizer, Schedule,
+    Config, EncoderBatchNorm, EncoderWeights, FeatureType, Monitor, OptimiserKind, Schedule,
 };
 
 use crate::error::{Error, Result};
