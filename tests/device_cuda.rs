@@ -2,7 +2,7 @@
 //! wrong. What needs another device, or breaks it, runs in a process of its own.
 
 use crate::support;
-use showtell::device::cuda::{self, Grid, Image, Kernel};
+use showtell::device::cuda::{Grid, Image, Kernel};
 use showtell::device::{Cuda, Precision};
 use showtell::ops::add;
 use showtell::{Context, DType, Device, Tensor};
