@@ -7,13 +7,24 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// An operation was given tensors that do not fit together.
     #[error("{op}: {message}")]
-    Operation { op: &'static str, message: String },
+    Operation {
+        /// The operation's name.
+        op: &'static str,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// A file's content is not what it should be.
     #[error("{}: {message}", path.display())]
-    File { path: PathBuf, message: String },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
     /// The operating system refused something on a file.
     #[error("{}: {cause}", path.display())]
     Io {
+        /// The file.
         path: PathBuf,
         /// Part of the message, hence no `source`: whoever prints a chain would print it twice.
         cause: std::io::Error,
@@ -37,9 +48,11 @@ pub enum Error {
     Device(String),
 }
 
+/// What the library's functions give.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// An error of the operation `op`.
     pub fn operation(op: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
         Error::Operation { op, message }
@@ -51,6 +64,7 @@ impl Error {
         Error::Setting { key, message }
     }
 
+    /// An error in a file's content.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         let (path, message) = (path.as_ref().to_path_buf(), message.into());
         Error::File { path, message }

@@ -52,6 +52,8 @@
 //! Both are on by default. `cli` is the program and its module `cli`; `pictures` is the module `report`, which draws
 //! learning curves and attention maps. With `default-features = false` the crate depends on no terminal and draws nothing.
 
+#![deny(missing_docs)]
+
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;

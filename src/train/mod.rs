@@ -45,7 +45,9 @@ pub trait Observer {
     fn end(&mut self);
     /// A step of the current epoch was taken, with a batch of this many samples.
     fn step(&mut self, record: &log::StepRecord, samples: usize);
+    /// An epoch has ended.
     fn epoch(&mut self, record: &log::EpochRecord);
+    /// Something is not as it should be, but training goes on.
     fn warn(&mut self, message: &str);
     /// Something worth knowing.
     fn note(&mut self, _message: &str) {}

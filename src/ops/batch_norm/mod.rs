@@ -71,7 +71,9 @@ pub struct Statistics<'a> {
 /// Running statistics to normalise by, (C) each.
 #[derive(Clone, Copy)]
 pub struct RunningStatistics<'a> {
+    /// The running mean.
     pub mean: &'a Tensor,
+    /// The running variance.
     pub var: &'a Tensor,
 }
 

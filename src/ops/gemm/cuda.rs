@@ -7,6 +7,7 @@ use crate::ops::launch::{Blocks, Launch, Output};
 use crate::ops::tile::{Parts, Tiles};
 use crate::tensor::{Context, DType, Tensor};
 
+/// C = A B, C += A B or C = A B + bias: the device's half of [`super::forward`].
 pub fn forward(
     ctx: &Context,
     a: Factor,
