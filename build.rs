@@ -2,12 +2,12 @@
 //!
 //! nvcc is looked for in NVCC, PATH, CUDA_HOME, CUDA_PATH, /usr/local/cuda and target/cuda-toolkit (where
 //! scripts/cuda-toolkit puts it). Every file is compiled once, to PTX for the oldest architecture that the kernels
-//! are written for; ptxas makes machine code for newer ones of it. SHOWTELL_CUDA_ARCHS (as `80,90`) says which;
-//! without it those of a fixed list that this nvcc knows. The machine's own GPU is never asked: what is
-//! built does not depend on it. A kernel that spills registers fails the build.
+//! are written for; from the PTX, ptxas makes machine code for newer architectures. SHOWTELL_CUDA_ARCHS says for which, such
+//! as `80,90`; without it, machine code is made for those of a fixed list that this nvcc knows. What is built does not depend
+//! on the GPU of the machine. A kernel that spills registers fails the build.
 //!
-//! Without nvcc the table is there, with no code behind it: the crate builds, and opening a CUDA device says why
-//! it cannot.
+//! Without nvcc the table is written too, but without code: the crate builds, and opening a CUDA device is an error that
+//! says why.
 
 #[path = "build/expression.rs"]
 mod expression;
@@ -65,7 +65,7 @@ fn build() -> Result<(), String> {
     fs::write(&path, table).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Compiles every file, as many at once as cargo allows. Files that have not changed since are left.
+/// Compiles every file, as many at once as cargo allows. A file that has not changed is not compiled again.
 fn compile_all(
     toolkit: &nvcc::Toolkit,
     sources: &[&Path],

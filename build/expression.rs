@@ -21,7 +21,7 @@ impl<'a> Scope<'a> {
         self.items().any(matches)
     }
 
-    /// In Rust. `locals` are names of parameters and members, which Rust has in small letters.
+    /// The expression in Rust. `locals` are the names of parameters and members, which are written in small letters in Rust.
     pub fn translate(&self, tokens: &[Token], locals: &[&str]) -> Result<String, String> {
         let mut out = String::new();
         let mut at = 0;

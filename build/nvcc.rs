@@ -1,4 +1,4 @@
-//! nvcc: where it is, what it can, and compiling a file with it.
+//! nvcc: where it is, what it can do, and how a file is compiled with it.
 
 use std::env;
 use std::fs;
@@ -9,10 +9,10 @@ use std::process::Command;
 /// The architecture that the kernels are written for: mma.sync, ldmatrix and cp.async of compute capability 8.0.
 pub const BASELINE: u32 = 80;
 
-/// Architectures that get machine code, where nvcc knows them: A100, RTX 30, RTX 40, H100, B200, RTX 50.
+/// The architectures that machine code is made for, where nvcc knows them: A100, RTX 30, RTX 40, H100, B200, RTX 50.
 const ARCHITECTURES: [u32; 6] = [BASELINE, 86, 89, 90, 100, 120];
 
-/// A compiler that is there, its abilities not asked yet.
+/// A compiler that was found, and was not asked yet what it can do.
 pub struct Nvcc(PathBuf);
 
 /// A compiler, and what to compile for.
@@ -25,13 +25,13 @@ pub struct Toolkit {
     architectures: Vec<u32>,
 }
 
-/// What came of a file.
+/// The files that were made of one source.
 pub struct Compiled {
     pub ptx: PathBuf,
     pub cubins: Vec<(u32, PathBuf)>,
 }
 
-/// The first nvcc of those places where one may be.
+/// Looks for nvcc in all places where it may be, and takes the first.
 pub fn find(out: &Path) -> Result<Nvcc, String> {
     if let Some(named) = env::var_os("NVCC").map(PathBuf::from) {
         if !named.is_file() {
@@ -120,7 +120,7 @@ pub fn chosen(wanted: Option<&str>, known: &[u32]) -> Result<Vec<u32>, String> {
 }
 
 impl Toolkit {
-    /// PTX of the baseline, machine code from it. What an unchanged source gave before is taken again.
+    /// Makes PTX for the baseline, and machine code from it. If nothing has changed, the files of the last time are kept.
     pub fn compile(&self, source: &Path, out: &Path) -> Result<Compiled, String> {
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
         let ptx = out.join(format!("{stem}.ptx"));
@@ -177,8 +177,8 @@ impl Compiled {
     }
 }
 
-/// Registers that do not fit are kept in memory: a kernel that does so is too slow to ship. `told` is what
-/// `ptxas -v` prints, a line with the kernel's name before the line with its spills.
+/// Refuses kernels that spill: when there are not enough registers, values are kept in memory, which is too slow to ship. `told` is
+/// the output of `ptxas -v`, in which a line with the kernel's name comes before the line with its spills.
 pub fn refuse_spills(source: &Path, arch: u32, told: &str) -> Result<(), String> {
     let mut kernel = "";
     for line in told.lines() {

@@ -1,15 +1,15 @@
-//! What a file of `kernels/` declares that Rust has to know. These forms are read, at file scope or in a namespace:
+//! What a file of `kernels/` declares that Rust has to know. These forms are understood, at file scope or in a namespace:
 //!
 //! - `extern "C" __global__ void __launch_bounds__(THREADS) name(const float* x, float* y, Shape shape, int n) { ... }`
 //! - `#define NAME(V, CUT) extern "C" ... name_##V##_##CUT(...) { ... }` and its uses `NAME(f32x4, large)`: a family of
-//!   kernels, which the arguments in the names tell apart
+//!   kernels, whose names differ by the arguments
 //! - `struct Shape { int m, n; float mean[3]; };`, where a kernel takes it by value
 //! - `constexpr int NAME = expression;`, and `float` of one number
 //! - `__host__ __device__ constexpr int name(int a, int b) { return expression; }`
 //! - `template <int A_, int B_> struct Cut { static constexpr int A = A_, SIZE = expression; };` and `using large = Cut<1, 2>;`
 //!
-//! `expression.rs` says what an expression may be. A `constexpr` at file scope in another form is an error; templates that are
-//! no structs of constants, and everything else, are of no concern to Rust and passed over.
+//! `expression.rs` says what an expression may be. A `constexpr` at file scope in another form is an error. Everything else,
+//! other templates included, does not matter to Rust and is skipped.
 
 use super::tokens::{self, Macro, Token, closing, parts};
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ pub struct Struct {
 pub struct Kernel {
     pub name: Token,
     pub family: String,
-    /// What tells it from the others of its family.
+    /// The parts of its name that distinguish it within its family.
     pub key: Vec<String>,
     pub threads: Vec<Token>,
     pub parameters: Vec<Vec<Token>>,
@@ -210,7 +210,7 @@ impl Reader<'_> {
             return self.refuse(&tokens[0], &format!("not understood: {shown}"));
         };
         let name = &tokens[bounds + 1];
-        // A kernel alone: what is left of its name without the type is its family.
+        // A kernel that no macro makes is a family of its own, with its name up to the type.
         let alone = || {
             let family = name.text.rsplit_once('_').map_or(&*name.text, |(f, _)| f);
             (family.to_string(), Vec::new())
@@ -236,7 +236,7 @@ impl Reader<'_> {
         }));
     }
 
-    /// `template <int A_, int B_> struct Name { static constexpr int ...; };`; others are passed over.
+    /// `template <int A_, int B_> struct Name { static constexpr int ...; };`; others are skipped.
     fn template(&mut self, tokens: &[Token]) {
         let Some(end) = tokens.iter().position(|token| token.text == ">") else {
             return;

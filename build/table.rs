@@ -1,8 +1,8 @@
-//! What Rust gets of the files of `kernels/`: a module for each with its constants, its functions of sizes, its structs, and a
-//! struct for every family of kernels, which holds the arguments of a run under the names of the parameters.
+//! What is written for Rust about the files of `kernels/`: a module for each file with its constants, its functions for sizes, its
+//! structs, and for every family of kernels a struct with the arguments of a run, under the names of the parameters.
 //!
-//! Numbers are `usize`. A pointer to const is an `Input`, another an `Output`. A struct by value is of the same layout and has
-//! the same names. What a file includes is found in its module too.
+//! Numbers become `usize`. A pointer to const becomes an `Input`, any other pointer an `Output`. A struct that a kernel takes by
+//! value keeps its layout and its names. The module of a file also has what the modules of the files that it includes have.
 
 use super::expression::{Scope, rust_scalar};
 use super::nvcc::Compiled;
@@ -11,7 +11,7 @@ use super::tokens::{Token, parts};
 use std::fmt::Write;
 use std::path::Path;
 
-/// `compiled` are the files of code, in the order of those of `files` that are compiled.
+/// The text of all modules. `compiled` has the code of those `files` that are compiled, in their order.
 pub fn write(files: &[File], compiled: &[Option<Compiled>]) -> Result<String, String> {
     let mut compiled = compiled.iter();
     let mut out = String::new();
@@ -149,7 +149,7 @@ impl Module<'_> {
         }
     }
 
-    /// A struct with the constants, computed by `new` from the parameters.
+    /// A struct with the constants, which its `new` computes from the parameters.
     fn template(&self, template: &Template) -> Result<String, String> {
         let name = &template.name.text;
         let mut locals: Vec<&str> = template.parameters.iter().map(|p| &**p).collect();
@@ -172,7 +172,7 @@ impl Module<'_> {
         ))
     }
 
-    /// Of a template that is a struct of constants; others are no concern of Rust's.
+    /// The constant for a struct of constants with these arguments; nothing for aliases of anything else.
     fn alias(&self, alias: &Alias) -> Result<String, String> {
         let template = &alias.template;
         let is_read = |item: &Item| matches!(item, Item::Template(t) if t.name.text == *template);
@@ -272,7 +272,7 @@ impl Module<'_> {
         ))
     }
 
-    /// A kernel of the family of `first`, whose parameters it has; only the element types may be others.
+    /// A kernel of the family of `first`. It has the same parameters; only their element types may differ.
     fn member(&self, member: &Kernel, first: &Kernel) -> Result<String, String> {
         let parameters = self.parameters(member)?;
         let kinds = |parameters: &[Parameter]| -> Vec<String> {
@@ -359,7 +359,7 @@ impl Module<'_> {
     }
 }
 
-/// Of what only CUDA may use.
+/// For items that perhaps only CUDA uses.
 const UNUSED: &str = "#[allow(dead_code)] ";
 
 impl Parameter {

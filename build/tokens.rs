@@ -1,4 +1,4 @@
-//! CUDA C++ as words: what is left of a source without comments and directives, and the macros that make kernels.
+//! CUDA C++ as words: a source without its comments and directives, and the macros that make kernels.
 
 use std::collections::BTreeMap;
 

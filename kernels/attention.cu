@@ -178,8 +178,8 @@ ATTENTION_SCORES_BACKWARD(f32x4)
 ATTENTION_KEYS_BACKWARD(f32x1)
 ATTENTION_KEYS_BACKWARD(f32x4)
 
-// d_weight (A) and d_bias (1) from the partial sums (rows, A + 1). A block takes PARTIAL_COLUMNS columns; its warps take every
-// 8th row, and their sums are added up in order.
+// d_weight (A) and d_bias (1) from the partial sums (rows, A + 1). A block takes PARTIAL_COLUMNS columns; each warp takes every
+// 8th row, and the sums of the warps are added up in order.
 constexpr int PARTIAL_COLUMNS = WARP;
 
 extern "C" __global__ void __launch_bounds__(THREADS)

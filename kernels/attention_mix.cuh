@@ -1,4 +1,5 @@
-// What attention's kernels share: the fixed mix of cells to positions, sums of weighted rows. attention.cu has the maths.
+// What the kernels of attention have in common: the fixed mix of cells to positions, and sums of weighted rows. The maths is in
+// attention.cu.
 #pragma once
 #include "vector.cuh"
 #include "reduce.cuh"
@@ -65,7 +66,6 @@ constexpr int ROWS_IN_FLIGHT = 8;
 
 // y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
 // Half of the block takes the even rows and half the odd ones.
-
 template <class V>
 __device__ __forceinline__ void weighted_rows(
     const float* weights, const float* x, int rows, int cols, int ld, float* y) {

@@ -77,7 +77,7 @@ __device__ __forceinline__ void moments(const T* x, float* partial, int ldx, con
     }
     const int self = threadIdx.x;
     for (int half = at.parts / 2; half > 0; half /= 2) {
-        // Those that are merged into others at this level tell what they have.
+        // Threads whose sums are merged into others at this level write them to shared memory.
         if (at.part >= half && at.part < 2 * half) {
             counts[self] = count;
 #pragma unroll
@@ -139,8 +139,8 @@ __device__ __forceinline__ double sum_of_channel(double value) {
     return sum;
 }
 
-// The blocks' moments to mean and invstd; running statistics, if there are any, follow. `per_row` is 1 / M,
-// `per_other_row` 1 / (M - 1).
+// Mean and invstd from the moments of the blocks, and the update of the running statistics, if there are any. `per_row` is
+// 1 / M, `per_other_row` 1 / (M - 1).
 extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_moments_f32(
     const float* partial, float* mean, float* invstd, float* running_mean, float* running_var, double momentum,
     double per_row, double per_other_row, int rows, int cols, int step) {
@@ -168,8 +168,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_moments_f
     running_var[channel] = (float)((1.0 - momentum) * running_var[channel] + momentum * (squares * per_other_row));
 }
 
-// y from x, mean and invstd; or, where `var` is not null, from the running mean and variance: `mean_to` and `invstd_to` take
-// what normalised.
+// y from x, mean and invstd; or, where `var` is not null, from the running mean and variance. Then the mean and the invstd that
+// were used are written to `mean_to` and `invstd_to`.
 template <class V, class T = typename V::Element>
 __device__ __forceinline__ void normalise(
     const T* x, const T* residual, const float* gamma, const float* beta, const float* mean, const float* invstd,
@@ -297,7 +297,7 @@ BATCH_NORM_SUMS(f32x4)
 BATCH_NORM_SUMS(bf16x1)
 BATCH_NORM_SUMS(bf16x8)
 
-// The blocks' sums to the gradients of gamma and beta, and to what dx takes from them:
+// The gradients of gamma and beta from the sums of the blocks, and the two numbers per channel that dx takes from them:
 // dx = gamma * invstd * (dy - shift - (x - mean) * slope). What is null is not written.
 extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_sums_f32(
     const float* partial, const float* invstd, float* d_gamma, float* d_beta, float* shift, float* slope,
@@ -362,8 +362,8 @@ BATCH_NORM_GRADIENT(bf16x8)
 // Elements of a filter that a block folds.
 constexpr int FOLDED = 1024;
 
-// Filter k times gamma_k * invstd_k, and the bias that is left of the normalisation. Grid: filters along x,
-// FOLDED of their elements along y. Once per load: f64 costs nothing and gives the CPU's numbers.
+// Filter k times gamma_k * invstd_k, and the bias that remains of the normalisation. Grid: filters along x,
+// FOLDED of their elements along y. It runs once per load, so f64 costs nothing, and it gives the numbers of the CPU.
 template <class T>
 __device__ __forceinline__ void fold(
     const float* filter, const float* gamma, const float* beta, const float* mean, const float* var, T* folded,

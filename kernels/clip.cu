@@ -2,15 +2,16 @@
 // norm = sqrt(sum g^2), factor = min(1, bound / (norm + 1e-6)), NaN where the norm is.
 //
 // Two launches. `clip_squares`: a block for every 16,384 elements, of which a thread takes four neighbours at a time and 64 in
-// all; the block adds its threads up in a tree, into one partial sum. `clip_norm_f32`: one block adds the partial
-// sums up the same way. The order of additions depends on the number of elements alone. 4 bytes and 2 flops per element:
+// all; the block adds up the sums of its threads in a tree, to one partial sum. `clip_norm_f32`: one block adds up the partial
+// sums in the same way. The order of additions depends on the number of elements alone. 4 bytes and 2 flops per element:
 // bound by memory.
 #include "reduce.cuh"
 
 // Elements whose squares make one partial sum.
 constexpr int CHUNK = 16384;
 
-// V is f32x4 where the gradients start at a multiple of 16 bytes. Threads take the same elements in the same order without.
+// V is f32x4 where the gradients start at a multiple of 16 bytes, and f32x1 elsewhere. Threads take the same elements in the same
+// order in both cases.
 template <class V>
 __device__ __forceinline__ void squares_of_chunk(const float* gradients, float* squares, int n) {
     const int start = blockIdx.x * CHUNK;

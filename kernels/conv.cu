@@ -280,11 +280,12 @@ CONV_FILTER(bf16_of_f32, small)
 CONV_FILTER(bf16, large)
 CONV_FILTER(bf16, small)
 
-// The stem, and every layer of few channels: a pixel is less than a chunk of 16 bytes, so nothing of the above fits.
+// The stem, and every layer of few channels: a pixel is less than a chunk of 16 bytes, so the loaders above cannot be used.
 //
-// A block holds 64 filters in shared memory, taps in lines, and makes 32 pixels of a line of y after the other, STEM_LINES of
-// them: the part of the image under them, R rows of ((32 - 1)·stride + S)·C numbers, comes to shared memory, where the (s,c)
-// of a window are neighbours. A thread has 4 pixels x 4 filters: 16 multiply-adds for 5 loads. 44 KiB for the 7x7 stem.
+// A block keeps 64 filters in shared memory, a line for each tap, and makes 32 pixels in each of STEM_LINES lines of y, one line
+// after the other. The part of the image under a line, R rows of ((32 - 1)·stride + S)·C numbers, is copied to shared memory,
+// where the (s,c) of a window are neighbours. A thread has 4 pixels x 4 filters: 16 multiply-adds for 5 loads. 44 KiB for the 7x7
+// stem.
 // In f32 whatever the precision: 0.24 of 10.7 GFLOP of a ResNet-50. Bytes: x about 7/4 times (lines overlap), y once.
 constexpr int STEM_PIXELS = 32, STEM_FILTERS = 64, STEM_PITCH = STEM_FILTERS + 4, STEM_LINES = 4, STEM_THREADS = 128;
 
@@ -371,7 +372,7 @@ __device__ __forceinline__ void stem(
 CONV_STEM(f32)
 CONV_STEM(bf16)
 
-// dy <- dy where y > 0, else 0: undoes the ReLU. Grid as add.cu.
+// dy <- dy where y > 0, else 0: the gradient through the ReLU. The grid is that of add.cu.
 template <class V, class T = typename V::Element>
 __device__ __forceinline__ void relu_backward(const T* y, T* dy, int rows, int cols, int ldy, int lddy) {
     each_group<V::WIDTH>(rows, cols, [=](int row, int first, int count) {

@@ -1,22 +1,22 @@
 // Softmax cross-entropy of rows of logits (R, V), its mean over the rows that count, and its gradient in place:
 // loss_r = ln sum_v e^(x_rv) - x_r,target; dx_rv = (e^(x_rv) / sum - [v = target]) / n; both 0 in ignored rows.
 //
-// Grid: a block of 256 threads a row. A thread takes every 256th vector of logits, and meets the others only in the
-// reductions.
-// - `cross_entropy_gradient`: the row waits in shared memory (4 V bytes, 35 KB at V = 8,915: four blocks per
+// Grid: a block of 256 threads per row. A thread takes every 256th vector of logits, and exchanges values with the others only
+// in the reductions.
+// - `cross_entropy_gradient`: the row is kept in shared memory (4 V bytes, 35 KB at V = 8,915: four blocks per
 //   multiprocessor on an A100) for its maximum and its sum. Every logit is read once and written once: 8 bytes,
 //   about 13 instructions, bound by memory.
 // - `cross_entropy_gradient_twice`: for rows that do not fit there. Maximum and sum in one pass, in which the
 //   sum is scaled whenever the maximum grows (Milakov and Gimelshein 2018), then the row is read again.
-// - `cross_entropy_loss`: that one pass alone.
+// - `cross_entropy_loss`: only the first of these passes.
 // `cross_entropy_count_f32` and `cross_entropy_mean_f32` are one block each over R targets and losses. n is counted
 // from the targets on the device, so that a captured step serves every batch.
 //
-// A target that is no word makes its row's loss NaN.
+// A target that is not the id of a word makes the loss of its row NaN.
 #include "elementwise.cuh"
 #include "reduce.cuh"
 
-// The shared memory in which a row waits.
+// The shared memory in which a row is kept.
 __host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
 
 // body(first column, columns) for the vectors of a row that are this thread's.
@@ -73,7 +73,7 @@ struct MaxSum {
     float max = -INFINITY;
     float sum = 0.0f;
 
-    // What is subtracted from logits: any number will do while all of them are -infinity.
+    // What is subtracted from logits. While all of them are -infinity, it can be any number.
     __device__ __forceinline__ static float base(float max) { return max == -INFINITY ? 0.0f : max; }
 
     template <class V>
@@ -99,7 +99,7 @@ struct MaxSum {
     }
 };
 
-// A NaN among the logits reaches the sum, and so the loss, although the maximum passes it over.
+// A NaN among the logits reaches the sum, and so the loss, although the maximum ignores it.
 __device__ __forceinline__ float loss_of(float max, float sum, float at_target) {
     return logf(sum) + (max - at_target);
 }
@@ -117,7 +117,7 @@ __device__ __forceinline__ void gradient_of_row(
     }
     const float share = 1.0f / *counted;
     float max = -INFINITY;
-    // The thread that meets the target writes the loss; where it is no word, the first thread does.
+    // The thread that finds the target writes the loss; if no thread can find it, the first thread writes NaN.
     float at_target = NAN;
     bool writes_loss = target >= cols && threadIdx.x == 0;
     my_vectors<V>(cols, [&](int first, int count) {
@@ -171,7 +171,7 @@ __device__ __forceinline__ void gradient_twice_of_row(
     const float share = 1.0f / *counted;
     const MaxSum all = MaxSum::of_row<V>(row, cols);
     if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(all.max, all.sum, target < cols ? row[target] : NAN);
-    // The loss is taken before the logit turns into its gradient.
+    // The loss is computed before the gradient replaces the logit.
     __syncthreads();
     const float scale = share / all.sum;
     my_vectors<V>(cols, [=](int first, int count) {

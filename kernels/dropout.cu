@@ -6,7 +6,7 @@
 // The step's number is read from device memory: recorded launches draw new masks when it changes.
 // Bytes: 8 per element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes per
 // thread an A100 moves 5e10 threads per second and could draw 1.4e11. Bound: memory.
-// With V = f32x1 a thread reads its columns one by one.
+// With V = f32x1 a thread reads its four columns one by one.
 
 #include "vector.cuh"
 #include "philox.cuh"

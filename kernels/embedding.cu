@@ -2,8 +2,8 @@
 //
 // ids lie in rows of ids_cols, ids_ld apart; number r is in row r / ids_cols.
 //
-// Forward: a thread takes WIDTH columns of a row of y; 1-D grid over rows x vectors. Bytes: y once, the rows of W that
-// are named once, the ids. Bound: memory. An id that is not below the number of rows gives NaN: it shows in the
+// Forward: a thread takes WIDTH columns of a row of y; 1-D grid over rows x vectors. Bytes: y once, each row of W that
+// has an id here once, the ids. Bound: memory. An id that is not below the number of rows gives NaN: it shows in the
 // loss, and nothing outside the table is read.
 //
 // Backward: a block for each (place r in the list, 128 vectors of columns). Only the block at the first place

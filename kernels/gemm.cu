@@ -1,8 +1,8 @@
 // C = op(A) op(B) + bias, or C += that: op(A) (m, k), op(B) (k, n), C (m, n), bias (n) added to every row.
 //
 // A block makes a tile of C with the main loop of tile.cuh: blocks of a row of tiles are neighbours, so that they share A in
-// level 2. Names: the arithmetic, n and t for A and B as they are or transposed, and the cut. tt, which nothing here needs to be
-// fast, has the small cut alone.
+// level 2. Names: the arithmetic, n or t for A and for B (as it is, or transposed), and the cut. tt has only the small cut,
+// because nothing here needs it to be fast.
 //
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
 // (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
@@ -138,7 +138,7 @@ GEMM(bf16, nt, small)
 GEMM(bf16, tn, small)
 GEMM(bf16, tt, small)
 
-// C = Σ over parts of partial[part] + bias, or C += that: the second pass, a thread for each element. C is as for GEMM.
+// C = Σ over parts of partial[part] + bias, or C += that: the second pass, a thread for each element. c and c16 as for GEMM.
 // Bytes: partial sums once.
 extern "C" __global__ void __launch_bounds__(THREADS) gemm_sum_parts_f32(
     const float* partial, const float* bias, float* c, bf16* c16, int parts, int rows, int cols, int ldc,

@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011), as src/ops/philox.rs has it: random bits as a function of a
-// key, the seed, and a counter. Masks use the counter [column / 4, row, step, site], lane column % 4.
+// Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011), as in src/philox.rs: random bits as a function of a key, which
+// is the seed, and of a counter. Masks use the counter [column / 4, row, step, site], lane column % 4.
 #pragma once
 
 // The four words at one counter.

@@ -47,7 +47,7 @@ __device__ __forceinline__ Item item(int number, int height, int width, int grou
     return it;
 }
 
-// Whether `x` takes the place of the largest so far: of equals the first stays, a NaN wins.
+// Whether `x` replaces the largest so far: among equal values the first one stays; a NaN always replaces it.
 __device__ __forceinline__ bool exceeds(float x, float largest) { return x > largest || isnan(x); }
 
 template <class V, class T = typename V::Element>

@@ -1,8 +1,8 @@
 // y = (v / 255 - mean) / std for pixels v of u8, three channels: every step rounded to f32 as torchvision does.
 //
-// Grid: a thread for as many elements as 16 bytes of y hold, pixels running on, where neither tensor is padded; else
-// a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, two divisions per element fit
-// beside that.
+// Grid: where neither tensor is padded, a thread for as many elements as 16 bytes of y hold, without regard to pixels; else
+// a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, which leaves time for two divisions per
+// element.
 #include "vector.cuh"
 
 // Of red, green and blue.

@@ -2,24 +2,24 @@
 #pragma once
 #include "vector.cuh"
 
-// More than the shared memory that the reductions of one kernel take beside its dynamic shared memory.
+// An upper bound on the shared memory of the reductions in one kernel, which its dynamic shared memory does not include.
 constexpr int REDUCTION_BYTES = 128;
 
 struct Sum {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
 };
 
-// Passes over NaN.
+// Ignores NaN.
 struct Max {
     __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-// Keeps NaN, as a softmax on the host does.
+// NaN if one of the two is NaN, as in the softmax on the host.
 struct MaxOrNan {
     __device__ __forceinline__ float operator()(float a, float b) const { return b > a || b != b ? b : a; }
 };
 
-// Over the first LANES lanes of every LANES; each lane gets the result.
+// Over each group of LANES neighbouring lanes; each lane gets the result of its group.
 template <int LANES, class Combine>
 __device__ __forceinline__ float reduce_lanes(float value, Combine combine) {
 #pragma unroll

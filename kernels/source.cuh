@@ -5,7 +5,7 @@
 // (`chunks` false, the same for a whole launch) elements are copied one by one.
 //
 // Rows beyond an operand's end are read as its last row: they make sums that no epilogue stores. Columns and k beyond the
-// end are zeros, in both operands, so that no NaN comes from memory that nobody owns.
+// end are zeros, in both operands, so that no NaN comes from memory outside the operands.
 #pragma once
 #include "tile.cuh"
 
@@ -16,7 +16,7 @@ __host__ __device__ __forceinline__ bool in_chunks(const E* base, int ld) {
     return (reinterpret_cast<unsigned long long>(base) | (unsigned long long)ld * sizeof(E)) % 16 == 0;
 }
 
-// Copies the first `count` elements (any int; as many as there are) of a chunk, zeros for the rest.
+// Copies the first `count` elements of a chunk, and zeros for the rest. `count` may be negative or more than a chunk has.
 template <class E>
 __device__ __forceinline__ void copy_chunk(unsigned to, const E* from, int count, bool chunks) {
     constexpr int VECTOR = 16 / sizeof(E);
@@ -56,7 +56,7 @@ struct RowLoader {
     const Element* from[Lines::COUNT];
     bool chunks;
 
-    // Row i of the tile is row `index(i)` of the matrix: `index` is called for i below `rows` alone.
+    // Row i of the tile is row `index(i)` of the matrix; `index` is called only for i below `rows`.
     template <class Index>
     __device__ __forceinline__ RowLoader(const Element* base, int ld, int rows, bool chunks, Index index)
         : chunks(chunks) {

@@ -7,7 +7,7 @@
 // list of k in registers, so any k will do.
 #include "reduce.cuh"
 
-// The shared memory in which a row waits.
+// The shared memory in which a row is kept.
 __host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
 
 struct Entry {
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) top_k_f32(
     const float* row = logits + (size_t)blockIdx.x * ld;
     unsigned* chosen = ids + (size_t)blockIdx.x * ld_ids;
     float* log_p = log_probabilities + (size_t)blockIdx.x * ld_log_probabilities;
-    // A thread meets its entries in the order of their ids, so only a larger value takes the place.
+    // A thread takes its entries in the order of their ids, so only a larger value replaces the best one.
     Entry best = {-INFINITY, 0};
     for (int i = threadIdx.x; i < cols; i += THREADS) {
         const float value = row[i];
@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) top_k_f32(
         if (value > best.value) best = {value, (unsigned)i};
     }
     best = first_of_block(best);
-    // Every thread comes back to its own entries alone.
+    // Every thread reads only the entries that it has written itself.
     const float* values = in_shared ? kept : row;
     float sum = 0.0f;
     for (int i = threadIdx.x; i < cols; i += THREADS) sum += expf(values[i] - best.value);

@@ -48,7 +48,7 @@ struct WindowRows {
     int r = 0, s = 0, c;
     bool chunks;
 
-    // `place(row)` is where row `row` of the tile is, asked for rows below `rows` alone.
+    // `place(row)` is where row `row` of the tile is, called only for rows below `rows`.
     template <class PlaceOf>
     __device__ __forceinline__ WindowRows(const Element* x, const Images& of, int rows, bool chunks, PlaceOf place)
         : x(x), of(of), c(Lines::first()), chunks(chunks) {
