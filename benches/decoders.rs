@@ -1,5 +1,5 @@
 //! One training step of each decoder, features given: forward, backward, clip, update, as the trainer takes it.
-//! Sizes as in the recipes; the peers' scripts time the same. Captions a second.
+//! Sizes as in the recipes; the peers' scripts time the same. Captions per second.
 
 mod support;
 

@@ -49,7 +49,7 @@ impl Stack {
 /// T=24, B=128.
 fn sequences(c: &mut Criterion) {
     let mut family = Family::new(c, "lstm");
-    // Two products with (4H, H) a layer and step.
+    // Two products with (4H, H) per layer and step.
     let work = 2 * 2 * 2 * 24 * 128 * 1024 * 256;
     let make = |ctx: &Context| (Stack::new(ctx), floats(ctx, [24, 128, 256]));
     let name = "sequence forward T=24 B=128 H=256 L=2";

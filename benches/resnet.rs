@@ -1,4 +1,4 @@
-//! ResNet-50 with batch-norm folded, on a batch of 8 images of 256x256: images a second.
+//! ResNet-50 with batch-norm folded, on a batch of 8 images of 256x256: images per second.
 
 mod support;
 

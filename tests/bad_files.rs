@@ -1,5 +1,5 @@
-//! Bad weights, runs and places to write to end in one clear line on stderr and exit status 1, and take nothing
-//! along that was there before.
+//! Bad weights, bad runs and places that cannot be written to end in one clear line on stderr and exit status 1. What was there
+//! before stays as it was.
 
 use crate::support;
 use std::fs;
@@ -37,7 +37,7 @@ fn unusable_weights_and_weights_of_another_network() {
         fs::write(&file, content).unwrap();
         says(&failed(&train_on(&tiny, &file)), &["weights: "]);
     }
-    // A tiny captioner's checkpoint, whose encoder is another.
+    // A checkpoint of a tiny captioner, which has another encoder.
     succeeded(&tiny.train_once("run"));
     let checkpoint = tiny.path("run/last.safetensors");
     let checkpoint = checkpoint.to_str().unwrap();
@@ -141,7 +141,7 @@ fn a_run_that_is_not_what_it_should_be() {
     succeeded(&tiny.eval("run", &[]));
 }
 
-/// Below a file nothing can be made, even by root.
+/// Nothing can be created below a path that is a file, not even by root.
 #[test]
 fn folders_that_cannot_be_made() {
     let tiny = Tiny::new();
@@ -168,7 +168,7 @@ fn folders_that_cannot_be_made() {
     says(&error, &["cache: Not a directory"]);
 }
 
-/// `command` with no file growing beyond so many blocks of 512 bytes: what a full disk does, without one.
+/// `command` with a limit on the size of files, in blocks of 512 bytes: it fails as on a full disk.
 fn limited(command: &Command, blocks: usize) -> Output {
     let mut shell = Command::new("sh");
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
@@ -186,7 +186,7 @@ fn a_full_disk_leaves_what_was_there() {
         .collect();
     files.sort();
 
-    // The first checkpoint does not fit: the run fails before its first step, no half of a file stays.
+    // The first checkpoint does not fit: the run fails before its first step, and leaves no incomplete file.
     let run = limited(&tiny.train_command("full", &SHOW_TELL), 16);
     says(&failed(&run), &[".safetensors: File too large"]);
     let records = fs::read_to_string(tiny.path("full/steps.jsonl")).unwrap();
@@ -200,7 +200,7 @@ fn a_full_disk_leaves_what_was_there() {
         );
     }
 
-    // Captions that do not fit leave those of before.
+    // If new captions do not fit, the earlier ones stay.
     let captions = tiny.path("captions.txt");
     fs::write(&captions, "as they were").unwrap();
     let mut eval = showtell();
@@ -260,7 +260,7 @@ fn device_files_are_written_to_and_not_replaced() {
         .stderr(Stdio::piped());
     let output = stats.spawn().unwrap().wait_with_output().unwrap();
     says(&failed(&output), &["No space left"]);
-    // Progress that nobody can read does not stop a run.
+    // A run does not stop because its progress cannot be written.
     let mut run = tiny.train_command("silent", &SHOW_TELL);
     assert!(
         run.stdout(Stdio::null())

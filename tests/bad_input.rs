@@ -144,7 +144,7 @@ fn unusual_images_are_fine() {
     succeeded(&tiny.eval("run", &[]));
 }
 
-/// Pillow's, and torchvision's, way: pixels as they are stored.
+/// Pixels are taken as they are stored, as Pillow and torchvision do.
 #[test]
 fn exif_orientation_is_ignored() {
     let tiny = Tiny::new();
@@ -179,7 +179,7 @@ fn exif_orientation_is_ignored() {
     assert_eq!(captions[0], captions[1]);
 }
 
-/// CRC-32 as PNG wants it.
+/// CRC-32 as in the PNG specification.
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |c, _| {

@@ -1,4 +1,4 @@
-//! Beam search against every sentence there is, on toy models in f64; and what is promised of its edges.
+//! Beam search compared with all possible sentences, on toy models in f64; and its edge cases.
 
 use crate::support;
 use showtell::data::vocabulary::{EOS, SOS};
@@ -15,7 +15,7 @@ use support::{Numbers, cpu};
 const VOCABULARY: usize = 6;
 const CELLS: usize = 6;
 const FEATURES: usize = 5;
-/// Tokens that are generated at most in the exhaustive tests.
+/// The most tokens that are generated in the exhaustive tests.
 const LIMIT: usize = 4;
 /// No beam of this width ever leaves out a beginning: there are 5^3, with 6 next tokens each.
 const EVERYTHING: usize = 750;
@@ -239,7 +239,7 @@ fn exhaustive(table: &Table, penalty: f64) -> Vec<u32> {
     best(finished.collect(), |tokens| score(table, tokens, penalty))
 }
 
-/// Beam search as its definition reads, to the limit and without a short cut.
+/// Beam search exactly as it is defined, up to the limit and without short cuts.
 fn plain_beam(table: &Table, width: usize, penalty: f64) -> Vec<u32> {
     let (mut live, mut finished) = (vec![Vec::<u32>::new()], Vec::new());
     for _ in 0..LIMIT {
@@ -256,9 +256,10 @@ fn plain_beam(table: &Table, width: usize, penalty: f64) -> Vec<u32> {
         live = going;
         finished.extend::<Vec<_>>(ended);
     }
-    match finished.is_empty() {
-        false => best(finished, |tokens| score(table, tokens, penalty)),
-        true => best(live, |tokens| log_p(table, tokens)),
+    if finished.is_empty() {
+        best(live, |tokens| log_p(table, tokens))
+    } else {
+        best(finished, |tokens| score(table, tokens, penalty))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The build of the kernels: which compiler and architectures, what Rust gets of a declaration, and that what must
-//! not be built is not. The parts with nvcc say that they skip where there is none.
+//! The build of the kernels: which compiler and architectures it takes, what it writes for Rust about a declaration, and what it
+//! refuses. Where there is no nvcc, the tests that need it say that they are skipped.
 
 #[path = "../build/expression.rs"]
 mod expression;
@@ -65,7 +65,7 @@ fn spills_are_refused_with_the_kernels_name() {
     }
 }
 
-/// What Rust gets of a folder with these files.
+/// What is written for Rust about a folder with these files.
 fn table_of_files(files: &[(&str, &str)]) -> Result<String, String> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -298,7 +298,7 @@ fn a_header_changes_only_what_includes_it() {
     assert!(after[0] != before[0] && after[1] == before[1]);
 }
 
-/// The compiler that built this crate's kernels, or none.
+/// The compiler that built this crate's kernels; `None` without one.
 fn toolkit() -> Option<nvcc::Toolkit> {
     let found = nvcc::find(&std::env::current_exe().unwrap()).ok();
     if found.is_none() {

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use support::cli::{failed, showtell, stderr, stdout, succeeded};
 use support::tiny::Tiny;
 
-/// Side of the grid that the tiny captioner sees.
+/// Side of the grid of positions of the tiny captioner.
 const POSITIONS: u64 = 4;
 
 fn trained(model: &str) -> Tiny {

@@ -122,7 +122,7 @@ fn moves_both_ways(model: &str, golden: &str, hidden: &str, fine_tune: bool) {
     inspect(&trained, &after);
 }
 
-/// `weights inspect` tells of every tensor.
+/// `weights inspect` lists every tensor.
 fn inspect(file: &Path, tensors: &Tensors) {
     let file = file.to_str().unwrap();
     let found: Value =

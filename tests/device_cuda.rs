@@ -19,7 +19,7 @@ fn refusal<T>(result: showtell::Result<T>) -> String {
     result.err().expect("an error").to_string()
 }
 
-/// More than pinned buffers hold together, and sizes that are no multiple of anything.
+/// More bytes than all pinned buffers hold together, and odd sizes.
 #[test]
 fn what_is_uploaded_comes_back() {
     let Some(ctx) = cuda() else { return };
@@ -283,7 +283,7 @@ fn asking_for_too_much_memory_is_an_error_and_leaves_the_rest_usable() {
     bytes(9).unwrap();
 }
 
-/// What opening the device says on a machine set up otherwise; each in a process of its own.
+/// What opening the device says on a machine that is set up in another way; each in a process of its own.
 fn opening(test: &str, environment: &[(&str, &str)]) -> Option<showtell::Result<Device>> {
     if emulator().is_none() || !kernels() || !alone(test, environment) {
         return None;
@@ -327,7 +327,7 @@ fn an_old_gpu() {
     );
 }
 
-/// A GPU newer than any that was compiled for takes the PTX.
+/// A GPU that is newer than all architectures with machine code uses the PTX.
 #[test]
 fn a_newer_gpu_runs_the_ptx() {
     let new = [("CUDA_EMULATOR_COMPUTE_CAPABILITY", "14.0")];

@@ -25,7 +25,7 @@ fn emulated(arguments: &str, environment: &[(&str, &str)]) -> Option<Output> {
     )
 }
 
-/// The command where no driver can be found. None if this machine has one.
+/// The command without a driver; `None` if this machine has one.
 fn without_driver(arguments: &str) -> Option<Output> {
     let mut command: Command = showtell();
     let output = command
@@ -119,7 +119,7 @@ fn a_driver_without_a_gpu_says_so() {
     );
 }
 
-/// `auto` goes on with the CPU, and says why: what fails after that is the missing data.
+/// `auto` takes the CPU and says why; the error that follows is about the missing data.
 #[test]
 fn auto_falls_back_to_the_cpu_saying_why() {
     let none = [("CUDA_EMULATOR_DEVICES", "0")];

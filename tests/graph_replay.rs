@@ -1,5 +1,5 @@
-//! A recorded training step, replayed, leaves the same bits as one launched kernel by kernel, for both models, every random
-//! choice switched on.
+//! A recorded training step, replayed, leaves the same bits as one launched kernel by kernel, for both models, with everything
+//! random switched on.
 
 use crate::support;
 use showtell::DType;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room, a module at the top of `src`, may use: the beginning of a path after `crate::`. Every room may use errors.
+/// What each room may use. A room is a module at the top of `src`; what it may use is given as the beginning of a path after
+/// `crate::`. Every room may use errors.
 const USES: [(&str, &[&str]); 16] = [
     (
         "cli",
@@ -83,7 +84,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files under a folder whose names end so, in order. None when there is no such folder.
+/// All files under a folder with these endings, in order. Nothing when there is no such folder.
 fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -107,7 +108,7 @@ fn shown(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "/")
 }
 
-/// A source without its comments. Strings that hold `//` lose their end, which hides no path.
+/// A source without its comments. A string that contains `//` loses its end, but no string contains a path.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let lines = text
@@ -365,7 +366,7 @@ fn an_operation_has_one_stem_everywhere() {
     }
 }
 
-/// Structs, cuts, numbers of threads and sizes of shared memory stand in kernels/ alone, and build.rs makes them known to Rust;
+/// Structs, cuts, numbers of threads and sizes of shared memory stand only in kernels/, and build.rs makes them known to Rust;
 /// tensors reach a kernel only through a run that checks them.
 #[test]
 fn facts_of_kernels_stand_in_kernels_alone() {
@@ -398,7 +399,7 @@ fn facts_of_kernels_stand_in_kernels_alone() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// One dialect: what clang-format does not see to.
+/// One dialect, where clang-format cannot make it so.
 #[test]
 fn kernels_speak_one_dialect() {
     let mut wrong = Vec::new();

@@ -51,7 +51,7 @@ fn check(device: &Device, config: &Config) {
 }
 
 /// Every way to train `model`, each short: from images with a random encoder, from features, fine-tuned with running
-/// and with batch statistics. Where nothing is validated the steps are what needs the most.
+/// and with batch statistics. Where nothing is validated, the steps need the most memory.
 fn ways(model: Model) -> [Config; 4] {
     let short = Config {
         batch_size: 9,

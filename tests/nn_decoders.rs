@@ -167,7 +167,7 @@ proptest! {
     }
 }
 
-/// Sizes of no multiple of anything, one of each model.
+/// Odd sizes, one set for each model.
 fn decoder(attend: bool, declare: &mut Declarations) -> (Box<dyn Decoder>, Vec<usize>) {
     if attend {
         let settings = attend::Settings {

@@ -180,9 +180,10 @@ fn frozen_parts_change_nothing_but_what_is_trained() {
                 0 => None,
                 parts => Some(Folded::new(&ctx, &encoder, &params, parts).unwrap()),
             };
-            let mode = match batch {
-                true => Mode::Batch(Momentum::Fixed(0.1)),
-                false => Mode::Running(folded.as_ref()),
+            let mode = if batch {
+                Mode::Batch(Momentum::Fixed(0.1))
+            } else {
+                Mode::Running(folded.as_ref())
             };
             let mut y = features(&ctx, &encoder, &images);
             encoder
@@ -203,7 +204,7 @@ fn frozen_parts_change_nothing_but_what_is_trained() {
 /// Compares a gradient with central differences along a random direction and along single elements.
 ///
 /// ReLU and pooling have kinks, thousands of them: with the shared check's step of 2^-17 a few are crossed. With
-/// 2^-27 none is, and rounding, ε |loss| / step, is below 1e-5 of a gradient this large.
+/// 2^-27 none is crossed, and the rounding, ε |loss| / step, is below 1e-5 of a gradient this large.
 fn check_gradient(name: &str, x: &Tensor, gradient: &Tensor, mut loss: impl FnMut() -> f64) {
     const STEP: f64 = 1.0 / 134_217_728.0;
     let (start, gradient) = (values(x), values(gradient));
@@ -245,9 +246,10 @@ fn check_backward(blocks: &[usize], fine_tune_from: usize, batch: bool) {
         0 => None,
         parts => Some(Folded::new(&ctx, &encoder, &params, parts).unwrap()),
     };
-    let mode = match batch {
-        true => Mode::Batch(Momentum::Fixed(0.0)),
-        false => Mode::Running(folded.as_ref()),
+    let mode = if batch {
+        Mode::Batch(Momentum::Fixed(0.0))
+    } else {
+        Mode::Running(folded.as_ref())
     };
     let mut y = features(&ctx, &encoder, &images);
     let dy = numbers.f64(&ctx, y.shape());

@@ -170,7 +170,7 @@ fn folded_on_the_device() {
     }
 }
 
-/// What the planning device counts is what the device itself then takes of its arena, and in bf16 that is half.
+/// The planning device counts exactly what the device then takes from its arena, and bf16 takes half of it.
 #[test]
 fn a_plan_is_what_the_device_takes_and_bf16_takes_half() {
     let peak = |ctx: &Context| {

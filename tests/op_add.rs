@@ -29,7 +29,7 @@ fn sums_padded_rows_and_leaves_the_padding() {
     }
 }
 
-/// Rows at any alignment; rows of whole vectors with a rest; dense matrices; none at all.
+/// Rows at any alignment; rows of whole vectors and a rest; dense matrices; matrices without elements.
 const SHAPES: [[usize; 6]; 5] = [
     [37, 29, 3, 1, 5, 2],
     [19, 61, 3, 0, 7, 4],

@@ -17,7 +17,7 @@ struct Case {
     /// N, H, W, C
     shape: [usize; 4],
     filters: usize,
-    /// Elements between pixels that are nobody's.
+    /// Elements of padding between pixels.
     padding: usize,
     dtype: DType,
 }

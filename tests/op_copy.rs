@@ -20,7 +20,7 @@ fn cast<X: Element, Y: Element>(values: &[X]) -> Vec<Y> {
 
 /// Into zeros, which stay beside the columns that are copied.
 fn copies_between_paddings<T: Element + PartialEq>(ctx: &Context, value: impl Fn(usize) -> T) {
-    // Rows at any alignment; rows of whole vectors with a rest; no row.
+    // Rows at any alignment; rows of whole vectors and a rest; no row.
     for (rows, ldx, x0, ldy, y0, cols) in [
         (700, 41, 3, 33, 1, 30),
         (40, 48, 8, 72, 16, 37),

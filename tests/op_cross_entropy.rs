@@ -149,7 +149,7 @@ fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
     );
 }
 
-/// Logits are read once, written once, in whole sectors; the rest is a word or two a row.
+/// Logits are read once and written once, in whole sectors; the rest is one or two words per row.
 #[test]
 fn each_logit_moves_once() {
     if !alone("each_logit_moves_once", &[]) {
@@ -225,7 +225,7 @@ fn large_logits_neither_overflow_nor_hide_a_nan() {
         };
         assert_eq!(loss(&[1e30, 1e30]), (2f32.ln(), 2f32.ln()));
         assert_eq!(loss(&[1e3, -1e3]), (2e3, 2e3));
-        // A word that is ruled out, at the head of what a thread reads.
+        // A word that is excluded (-infinity), as the first one that a thread reads.
         assert_eq!(loss(&[f32::NEG_INFINITY, 3.0, 3.0]), (2f32.ln(), 2f32.ln()));
         for place in 0..40 {
             let mut logits = [0.5; 40];

@@ -151,7 +151,7 @@ fn every_device_adds_in_order() {
     }
 }
 
-/// The CUDA device cannot tell without waiting: the row is NaN, and gets no gradient.
+/// The CUDA device cannot report it without waiting: the row is NaN, and gets no gradient.
 #[test]
 fn an_id_beyond_the_table_shows_on_the_cuda_device() {
     let Some(ctx) = cuda() else { return };

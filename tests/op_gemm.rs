@@ -187,7 +187,7 @@ fn products_on_the_cuda_device_equal_the_cpus() {
             return;
         };
         for sizes in SIZES {
-            // Aligned; rows apart by a number that is none of vectors, from an odd column on.
+            // Aligned; not aligned: from an odd column on, with rows whose distance is not a multiple of a vector.
             for pad in [[0, 0], [1, 3]] {
                 let dtypes = [DType::F32; 2];
                 Case {

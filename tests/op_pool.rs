@@ -158,7 +158,7 @@ fn average_is_the_mean_over_pixels() {
     });
 }
 
-/// PyTorch's rules: of equals the first in window order, NaN above all, −∞ is a value.
+/// PyTorch's rules: of equal values the first in the window is taken, NaN before all others, and −∞ is a value.
 #[test]
 fn ties_nan_and_infinity() {
     check_special_values(&cpu(), DType::F64);
@@ -307,7 +307,7 @@ fn averages_on_every_device() {
     }
 }
 
-/// Windows overlap, and so may what threads ask for; DRAM has to give each byte once.
+/// Windows overlap, so threads may ask for a byte more than once; DRAM has to give it once.
 #[test]
 fn pooling_moves_each_byte_once() {
     if !alone("pooling_moves_each_byte_once", &[]) {

@@ -36,7 +36,7 @@ proptest! {
     }
 }
 
-/// The ids are those of a full sort on every device, ties included, and what is no number or ruled out is never
+/// The ids are those of a full sort on every device, ties included. NaN and -infinity are never
 /// chosen. Sums of n terms round by √n ε.
 #[test]
 fn every_device_chooses_the_same() {
@@ -90,7 +90,7 @@ fn every_device_chooses_the_same() {
     }
 }
 
-/// A NaN is never chosen, and no probability is a number beside it.
+/// A NaN is never chosen, and makes all probabilities of its row NaN.
 #[test]
 fn a_nan_shows_in_all_probabilities() {
     for ctx in contexts() {

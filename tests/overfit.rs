@@ -12,10 +12,10 @@ use support::cli::{printed, showtell};
 use support::data::real_data;
 
 const PHOTOS: usize = 24;
-/// For each model, on two cores.
+/// The time allowed for each model, on two cores.
 const LIMIT: Duration = Duration::from_secs(150);
 
-/// What `showtell caption` says of each photo, by file name.
+/// The caption that `showtell caption` gives each photo, by file name.
 fn captions(run: &Path, photos: &[PathBuf]) -> BTreeMap<String, String> {
     let output = showtell()
         .args(["caption", "--run"])

@@ -118,7 +118,7 @@ fn its_gradients_are_those_of_finite_differences() {
     }
 }
 
-/// A beam that leaves nothing out finds the most probable of all sentences.
+/// A beam so wide that it drops nothing finds the most probable of all sentences.
 #[test]
 fn a_beam_of_everything_finds_the_best_sentence() {
     const LIMIT: usize = 3;
@@ -151,7 +151,7 @@ fn a_beam_of_everything_finds_the_best_sentence() {
     }
 }
 
-/// Wants to stop after so many steps.
+/// An observer that wants to stop after this many steps.
 struct StopAfter(Option<u64>, bool);
 
 impl Observer for StopAfter {

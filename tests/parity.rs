@@ -149,7 +149,7 @@ impl Parity {
         Captions::upload(&self.ctx, steps, batch, &self.tokens).unwrap()
     }
 
-    /// The encoder's map in inference mode, for attend; show-tell's is pooled at once.
+    /// The encoder's map in inference mode, for attend; for show-tell the map is pooled right away.
     fn check_features(&self) {
         if self.captioner.decoder.features() == FeatureKind::Average {
             return;

@@ -49,8 +49,8 @@ fn encoder(device: &Device) -> (ResNet, Params) {
     (encoder, params)
 }
 
-/// Puts the means into the variances. Of a random network's features most is the same in every pixel: to take that away is
-/// to take the difference of numbers that are nearly equal, which leaves mostly rounding.
+/// Makes batch-norm subtract nothing and divide by the root of the mean square instead. The features of a random network are
+/// nearly the same in every pixel: to subtract their mean would leave mostly rounding.
 fn centre_nothing(params: &Params) {
     for id in params
         .ids()

@@ -64,7 +64,7 @@ impl Observer for Snapshots<'_> {
     fn warn(&mut self, _: &str) {}
 }
 
-/// Hears nothing, and may want to stop.
+/// An observer that ignores everything, and may want to stop.
 struct Deaf(Stop);
 
 #[derive(PartialEq)]
@@ -130,7 +130,7 @@ fn go_on(config: Config, data: &Path, out: &Path, observer: &mut dyn Observer) -
     trainer.as_mut().unwrap().train(observer).unwrap()
 }
 
-/// Snapshots of a run wherever it tells of itself, each resumed.
+/// Snapshots of a run at every call of the observer, each resumed.
 fn check_every_moment(config: Config, data: &Path) -> Left {
     let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut snapshots = Snapshots {
@@ -140,7 +140,7 @@ fn check_every_moment(config: Config, data: &Path) -> Left {
     };
     go_on(config.clone(), data, folder.path(), &mut snapshots);
     let expected = left(folder.path());
-    // A kill between the two checkpoints of an epoch's end leaves the best one of later.
+    // A kill between the two checkpoints at the end of an epoch leaves a best one that is newer than the last one.
     let mut taken = snapshots.taken;
     let (_, first) = taken[taken.len() / 3].clone();
     let odd = copies.path().join("odd");
@@ -150,7 +150,7 @@ fn check_every_moment(config: Config, data: &Path) -> Left {
     }
     let best = RunDirectory::open(folder.path()).unwrap().best();
     fs::copy(best, odd.join("best.safetensors")).unwrap();
-    // A kill inside a write leaves a part of a file, aside, and perhaps a part of a line.
+    // A kill during a write leaves an incomplete temporary file, and perhaps an incomplete line.
     fs::write(odd.join("last.safetensors.4711.0.tmp"), "half").unwrap();
     let steps = fs::read_to_string(odd.join("steps.jsonl")).unwrap();
     fs::write(odd.join("steps.jsonl"), steps + "{\"step\":9").unwrap();
@@ -205,7 +205,7 @@ fn wherever_a_run_with_a_fine_tuned_encoder_is_ended_it_goes_on_alike() {
     );
 }
 
-/// Batches of the same picture: all of one batch's are bad, and it takes no step.
+/// Every batch shows one picture. Where that picture is bad, the batch takes no step.
 #[test]
 fn wherever_a_run_over_bad_images_is_ended_it_goes_on_alike() {
     let data = pictures::temporary();
@@ -248,7 +248,7 @@ fn wherever_a_run_with_a_limit_of_steps_is_ended_it_goes_on_alike() {
     assert_eq!(expected.epochs.len(), 2);
 }
 
-/// Also where the limit lay: the epoch's record was one of a part, and the rest of it is trained.
+/// The limit was inside an epoch: its record was that of a part, and the rest of the epoch is trained.
 #[test]
 fn a_higher_limit_of_steps_lets_a_run_go_on_as_if_there_had_been_none() {
     let data = pictures::temporary();
@@ -272,7 +272,7 @@ fn a_higher_limit_of_steps_lets_a_run_go_on_as_if_there_had_been_none() {
         &mut Deaf(Stop::Never),
     );
     let (mut found, expected) = (left(part.path()), left(whole.path()));
-    // The settings still tell of the limit, and the best checkpoint may be the one of the part.
+    // The settings still contain the limit, and the best checkpoint may be that of the part.
     found.settings = expected.settings.clone();
     found.checkpoints[1] = expected.checkpoints[1].clone();
     assert_same(&found, &expected, "limit");

@@ -51,7 +51,7 @@ fn finish(mut command: Command) -> Output {
     output
 }
 
-/// Kills runs at random moments, this many times: a run that gets to its end is compared, and another begun.
+/// Kills runs at random moments, this many times. A run that reaches its end is compared, and another one is started.
 fn kill(model: &str, more: &[&str], kills: usize, seed: u64) {
     let data = pictures::temporary();
     let place = tempfile::tempdir().unwrap();

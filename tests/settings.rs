@@ -1,4 +1,4 @@
-//! Settings: what is declared once comes out alike as values, as TOML, as resume rules and in the README.
+//! Settings: values, TOML, the rules for resuming and the README all agree with the declarations.
 
 use proptest::prelude::*;
 use showtell::model::attend::{self, ATTEND};
@@ -232,7 +232,7 @@ proptest! {
         prop_assert_eq!(again, config);
     }
 
-    /// What a flag would be given comes to the same value as in a file.
+    /// The text of a flag gives the same value as the same setting in a file.
     #[test]
     fn a_flag_and_a_file_mean_the_same(
         (setting, value) in (0..declared().count()).prop_flat_map(|index| {
@@ -422,6 +422,20 @@ const BEGIN: &str =
     "<!-- settings: tests/settings.rs compares this table with the declarations -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
+#[test]
+fn the_readme_names_the_settings_that_may_change() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, rest) = readme
+        .split_once("When a run is resumed, only ")
+        .expect("the README says what may change");
+    let (named, _) = rest.split_once(" can change.").unwrap();
+    let named: HashSet<&str> = named.split('`').skip(1).step_by(2).collect();
+    let declared = declared().filter(|setting| setting.may_change);
+    assert_eq!(named, declared.map(|setting| setting.key).collect());
+}
+
 /// The README's table: a row for each setting, under its headings.
 fn readme_table() -> String {
     let names: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
@@ -480,6 +494,6 @@ fn the_table_in_the_readme_is_made_from_the_declarations() {
     assert!(
         found == expected,
         "the README's table of settings is not that of the declarations. To write it anew: \
-         SHOWTELL_WRITE_README=1 cargo test --test settings readme"
+         SHOWTELL_WRITE_README=1 cargo test --test all readme"
     );
 }

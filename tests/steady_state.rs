@@ -1,5 +1,5 @@
-//! A training step in its steady state allocates no tensor memory, on no device, and takes as much of the arena as was
-//! planned for it before the first step: no more, no less.
+//! A training step in its steady state allocates no tensor memory, on any device, and takes exactly as much of the arena as was
+//! planned before the first step.
 
 use crate::support;
 use showtell::Device;
@@ -15,7 +15,7 @@ use std::path::Path;
 use support::training::{Steps, small, train};
 use support::{cuda_with, pictures};
 
-/// The CPU, and the CUDA device where its kernels were compiled; nothing else uses them.
+/// The CPU, and the CUDA device where its kernels were compiled. Only the caller uses them.
 fn devices() -> Vec<Device> {
     let cuda = cuda_with(Precision::Bf16).map(|ctx| ctx.device().clone());
     [Some(Device::cpu()), cuda].into_iter().flatten().collect()
@@ -68,7 +68,7 @@ fn check(config: Config) {
     }
 }
 
-/// The encoder's output is computed once. Large batches, lest encoding take more room than the steps.
+/// The encoder's output is computed once. Batches are large, so that the steps take more room than encoding.
 fn from_features(model: Model) -> Config {
     Config {
         augment: false,

@@ -1,8 +1,8 @@
 //! What the benches share: the device, tensors on it, the clock.
 //!
 //! They run on the CPU, or with SHOWTELL_BENCH_GPU=tf32 (f32, bf16; 1 is tf32) on the first GPU, computing products in
-//! that precision. On a GPU an operation is recorded over and over as one graph, each time on other tensors, so many of
-//! them that none is in the caches when its turn comes; the time is that between events before and after the replays.
+//! that precision. On a GPU, one graph holds many runs of an operation, each on other tensors, so many of them that none
+//! is still in the caches when it is used again; the time is that between events before and after the replays.
 
 #![allow(dead_code)] // every bench uses its own part
 

@@ -301,7 +301,7 @@ impl Decoder for Window {
     }
 }
 
-/// R sentences in progress: what was seen of the image, and the embeddings of the last K words.
+/// R sentences in progress: what they take from the image, and the embeddings of the last K words.
 struct Sentences<'a> {
     model: &'a Window,
     ctx: &'a Context,
@@ -310,7 +310,7 @@ struct Sentences<'a> {
     image: Tensor,
     /// The last word first, (R, E) each.
     cache: Vec<Tensor>,
-    /// Room for the cache when its rows change places.
+    /// Where the cache is copied to when its rows are reordered.
     spare: Vec<Tensor>,
     logits: Tensor,
 }

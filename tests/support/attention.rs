@@ -6,7 +6,7 @@ use showtell::ops::attention::{self, Gradients, Inputs, KeyGradients, Outputs};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
 
-/// What a backward loop over the steps, and what follows it, leave: from garbage.
+/// The gradients of a backward loop over the steps and of what follows it. They are NaN at first.
 pub struct All {
     pub queries: Tensor,
     pub keys: Tensor,

@@ -32,7 +32,7 @@ pub fn kernels() -> bool {
     built
 }
 
-/// The emulator, loaded so that everything that asks for libcuda.so gets it. None when a real GPU is asked for.
+/// The emulator, loaded so that everything that asks for libcuda.so gets it; `None` on a real GPU.
 pub fn emulator() -> Option<&'static Library> {
     static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
     let open = || {
@@ -47,12 +47,12 @@ pub fn emulator() -> Option<&'static Library> {
     LIBRARY.get_or_init(open).as_ref()
 }
 
-/// A context on the CUDA device, computing in f32. None when the crate has no [`kernels`].
+/// A context on the CUDA device, computing in f32; `None` when the crate has no [`kernels`].
 pub fn cuda() -> Option<Context> {
     cuda_with(Precision::F32)
 }
 
-/// A context on the CUDA device, computing in this precision. None when the crate has no [`kernels`].
+/// A context on the CUDA device, computing in this precision; `None` when the crate has no [`kernels`].
 pub fn cuda_with(precision: Precision) -> Option<Context> {
     if !kernels() {
         return None;
@@ -75,13 +75,13 @@ pub fn contexts() -> impl Iterator<Item = Context> {
     devices.into_iter().filter_map(|open| open())
 }
 
-/// Says which device a test runs on from here. It is shown when the test fails, and with --nocapture.
+/// Prints the device on which the test goes on. The line is shown when the test fails, and with --nocapture.
 pub fn announce(ctx: &Context) {
     println!("on {}", ctx.device().name());
 }
 
 /// What the emulator counted while `body` ran, by kernel. For tests that run [`alone`]: other tests of the process
-/// are counted too. None on a real GPU.
+/// are counted too. `None` on a real GPU.
 pub fn counters(body: impl FnOnce()) -> Option<serde_json::Value> {
     type Counters = unsafe extern "C" fn(*mut u8, usize, *mut usize) -> u32;
     type Reset = unsafe extern "C" fn() -> u32;
@@ -151,7 +151,7 @@ pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     false
 }
 
-/// A folder in which a program finds the emulator as the driver: for the `LD_LIBRARY_PATH` of a command. None on a real
+/// A folder in which a program finds the emulator as the driver: for the `LD_LIBRARY_PATH` of a command. `None` on a real
 /// GPU, or without [`kernels`].
 pub fn driver_folder() -> Option<tempfile::TempDir> {
     if !kernels() {

@@ -64,7 +64,7 @@ pub fn golden(name: &str) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A folder of real data. None, and a line that says so, unless SHOWTELL_TEST_DATA names its parent.
+/// A folder of real data. `None`, and a line on stderr that says so, unless SHOWTELL_TEST_DATA names its parent.
 pub fn real_data(folder: &str) -> Option<PathBuf> {
     let found = std::env::var_os("SHOWTELL_TEST_DATA").map(|data| Path::new(&data).join(folder));
     if found.is_none() {
