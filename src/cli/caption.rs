@@ -28,13 +28,13 @@ pub struct CaptionArgs {
     /// Images: JPEG or PNG
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     /// Put the attention maps into the JSON: a weight for each position, for each word
     #[arg(long, requires = "json")]
     maps: bool,
-    /// Draw each image under each word's attention, DIR/<image>.attention.png
+    /// Draw where attention looked for each word, to DIR/<image>.attention.png
     #[arg(long, value_name = "DIR")]
     attention_out: Option<PathBuf>,
     #[command(flatten)]
@@ -128,7 +128,7 @@ fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence, grid: [usize; 2]) -
     }
 }
 
-/// The picture is drawn on the image as it is in the file, not as it was squeezed for the encoder.
+/// Attention is drawn on the image as it is in the file, not on the square that the encoder is given.
 fn draw(image: &Path, attention: &Attention, picture: &Path) -> Result<()> {
     let Attention { grid, words, maps } = attention;
     let drawn = attention_grid(&image::decode(image)?, words, maps, *grid)?;

@@ -1,4 +1,4 @@
-//! `showtell demo`: the whole way from pictures to captions, with nothing but the binary.
+//! `showtell demo`: everything from pictures to captions, with only the program itself.
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
@@ -33,7 +33,7 @@ const TEST: usize = 300;
 /// Scenes whose captions are printed and whose attention is drawn.
 const SHOWN: usize = 8;
 
-/// Draws scenes, learns to caption them, and shows what it sees: a few minutes, no downloads
+/// Draws scenes, learns to caption them, and captions new ones; takes a few minutes, downloads nothing
 #[derive(Args)]
 pub struct DemoArgs {
     /// Folder for the scenes, the run and the pictures
@@ -63,12 +63,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What the demo found on unseen scenes. BLEU is 0 to 1.
+/// The scores on unseen scenes. BLEU is from 0 to 1.
 #[derive(Serialize)]
 struct Outcome {
     scenes: usize,
     bleu: [f64; 4],
-    /// The same captions against the references of other scenes: what saying the usual earns.
+    /// The same captions against the references of other scenes: the score of captions that ignore the picture.
     bleu_shuffled: [f64; 4],
     /// Share of captions of which every colour and shape is in the picture.
     names_what_is_there: f64,
@@ -78,13 +78,13 @@ struct Outcome {
     seconds: f64,
 }
 
-/// A scene and what was said of it.
+/// A scene and its caption.
 #[derive(Serialize)]
 struct Sample {
     file: String,
     scene: String,
     caption: String,
-    /// Whether it is one of the scene's five.
+    /// Whether it is one of the five captions of the scene.
     right: bool,
     picture: PathBuf,
 }
@@ -131,7 +131,7 @@ fn config(args: &DemoArgs) -> Result<Config> {
         encoder_lr: 2e-3,
         schedule: Schedule::Linear,
         max_steps: Some(args.steps),
-        // The steps end the run; an epoch has one at least.
+        // The run ends by its steps, and every epoch has at least one.
         epochs: args.steps,
         // A flipped picture would make left right.
         augment: false,

@@ -30,16 +30,16 @@ pub struct EvalArgs {
     /// Folder of the run
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// Data set: a folder in Flickr8k's layout
+    /// The data set: a folder in the layout of Flickr8k
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// train, dev, test, or test+unlisted: every image in neither train nor dev
+    /// The images to evaluate: train, dev, test, or test+unlisted, which is every image in neither train nor dev
     #[arg(long, default_value = "test")]
     split: Split,
     /// File for the captions [default: captions-SPLIT.txt, or .json, in the run's folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Go on without images that cannot be read
+    /// Leave out images that cannot be read, with a warning
     #[arg(long)]
     skip_bad_images: bool,
     /// Print the result, and write the captions, as JSON
@@ -95,7 +95,7 @@ impl CacheArgs {
     }
 }
 
-/// What an evaluation finds. BLEU is 0 to 1.
+/// The result of an evaluation. BLEU is from 0 to 1.
 #[derive(Serialize)]
 struct Evaluation {
     split: String,

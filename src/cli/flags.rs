@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 /// Columns of a line of help.
 const WIDTH: usize = 88;
 
-/// The flags of a setting: one, or for a switch two. `default` is put behind the help.
+/// The flags of a setting: one, or two for a switch. `default` is added to the help.
 pub fn flags(setting: &'static Setting, default: Option<String>) -> Vec<Arg> {
     let flag = described(
         Arg::new(setting.key).long(setting.key),

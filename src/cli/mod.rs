@@ -92,12 +92,12 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// Writes a line to stderr. The work goes on if that fails, for instance because its reader has ended.
+/// Writes a line to stderr. If that fails, for instance because its reader has ended, the work continues.
 fn tell(line: Arguments) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Whether writing failed because the reader of our output has ended, which is no failure of ours.
+/// Whether writing failed because the reader of our output has ended, which is not a failure of this program.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = match cause.downcast_ref() {

@@ -22,7 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// The heading of what says which run it is.
+/// The heading of the flags that say which run it is.
 const RUN: &str = "Run";
 
 crate::settings! {
@@ -43,7 +43,7 @@ const USAGE: &str =
 /// The setting that says where the run's files are.
 pub const PLACE: &[Setting] = Place::SETTINGS;
 
-/// What `showtell train` was given.
+/// The arguments of `showtell train`.
 pub struct TrainArgs {
     resume: bool,
     config: Option<PathBuf>,

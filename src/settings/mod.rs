@@ -48,7 +48,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The lines of its help. The first paragraph has to be enough by itself.
     pub doc: &'static [&'static str],
-    /// What its help is grouped under.
+    /// The heading under which its help stands.
     pub heading: &'static str,
     /// The values that it takes.
     pub kind: Kind,
@@ -91,7 +91,7 @@ pub enum Kind {
     Choice(&'static [(&'static str, &'static str)]),
     /// A file or a folder.
     Path {
-        /// A word that may stand in its place, and is no path.
+        /// A word that may stand in its place and does not mean a path.
         word: Option<&'static str>,
     },
     /// Other text.
@@ -165,7 +165,7 @@ impl Setting {
         self
     }
 
-    /// A value, as a flag would give it, that stands for none: such as 0 where there is no limit.
+    /// Lets a value, as a flag would give it, mean that there is none, such as 0 for no limit.
     pub const fn or_none(mut self, text: &'static str) -> Self {
         self.none = Some(text);
         self

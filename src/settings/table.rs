@@ -22,7 +22,7 @@ pub fn read_file(path: &Path, check: impl Fn(&str, &Value) -> Result<()>) -> Res
     Ok(table)
 }
 
-/// The error for a key that is none of `keys`; it names the nearest of them.
+/// The error for a key that is not one of `keys`. It names the most similar one.
 pub fn unknown<'a>(key: &str, keys: impl IntoIterator<Item = &'a str>) -> Error {
     let message = match nearest(key, keys) {
         Some(nearest) => format!("there is no such setting; the nearest is {nearest}"),

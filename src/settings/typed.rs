@@ -7,15 +7,15 @@ use toml::{Table, Value};
 
 /// A Rust type for the value of a setting.
 pub trait Typed: Sized {
-    /// Of a value that its setting takes; nothing if this type cannot hold it.
+    /// From a value that its setting takes; `None` if this type cannot hold it.
     fn from_value(value: &Value) -> Option<Self>;
-    /// As it stands in a file.
+    /// The value as it is written in a file.
     fn to_value(&self) -> Value;
 }
 
 /// A field of a struct of settings: a value, or an `Option` of one where a setting may be without.
 pub trait Field: Sized {
-    /// Nothing if a value is needed and none is there.
+    /// From the value of a setting; `None` if a value is needed and is missing.
     fn from_setting(value: Option<&Value>) -> Option<Self>;
     /// The value, if there is one.
     fn to_setting(&self) -> Option<Value>;
@@ -147,7 +147,7 @@ pub fn read<T: Field>(settings: &'static [Setting], key: &str, table: &Table) ->
     })
 }
 
-/// Puts a field into a table, where the text for none stands for none; what `settings!` calls.
+/// Puts a field into a table, with the text for none where there is no value; what `settings!` calls.
 pub fn write<T: Field>(settings: &'static [Setting], key: &str, field: &T, table: &mut Table) {
     let value = field.to_setting();
     if let Some(value) = value.or_else(|| find(settings, key).none_value()) {

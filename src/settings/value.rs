@@ -31,8 +31,8 @@ impl Setting {
         parsed.ok_or_else(|| format!("expected {}", self.expected()))
     }
 
-    /// The value that was given, if it is one that this setting takes; nothing if it stands for none. A whole number is
-    /// made a fraction where fractions are wanted.
+    /// Checks a value that was given; `None` if it stands for none. Where fractions are wanted, a whole number becomes
+    /// one.
     ///
     /// # Errors
     /// With the key, what was found and what was expected.
@@ -62,7 +62,7 @@ impl Setting {
     /// The default, if there is one.
     ///
     /// # Panics
-    /// When the declaration is wrong: its default has not the form of a value.
+    /// When the declaration is wrong: its default does not have the form of a value.
     pub fn default_value(&self) -> Option<Value> {
         self.default.map(|text| self.declared(text))
     }

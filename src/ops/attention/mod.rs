@@ -12,7 +12,7 @@
 //! dβ_c = d_context · f_c; dα = M dβ + dα'; de_p = α_p (dα_p - Σ α dα); with r_p = [k_p + q > 0]:
 //! dq = Σ_p de_p w r_p. Saves α, and β for [`values_backward`].
 //!
-//! What goes to the image and to the parameters waits until all steps are done, since each needs but the small
+//! The gradients of the image and of the parameters are computed when all steps are done, since each needs only the small
 //! tensors that the steps leave: [`keys_backward`] has dk_p = Σ_t de_tp w r_tp, dw = Σ_tp de_tp relu(k_p + q_t), db_e =
 //! Σ_tp de_tp (zero but for rounding, as softmax does not see b_e); [`values_backward`] has df_c = Σ_t β_tc d_context_t.
 //! Added up in the loop, dk alone would be read and written T times.

@@ -144,10 +144,10 @@ fn batch_statistics(
     })
 }
 
-/// What y is made by.
+/// The statistics that y is made with.
 enum Normaliser<'a, 'b> {
     Batch(&'a Statistics<'b>),
-    /// `statistics` take what normalised.
+    /// They are written to `statistics`.
     Running {
         mean: &'a Tensor,
         var: &'a Tensor,

@@ -30,7 +30,7 @@ const OP: &str = "batch_norm";
 /// ε, added to the variance.
 pub const EPSILON: f64 = 1e-5;
 
-/// How far running statistics move in a step, unless told otherwise.
+/// How far running statistics move in a step, by default.
 pub const MOMENTUM: f64 = 0.1;
 
 /// Which statistics normalise.

@@ -25,8 +25,8 @@ pub enum Clip<'a> {
     Value(f64),
 }
 
-/// Writes `norm` (1), the Euclidean norm of `gradients` (n), and `factor` (1), what they are to be multiplied
-/// by for their norm to be at most `max_norm`. The sum's order is fixed. A NaN anywhere makes both NaN.
+/// Writes `norm` (1), the Euclidean norm of `gradients` (n), and `factor` (1), the number to multiply them
+/// by so that their norm is at most `max_norm`. The sum's order is fixed. A NaN anywhere makes both NaN.
 pub fn norm(
     ctx: &Context,
     gradients: &Tensor,

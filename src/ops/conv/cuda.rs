@@ -214,7 +214,7 @@ pub fn backward(
         bias,
     } = gradients;
     if window.is_pointwise() {
-        // Where every pixel sees itself alone, the products are plain.
+        // Windows of a single pixel: the gradients are plain products of matrices.
         if let Some(dx) = dx {
             let (dy, filter) = (Factor::Plain(dy), Factor::Plain(filter));
             gemm::forward(ctx, dy, filter, accumulate, dx)?;

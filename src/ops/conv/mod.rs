@@ -105,7 +105,7 @@ pub fn backward(
     )
 }
 
-/// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.
+/// dy ∘ 1[y > 0], in place: the gradient through the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
     check::dtype(OP, "ReLU gradient", dy, y.dtype())?;

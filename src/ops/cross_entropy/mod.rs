@@ -20,7 +20,8 @@ const OP: &str = "cross_entropy";
 /// neither loss nor gradient.
 ///
 /// # Errors
-/// When a target is not below V. A GPU does not wait to tell: there the row's loss is NaN, and so is the mean.
+/// On the CPU, when a target is not below V. On a GPU an error would have to wait for the result: there the row's loss is NaN,
+/// and so is the mean.
 pub fn forward(
     ctx: &Context,
     logits: &Tensor,

@@ -15,8 +15,8 @@ const OP: &str = "embedding";
 /// y = W[ids]: gathers rows of any matrix.
 ///
 /// # Errors
-/// When an id is not below the number of rows of W. The CUDA device, which would have to be waited for, makes such a row
-/// NaN instead, and [`backward`] leaves it out.
+/// On the CPU, when an id is not below the number of rows of W. On a GPU an error would have to wait for the result: there such a
+/// row is NaN, and [`backward`] leaves it out.
 pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "y", y, ids.len(), weight.cols())?;

@@ -64,7 +64,7 @@ pub fn forward(
     })
 }
 
-/// C as f32 and as bf16: one of them is none.
+/// C as f32 and as bf16, of which one is [`Output::NONE`].
 fn by_type(c: &mut Tensor) -> (Output<'_>, Output<'_>) {
     if c.dtype() == DType::Bf16 {
         (Output::NONE, c.into())

@@ -40,7 +40,7 @@ pub fn step_forward(
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    /// Rows of a batch up to which the short cut fills the multiprocessors better.
+    /// The most rows of a batch for which `SHORT_STEP` fills the multiprocessors better than `TALL_STEP`.
     const FEW: usize = 64;
     if h.is_empty() {
         return Ok(());

@@ -10,7 +10,7 @@ use crate::ops::launch::{Blocks, Launch, Vector};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
 
-/// Threads that share a mean over many pixels, and the pixels that are many.
+/// A mean over at least `MANY` pixels is shared by `PARTS` threads.
 const PARTS: i32 = 8;
 const MANY: usize = 32;
 
@@ -35,7 +35,7 @@ fn shape(
         stride: launch.size(window.stride)?,
         padding: launch.size(window.padding)?,
         groups: launch.size(groups)?,
-        // Numbers of threads stay countable up to the end of the last block.
+        // The number of every thread fits in an i32, up to the end of the last block.
         count: launch.size(written.rows() * groups + threads)? - threads as i32,
         parts: 1,
     })
@@ -87,7 +87,7 @@ pub fn max_backward(
     launch.run(&[vector.key()], blocks(&shape), arguments)
 }
 
-/// Of means, which have no window.
+/// [`shape`] for means, which have no window.
 fn shape_of_means(
     launch: &Launch,
     [x, y]: [&Tensor; 2],

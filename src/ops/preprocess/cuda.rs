@@ -17,7 +17,7 @@ pub fn forward(
     }
     let launch = Launch::new(OP, ctx)?;
     let Normalisation { mean, std } = normalisation;
-    // Without padding the pixels run on, and three channels do not keep a thread from taking 16 bytes.
+    // Without padding there are no gaps between pixels, so a thread can take 16 bytes although a pixel has three channels.
     let vector = if images.is_dense() && y.is_dense() {
         launch.vector_and_rest(&[y, images], true)
     } else {

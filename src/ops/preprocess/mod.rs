@@ -13,10 +13,10 @@ use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "preprocess";
 
-/// What is subtracted from and divided out of red, green and blue, each in 0 … 1.
+/// The mean that is subtracted from each channel, and the standard deviation that it is then divided by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalisation {
-    /// Of red, green and blue, each from 0 to 1.
+    /// Means of red, green and blue, each from 0 to 1.
     pub mean: [f32; 3],
     /// Standard deviations, likewise.
     pub std: [f32; 3],
