@@ -87,7 +87,7 @@ impl Toy {
         for id in params.ids() {
             let values = numbers.vec(params.value(id).len());
             let values: Vec<f64> = values.iter().map(|v| spread * v).collect();
-            params.value(id).clone().copy_from_slice(&values).unwrap();
+            params.value(id).handle().copy_from_slice(&values).unwrap();
         }
         let features = numbers.f64(&ctx, showtell::Shape::new(&shape));
         Toy {

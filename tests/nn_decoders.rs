@@ -36,7 +36,7 @@ fn tokens(numbers: &mut Numbers, steps: usize, batch: usize, vocabulary: usize) 
 fn randomise(params: &Params, numbers: &mut Numbers) {
     for id in params.ids() {
         let values: Vec<f64> = numbers.vec(params.value(id).len());
-        params.value(id).clone().copy_from_slice(&values).unwrap();
+        params.value(id).handle().copy_from_slice(&values).unwrap();
     }
 }
 
@@ -47,7 +47,7 @@ fn away_from_the_kink(params: &Params) {
         let id = params.find(name).unwrap();
         let values = params.value(id).to_vec::<f64>().unwrap();
         let values: Vec<f64> = values.into_iter().map(to).collect();
-        params.value(id).clone().copy_from_slice(&values).unwrap();
+        params.value(id).handle().copy_from_slice(&values).unwrap();
     };
     for name in [
         "encoder_att.weight",
@@ -222,7 +222,7 @@ fn outcome(ctx: &Context, attend: bool, dtype: DType) -> Vec<(String, Vec<f64>)>
         }
     };
     for id in params.ids() {
-        set(&mut params.value(id).clone(), 0.4);
+        set(&mut params.value(id).handle(), 0.4);
     }
     let mut features = zeros(ctx, Shape::new(&shape), dtype);
     set(&mut features, 1.0);

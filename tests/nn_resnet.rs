@@ -32,7 +32,7 @@ fn small(ctx: &Context, blocks: &[usize], fine_tune_from: Option<usize>) -> (Res
         };
         let values = numbers.vec(params.value(id).len());
         let values: Vec<f64> = values.iter().map(|v| centre + 0.4 * v).collect();
-        params.value(id).clone().copy_from_slice(&values).unwrap();
+        params.value(id).handle().copy_from_slice(&values).unwrap();
     }
     (encoder, params)
 }

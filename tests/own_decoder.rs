@@ -50,7 +50,7 @@ impl Toy {
         let params = declare.build(ctx.device(), DType::F64).unwrap();
         for id in params.ids() {
             let values = numbers.vec(params.value(id).len());
-            params.value(id).clone().copy_from_slice(&values).unwrap();
+            params.value(id).handle().copy_from_slice(&values).unwrap();
         }
         let features = numbers.f64(&ctx, [batch, 5]);
         Toy {
