@@ -24,7 +24,7 @@ fn a_table_for_people() {
         "test+unlisted        2         6        45",
         "all                  5        20       150",
         "missing images: 1",
-        "tokens a caption: mean 7.50, max 12",
+        "tokens per caption: mean 7.50, max 12",
     ] {
         assert!(text.contains(line), "'{line}' in:\n{text}");
     }

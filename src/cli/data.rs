@@ -95,7 +95,7 @@ fn counted_by(captions: VocabularyOf) -> String {
 
 fn histogram(text: &mut String, lengths: &Lengths) -> std::fmt::Result {
     let (mean, max) = (lengths.mean, lengths.max);
-    writeln!(text, "\ntokens a caption: mean {mean:.2}, max {max}")?;
+    writeln!(text, "\ntokens per caption: mean {mean:.2}, max {max}")?;
     let most = lengths.histogram.iter().copied().max().unwrap_or(0).max(1);
     let first = lengths.histogram.iter().position(|&n| n > 0).unwrap_or(0);
     for (length, &count) in lengths.histogram.iter().enumerate().skip(first) {
