@@ -117,10 +117,7 @@ __device__ __forceinline__ void attention_forward(
 
     int lane = threadIdx.x % WARP;
     float largest = -INFINITY;
-    for (int p = lane; p < positions; p += 32) {
-        float score = scores[p];
-        largest = score > largest || score != score ? score : largest;
-    }
+    for (int p = lane; p < positions; p += 32) largest = MaxOrNan()(largest, scores[p]);
     largest = reduce_warp(largest, MaxOrNan());
     float total = 0.0f;
     for (int p = lane; p < positions; p += 32) total += expf(scores[p] - largest);

@@ -166,6 +166,7 @@ __device__ __forceinline__ void keys_backward(
     AttentionKeys at, const float* keys, const float* weight, const float* queries, const float* d_scores,
     float* d_keys, float* partials) {
     constexpr int MINE = POSITIONS_OF_THREAD, VECTORS = KEYS_VECTORS, GROUPS = THREADS / VECTORS;
+    static_assert(GROUPS == 4, "the biases of four groups are added up below");
     __shared__ V sums[GROUPS][VECTORS];
     __shared__ float biases[GROUPS];
     int vector = threadIdx.x % VECTORS, group = threadIdx.x / VECTORS;
@@ -253,7 +254,7 @@ __device__ __forceinline__ void values_backward(
     AttentionValues at, const float* beta, const float* d_context, float* d_values) {
     constexpr int MINE = CELLS_OF_THREAD;
     int col = (blockIdx.x * SLAB_VECTORS + threadIdx.x % SLAB_VECTORS) * V::WIDTH;
-    int first = (blockIdx.y * 2 + threadIdx.x / SLAB_VECTORS) * MINE;
+    int first = (blockIdx.y * (THREADS / SLAB_VECTORS) + threadIdx.x / SLAB_VECTORS) * MINE;
     size_t image = blockIdx.z;
     if (col >= at.d || first >= at.cells) return;
     beta += image * at.beta_ld;

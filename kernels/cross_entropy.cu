@@ -16,9 +16,6 @@
 #include "elementwise.cuh"
 #include "reduce.cuh"
 
-// The shared memory in which a row is kept.
-__host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
-
 // body(first column, columns) for the vectors of a row that are this thread's.
 template <class V, class Body>
 __device__ __forceinline__ void my_vectors(int cols, Body body) {

@@ -5,6 +5,9 @@
 // An upper bound on the shared memory of the reductions in one kernel, which its dynamic shared memory does not include.
 constexpr int REDUCTION_BYTES = 128;
 
+// The dynamic shared memory of a kernel that keeps a row of f32 there.
+__host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
+
 struct Sum {
     __device__ __forceinline__ float operator()(float a, float b) const { return a + b; }
 };

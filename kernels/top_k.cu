@@ -7,9 +7,6 @@
 // list of k in registers, so any k will do.
 #include "reduce.cuh"
 
-// The shared memory in which a row is kept.
-__host__ __device__ constexpr int row_shared_bytes(int cols) { return cols * sizeof(float); }
-
 struct Entry {
     float value;
     unsigned id;
