@@ -10,6 +10,9 @@
 // Elements whose squares make one partial sum.
 constexpr int CHUNK = 16384;
 
+// Added to the norm, as PyTorch's clip_grad_norm_ does.
+constexpr float EPSILON = 1e-6f;
+
 // V is f32x4 where the gradients start at a multiple of 16 bytes, and f32x1 elsewhere. Threads take the same elements in the same
 // order in both cases.
 template <class V>
@@ -48,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     sum = reduce_block(sum, Sum());
     if (threadIdx.x == 0) {
         const float total = sqrtf(sum);
-        const float scale = bound / (total + 1e-6f);
+        const float scale = bound / (total + EPSILON);
         *norm = total;
         // Written so that NaN stays NaN.
         *factor = scale > 1.0f ? 1.0f : scale;

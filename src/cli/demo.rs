@@ -2,7 +2,7 @@
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
-use super::tell;
+use super::{flags, tell};
 use crate::Device;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::image;
@@ -40,7 +40,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", default_value = "showtell-demo")]
     out: PathBuf,
     /// Seed of the scenes and of the training
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value = flags::default_of("seed"))]
     seed: u64,
     /// Scenes to train on
     #[arg(long, value_name = "N", default_value_t = 3000, value_parser = at_least_one)]

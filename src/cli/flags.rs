@@ -150,6 +150,17 @@ pub fn spelled(text: &str) -> String {
     spelled
 }
 
+/// The default that every recipe gives to a common setting, as text.
+///
+/// # Panics
+/// When the library declares no such setting with a default.
+pub fn default_of(key: &str) -> &'static str {
+    let declared = Config::SETTINGS.iter().find(|setting| setting.key == key);
+    declared
+        .and_then(|setting| setting.default)
+        .expect("the setting is declared with a default")
+}
+
 /// Whether a key is that of a setting that has a flag.
 fn is_flag(key: &str) -> bool {
     let of_models = MODELS.iter().flat_map(|model| model.settings);

@@ -1,7 +1,8 @@
 //! Batch normalisation on the CUDA device: `kernels/batch_norm.cu`.
 
 use super::{
-    Affine, BatchNorm, Epilogue, Gradients, OP, Running, RunningStatistics, Saved, Statistics,
+    Affine, BatchNorm, EPSILON, Epilogue, Gradients, OP, Running, RunningStatistics, Saved,
+    Statistics,
 };
 use crate::error::Result;
 use crate::ops::gemm::Accumulate;
@@ -18,6 +19,9 @@ const SUMMING_BLOCKS: usize = 512;
 
 /// Rows that a thread takes at least, so that reading the channels' parameters does not matter.
 const ROWS: usize = 8;
+
+// The two halves add the same number to the variance.
+const _: () = assert!(kernels::EPSILON == EPSILON as f32);
 
 /// How a run walks a matrix.
 struct Walk {

@@ -1,6 +1,6 @@
 //! The norm on the CPU: sums of squares of fixed chunks, added up in f64.
 
-use super::OP;
+use super::{EPSILON, OP};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::host::Host;
@@ -27,7 +27,7 @@ pub fn norm<T: Float>(
         .map(|chunk| simd(|| dot(chunk, chunk)).to_f64())
         .collect();
     let total = squares.iter().sum::<f64>().sqrt();
-    let scale = max_norm / (total + 1e-6);
+    let scale = max_norm / (total + EPSILON);
     host.write::<T>(norm)?.row(0)[0] = T::of(total);
     // Written so that NaN stays NaN.
     host.write::<T>(factor)?.row(0)[0] = T::of(if scale > 1.0 { 1.0 } else { scale });

@@ -14,6 +14,9 @@ use crate::tensor::{Context, Tensor};
 
 const OP: &str = "clip";
 
+/// Added to the norm before the bound is divided by it, as PyTorch does.
+const EPSILON: f64 = 1e-6;
+
 /// What an optimiser does to a gradient before anything else.
 #[derive(Clone, Copy)]
 pub enum Clip<'a> {
