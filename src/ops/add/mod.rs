@@ -15,5 +15,5 @@ const OP: &str = "add";
 pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check::matrix(OP, "x", x, y.rows(), y.cols())?;
     check::dtype(OP, "x", x, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), forward(x, y))
+    dispatch!(ctx, y.dtype(), forward(x, y))
 }

@@ -33,7 +33,7 @@ const OP: &str = "attention";
 /// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_mix(mix, x, y)?;
-    dispatch!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
+    dispatch!(ctx, y.dtype(), mix_forward(mix, x, y))
 }
 
 /// dx_c = Σ_p M_pc dy_p: dy (B, P, A) to dx (B, C, A).
@@ -45,7 +45,7 @@ pub fn mix_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_mix(mix, dx, dy)?;
-    dispatch!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
+    dispatch!(ctx, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
 }
 
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn mean_forward(
     mean: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, values, mean)?;
-    dispatch!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
+    dispatch!(ctx, mean.dtype(), mean_forward(mix, values, mean))
 }
 
 /// d_values (B, C, D) from d_mean (B, D).
@@ -77,7 +77,6 @@ pub fn mean_backward(
     check_mean(mix, d_values, d_mean)?;
     dispatch!(
         ctx,
-        OP,
         d_mean.dtype(),
         mean_backward(mix, d_mean, accumulate, d_values)
     )
@@ -144,7 +143,7 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
     let (batch, cells) = (query.rows(), inputs.mix.cells());
     check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
     check::dtype(OP, "beta", outputs.beta, query.dtype())?;
-    dispatch!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
+    dispatch!(ctx, query.dtype(), forward(inputs, query, outputs))
 }
 
 /// What the backward of a step writes.
@@ -177,7 +176,6 @@ pub fn backward(
     check::dtype(OP, "scores' gradient", gradients.scores, dtype)?;
     dispatch!(
         ctx,
-        OP,
         dtype,
         backward(inputs, query, alpha, d_context, d_alpha, gradients)
     )
@@ -223,7 +221,6 @@ pub fn keys_backward(
     }
     dispatch!(
         ctx,
-        OP,
         dtype,
         keys_backward(inputs, queries, d_scores, accumulate, gradients)
     )
@@ -245,7 +242,6 @@ pub fn values_backward(
     check::dtype(OP, "d_context", d_context, d_values.dtype())?;
     dispatch!(
         ctx,
-        OP,
         d_values.dtype(),
         values_backward(beta, d_context, accumulate, d_values)
     )

@@ -124,7 +124,6 @@ pub fn running_forward(
     let dtype = x.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         running_forward(x, affine, running, epilogue, &mut statistics, y)
     )
@@ -157,7 +156,6 @@ pub fn batch_forward(
     let dtype = x.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         batch_forward(x, affine, running, epilogue, &mut statistics, y)
     )
@@ -228,12 +226,7 @@ pub fn backward(
         gradient.map_or(Ok(()), |gradient| check_channels(x, name, gradient))?;
     }
     let dtype = x.dtype();
-    dispatch!(
-        ctx,
-        OP,
-        dtype,
-        backward(mode, saved, dy, accumulate, gradients)
-    )
+    dispatch!(ctx, dtype, backward(mode, saved, dy, accumulate, gradients))
 }
 
 /// Makes a convolution and the normalisation by running statistics after it one convolution with bias:
@@ -267,7 +260,6 @@ pub fn fold(
     let dtype = filter.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         fold(&filter, affine, running, &mut folded, bias)
     )

@@ -40,7 +40,6 @@ pub fn norm(
     }
     dispatch!(
         ctx,
-        OP,
         gradients.dtype(),
         norm(gradients, max_norm, norm, factor)
     )

@@ -54,7 +54,7 @@ pub fn forward(
     let dtype = y.dtype();
     check::optional_dtype(OP, "bias", epilogue.bias, dtype.of_parameters())?;
     check::optional_dtype(OP, "residual", epilogue.residual, dtype)?;
-    dispatch!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
+    dispatch!(ctx, dtype, forward(x, &filter, window, epilogue, y))
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -97,19 +97,14 @@ pub fn backward(
         filter: d_filter.as_mut(),
         ..gradients
     };
-    dispatch!(
-        ctx,
-        OP,
-        activations,
-        backward(x, &filter, window, dy, accumulate, gradients)
-    )
+    dispatch!(ctx, backward(x, &filter, window, dy, accumulate, gradients))
 }
 
 /// dy ∘ 1[y > 0], in place: undoes the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
     check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
     check::dtype(OP, "ReLU gradient", dy, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), relu_backward(y, dy))
+    dispatch!(ctx, y.dtype(), relu_backward(y, dy))
 }
 
 /// Checks everything but the epilogue and gives the filter as (K, R·S·C).

@@ -32,7 +32,6 @@ pub fn forward(
     check_arguments(logits, targets, losses, loss)?;
     dispatch!(
         ctx,
-        OP,
         loss.dtype(),
         forward(logits, targets, ignore, losses, loss)
     )
@@ -50,7 +49,6 @@ pub fn forward_backward(
     check_arguments(logits, targets, losses, loss)?;
     dispatch!(
         ctx,
-        OP,
         loss.dtype(),
         forward_backward(logits, targets, ignore, losses, loss)
     )

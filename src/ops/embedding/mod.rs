@@ -21,7 +21,7 @@ pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> 
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "y", y, ids.len(), weight.cols())?;
     check::dtype(OP, "weight", weight, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), forward(weight, ids, y))
+    dispatch!(ctx, y.dtype(), forward(weight, ids, y))
 }
 
 /// dW from dy; rows of `padding` get no gradient.
@@ -36,10 +36,5 @@ pub fn backward(
     check::dtype(OP, "ids", ids, DType::U32)?;
     check::matrix(OP, "dy", dy, ids.len(), dw.cols())?;
     check::dtype(OP, "dy", dy, dw.dtype())?;
-    dispatch!(
-        ctx,
-        OP,
-        dw.dtype(),
-        backward(ids, dy, padding, accumulate, dw)
-    )
+    dispatch!(ctx, dw.dtype(), backward(ids, dy, padding, accumulate, dw))
 }

@@ -55,13 +55,11 @@ pub struct RowsMut<'a, T> {
 }
 
 impl Host {
-    /// `None` on a dry run: its tensors have no memory, and the operation is done.
-    pub fn new(op: &'static str, ctx: &Context) -> Option<Self> {
-        if ctx.device().is_planning() {
-            return None;
-        }
+    /// For an operation that computes: not on a dry run, whose tensors have no memory.
+    pub fn new(op: &'static str, ctx: &Context) -> Self {
+        debug_assert!(!ctx.device().is_planning(), "{op} computes on a dry run");
         let given = RefCell::new(Vec::with_capacity(16));
-        Some(Host { op, given })
+        Host { op, given }
     }
 
     pub fn read<'a, T: Element>(&'a self, tensor: &'a Tensor) -> Result<Rows<'a, T>> {
@@ -147,6 +145,19 @@ impl<T: Element> RowsMut<'_, T> {
     /// Everything from the first element to the last, padding between rows included.
     pub fn data(&mut self) -> &mut [T] {
         self.data
+    }
+
+    /// Calls `body` with each row and its number: a block of rows is a task, in vector instructions.
+    pub fn for_each_row(&mut self, body: impl Fn(usize, &mut [T]) + Sync) {
+        let (cols, ld) = (self.cols, self.ld);
+        let blocks = self.par_row_blocks(rows_per_task(cols));
+        blocks.for_each(|(first, block)| {
+            simd::simd(|| {
+                for (i, row) in rows_of(block, cols, ld).enumerate() {
+                    body(first + i, row);
+                }
+            });
+        });
     }
 
     pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]> {

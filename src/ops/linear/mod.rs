@@ -61,7 +61,7 @@ pub fn backward(
     if let Some(db) = gradients.bias {
         check::shape(OP, "bias gradient", db, &[dy.cols()])?;
         check::dtype(OP, "bias gradient", db, dy.dtype().of_parameters())?;
-        dispatch!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
+        dispatch!(ctx, dy.dtype(), sum_rows(dy, accumulate, db))?;
     }
     Ok(())
 }

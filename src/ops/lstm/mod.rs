@@ -105,7 +105,7 @@ pub fn input_gates(
 }
 
 fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    dispatch!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
+    dispatch!(ctx, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
 }
 
 /// A part of a step's input, and the columns of the weights that read it.
@@ -138,12 +138,7 @@ pub fn step_forward(
         check::dtype(OP, "x", x, h.dtype())?;
         check::dtype(OP, "weight", weight, h.dtype())?;
     }
-    dispatch!(
-        ctx,
-        OP,
-        h.dtype(),
-        step_forward(inputs, gates, c_prev, c, h)
-    )
+    dispatch!(ctx, h.dtype(), step_forward(inputs, gates, c_prev, c, h))
 }
 
 /// What the cell's backward reads of a step: the activated gates (B, 4H), c before it and c after it (B, H).
@@ -176,12 +171,7 @@ pub fn cell_backward(
     if let Some(later) = later {
         check_cell(dh, [("later dh", later, 1)])?;
     }
-    dispatch!(
-        ctx,
-        OP,
-        dh.dtype(),
-        cell_backward(cell, dh, later, dc, d_gates)
-    )
+    dispatch!(ctx, dh.dtype(), cell_backward(cell, dh, later, dc, d_gates))
 }
 
 /// Each tensor must have as many rows as `h` and so many times its columns.

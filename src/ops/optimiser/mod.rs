@@ -54,7 +54,6 @@ pub fn sgd(
     check_arguments(schedule, clip, gradients, &[velocity, values])?;
     dispatch!(
         ctx,
-        OP,
         values.dtype(),
         sgd(settings, schedule, clip, gradients, velocity, values)
     )
@@ -82,7 +81,6 @@ pub fn adam(
     check_arguments(schedule, clip, gradients, &state)?;
     dispatch!(
         ctx,
-        OP,
         values.dtype(),
         adam(settings, schedule, clip, gradients, moments, values)
     )

@@ -42,5 +42,5 @@ pub fn forward(
     check::dtype(OP, "images", images, DType::U8)?;
     check::shape(OP, "y", y, &[n, h, w, 3])?;
     let dtype = y.dtype();
-    dispatch!(ctx, OP, dtype, forward(images, normalisation, y))
+    dispatch!(ctx, dtype, forward(images, normalisation, y))
 }

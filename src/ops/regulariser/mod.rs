@@ -17,7 +17,7 @@ pub fn forward(ctx: &Context, alphas: &Tensor, lambda: f64, loss: &mut Tensor) -
     check::dims::<3>(OP, "alphas", alphas)?;
     check::shape(OP, "loss", loss, &[1])?;
     check::dtype(OP, "loss", loss, alphas.dtype())?;
-    dispatch!(ctx, OP, alphas.dtype(), forward(alphas, lambda, loss))
+    dispatch!(ctx, alphas.dtype(), forward(alphas, lambda, loss))
 }
 
 /// The gradient (B, P) of α at any step.
@@ -25,5 +25,5 @@ pub fn backward(ctx: &Context, alphas: &Tensor, lambda: f64, d_alpha: &mut Tenso
     let [_, batch, positions] = check::dims(OP, "alphas", alphas)?;
     check::shape(OP, "d_alpha", d_alpha, &[batch, positions])?;
     check::dtype(OP, "d_alpha", d_alpha, alphas.dtype())?;
-    dispatch!(ctx, OP, alphas.dtype(), backward(alphas, lambda, d_alpha))
+    dispatch!(ctx, alphas.dtype(), backward(alphas, lambda, d_alpha))
 }

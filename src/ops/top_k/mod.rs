@@ -30,10 +30,5 @@ pub fn forward(
     check::dtype(OP, "log-probabilities", log_probabilities, logits.dtype())?;
     check::shape(OP, "ids", ids, &[rows, k])?;
     check::shape(OP, "log-probabilities", log_probabilities, &[rows, k])?;
-    dispatch!(
-        ctx,
-        OP,
-        logits.dtype(),
-        forward(logits, ids, log_probabilities)
-    )
+    dispatch!(ctx, logits.dtype(), forward(logits, ids, log_probabilities))
 }
