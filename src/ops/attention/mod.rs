@@ -51,8 +51,13 @@ pub fn mix_backward(
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
     let [batch, _, cols] = check::dims(OP, "cells", cells)?;
     check::shape(OP, "cells", cells, &[batch, mix.cells(), cols])?;
-    check::shape(OP, "positions", positions, &[batch, mix.positions(), cols])?;
-    check::dtype(OP, "positions", positions, cells.dtype())
+    check::tensor(
+        OP,
+        "positions",
+        positions,
+        &[batch, mix.positions(), cols],
+        cells.dtype(),
+    )
 }
 
 /// The mean over the positions, (B, D), of values (B, C, D): cell c weighs Σ_p M_pc / P.
@@ -84,8 +89,13 @@ pub fn mean_backward(
 
 fn check_mean(mix: &CellMix, values: &Tensor, mean: &Tensor) -> Result<()> {
     let [batch, cols] = check::dims(OP, "mean", mean)?;
-    check::shape(OP, "values", values, &[batch, mix.cells(), cols])?;
-    check::dtype(OP, "values", values, mean.dtype())
+    check::tensor(
+        OP,
+        "values",
+        values,
+        &[batch, mix.cells(), cols],
+        mean.dtype(),
+    )
 }
 
 /// What stays the same from step to step.
@@ -107,23 +117,13 @@ impl Inputs<'_> {
     fn check(&self, query: &Tensor, alpha: &Tensor, context: &Tensor) -> Result<()> {
         let [batch, a] = check::dims(OP, "query", query)?;
         let (p, c, d) = (self.mix.positions(), self.mix.cells(), context.cols());
-        check::shape(OP, "keys", self.keys, &[batch, p, a])?;
-        check::shape(OP, "values", self.values, &[batch, c, d])?;
-        check::shape(OP, "weight", self.weight, &[1, a])?;
-        check::shape(OP, "bias", self.bias, &[1])?;
-        check::shape(OP, "alpha", alpha, &[batch, p])?;
-        check::shape(OP, "context", context, &[batch, d])?;
-        for (name, tensor) in [
-            ("keys", self.keys),
-            ("values", self.values),
-            ("weight", self.weight),
-            ("bias", self.bias),
-            ("alpha", alpha),
-            ("context", context),
-        ] {
-            check::dtype(OP, name, tensor, query.dtype())?;
-        }
-        Ok(())
+        let dtype = query.dtype();
+        check::tensor(OP, "keys", self.keys, &[batch, p, a], dtype)?;
+        check::tensor(OP, "values", self.values, &[batch, c, d], dtype)?;
+        check::tensor(OP, "weight", self.weight, &[1, a], dtype)?;
+        check::tensor(OP, "bias", self.bias, &[1], dtype)?;
+        check::tensor(OP, "alpha", alpha, &[batch, p], dtype)?;
+        check::tensor(OP, "context", context, &[batch, d], dtype)
     }
 }
 
@@ -141,8 +141,7 @@ pub struct Outputs<'a> {
 pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) -> Result<()> {
     inputs.check(query, outputs.alpha, outputs.context)?;
     let (batch, cells) = (query.rows(), inputs.mix.cells());
-    check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
-    check::dtype(OP, "beta", outputs.beta, query.dtype())?;
+    check::tensor(OP, "beta", outputs.beta, &[batch, cells], query.dtype())?;
     dispatch!(ctx, query.dtype(), forward(inputs, query, outputs))
 }
 
@@ -167,13 +166,10 @@ pub fn backward(
     inputs.check(query, alpha, d_context)?;
     let [batch, a] = check::dims(OP, "query", query)?;
     let p = inputs.mix.positions();
-    check::optional_shape(OP, "d_alpha", d_alpha, &[batch, p])?;
-    check::shape(OP, "query gradient", gradients.query, &[batch, a])?;
-    check::shape(OP, "scores' gradient", gradients.scores, &[batch, p])?;
     let dtype = query.dtype();
-    check::optional_dtype(OP, "d_alpha", d_alpha, dtype)?;
-    check::dtype(OP, "query gradient", gradients.query, dtype)?;
-    check::dtype(OP, "scores' gradient", gradients.scores, dtype)?;
+    check::optional(OP, "d_alpha", d_alpha, &[batch, p], dtype)?;
+    check::tensor(OP, "query gradient", gradients.query, &[batch, a], dtype)?;
+    check::tensor(OP, "scores' gradient", gradients.scores, &[batch, p], dtype)?;
     dispatch!(
         ctx,
         dtype,
@@ -202,23 +198,13 @@ pub fn keys_backward(
 ) -> Result<()> {
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let p = inputs.mix.positions();
-    check::shape(OP, "keys", inputs.keys, &[batch, p, a])?;
-    check::shape(OP, "weight", inputs.weight, &[1, a])?;
-    check::shape(OP, "scores' gradients", d_scores, &[steps, batch, p])?;
-    check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
-    check::shape(OP, "weight gradient", gradients.weight, &[1, a])?;
-    check::shape(OP, "bias gradient", gradients.bias, &[1])?;
     let dtype = queries.dtype();
-    for (name, tensor) in [
-        ("keys", inputs.keys),
-        ("weight", inputs.weight),
-        ("scores' gradients", d_scores),
-        ("keys gradient", gradients.keys),
-        ("weight gradient", gradients.weight),
-        ("bias gradient", gradients.bias),
-    ] {
-        check::dtype(OP, name, tensor, dtype)?;
-    }
+    check::tensor(OP, "keys", inputs.keys, &[batch, p, a], dtype)?;
+    check::tensor(OP, "weight", inputs.weight, &[1, a], dtype)?;
+    check::tensor(OP, "scores' gradients", d_scores, &[steps, batch, p], dtype)?;
+    check::tensor(OP, "keys gradient", gradients.keys, &[batch, p, a], dtype)?;
+    check::tensor(OP, "weight gradient", gradients.weight, &[1, a], dtype)?;
+    check::tensor(OP, "bias gradient", gradients.bias, &[1], dtype)?;
     dispatch!(
         ctx,
         dtype,
@@ -235,11 +221,10 @@ pub fn values_backward(
     d_values: &mut Tensor,
 ) -> Result<()> {
     let [steps, batch, cells] = check::dims(OP, "beta", beta)?;
-    let d = d_values.cols();
-    check::shape(OP, "d_context", d_context, &[steps, batch, d])?;
+    let (d, dtype) = (d_values.cols(), d_values.dtype());
+    check::tensor(OP, "d_context", d_context, &[steps, batch, d], dtype)?;
     check::shape(OP, "d_values", d_values, &[batch, cells, d])?;
-    check::dtype(OP, "beta", beta, d_values.dtype())?;
-    check::dtype(OP, "d_context", d_context, d_values.dtype())?;
+    check::dtype(OP, "beta", beta, dtype)?;
     dispatch!(
         ctx,
         d_values.dtype(),

@@ -35,8 +35,7 @@ pub fn norm(
     factor: &mut Tensor,
 ) -> Result<()> {
     for (name, tensor) in [("norm", &*norm), ("factor", &*factor)] {
-        check::shape(OP, name, tensor, &[1])?;
-        check::dtype(OP, name, tensor, gradients.dtype())?;
+        check::tensor(OP, name, tensor, &[1], gradients.dtype())?;
     }
     dispatch!(
         ctx,

@@ -48,8 +48,7 @@ pub fn forward(
     x: &Tensor,
     y: &mut Tensor,
 ) -> Result<()> {
-    check::shape(OP, "y", y, x.shape().dims())?;
-    check::dtype(OP, "y", y, x.dtype())?;
+    check::tensor(OP, "y", y, x.shape().dims(), x.dtype())?;
     match Mask::new(p, site, first_t, x)? {
         Some(mask) => dispatch!(ctx, x.dtype(), forward(&mask, &site.step, x, y)),
         None => copy::forward(ctx, x, y),
@@ -85,8 +84,7 @@ impl Mask {
         check::that(OP, site.site != philox::STREAM_SITE, || {
             format!("{} is no site", site.site)
         })?;
-        check::dtype(OP, "step", &site.step, DType::U32)?;
-        check::shape(OP, "step", &site.step, &[1])?;
+        check::tensor(OP, "step", &site.step, &[1], DType::U32)?;
         let (steps, batch) = match *x.shape().dims() {
             [batch, _] => (1, batch),
             [steps, batch, _] => (steps, batch),

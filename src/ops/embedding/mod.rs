@@ -19,8 +19,7 @@ const OP: &str = "embedding";
 /// NaN instead, and [`backward`] leaves it out.
 pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
-    check::matrix(OP, "y", y, ids.len(), weight.cols())?;
-    check::dtype(OP, "weight", weight, y.dtype())?;
+    check::matrix(OP, "y", y, [ids.len(), weight.cols()], weight.dtype())?;
     dispatch!(ctx, y.dtype(), forward(weight, ids, y))
 }
 
@@ -34,7 +33,6 @@ pub fn backward(
     dw: &mut Tensor,
 ) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
-    check::matrix(OP, "dy", dy, ids.len(), dw.cols())?;
-    check::dtype(OP, "dy", dy, dw.dtype())?;
+    check::matrix(OP, "dy", dy, [ids.len(), dw.cols()], dw.dtype())?;
     dispatch!(ctx, dw.dtype(), backward(ids, dy, padding, accumulate, dw))
 }

@@ -34,8 +34,7 @@ pub fn backward(
 
 fn check_alike(like: &Tensor, tensors: [(&str, &Tensor); 2]) -> Result<()> {
     for (name, tensor) in tensors {
-        check::matrix(OP, name, tensor, like.rows(), like.cols())?;
-        check::dtype(OP, name, tensor, like.dtype())?;
+        check::matrix(OP, name, tensor, [like.rows(), like.cols()], like.dtype())?;
     }
     Ok(())
 }

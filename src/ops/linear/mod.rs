@@ -59,8 +59,13 @@ pub fn backward(
         gemm::forward(ctx, dy, x, accumulate, dw)?;
     }
     if let Some(db) = gradients.bias {
-        check::shape(OP, "bias gradient", db, &[dy.cols()])?;
-        check::dtype(OP, "bias gradient", db, dy.dtype().of_parameters())?;
+        check::tensor(
+            OP,
+            "bias gradient",
+            db,
+            &[dy.cols()],
+            dy.dtype().of_parameters(),
+        )?;
         dispatch!(ctx, dy.dtype(), sum_rows(dy, accumulate, db))?;
     }
     Ok(())

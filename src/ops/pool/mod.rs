@@ -34,8 +34,7 @@ pub fn max_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_max(x, window, dy)?;
-    check::shape(OP, "x gradient", dx, x.shape().dims())?;
-    check::dtype(OP, "x gradient", dx, x.dtype())?;
+    check::tensor(OP, "x gradient", dx, x.shape().dims(), x.dtype())?;
     dispatch!(ctx, x.dtype(), max_backward(x, window, dy, dx))
 }
 
@@ -47,8 +46,7 @@ fn check_max(x: &Tensor, window: Window, y: &Tensor) -> Result<()> {
         format!("{window:?} is padded by more than half the window: it may see no pixel")
     })?;
     let [p, q] = window.output([h, w]);
-    check::shape(OP, "y", y, &[n, p, q, c])?;
-    check::dtype(OP, "y", y, x.dtype())
+    check::tensor(OP, "y", y, &[n, p, q, c], x.dtype())
 }
 
 /// y (N, C) = mean of x (N, H, W, C) over all pixels.
@@ -87,6 +85,5 @@ fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
     check::that(OP, h * w * p * q > 0, || {
         format!("an empty image: {:?} to {:?}", x.shape(), y.shape())
     })?;
-    check::shape(OP, "y", y, &[n, p, q, c])?;
-    check::dtype(OP, "y", y, x.dtype().of_parameters())
+    check::tensor(OP, "y", y, &[n, p, q, c], x.dtype().of_parameters())
 }
