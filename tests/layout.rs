@@ -49,6 +49,7 @@ const USES: [(&str, &[&str]); 16] = [
     ("tensor", &["device"]),
     ("device", &[]),
     ("philox", &[]),
+    ("words", &[]),
     ("data", &["files", "philox"]),
     ("weights", &["files", "tensor"]),
     ("metrics", &[]),

@@ -8,7 +8,6 @@ use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::decode::Search;
-use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::settings::{Setting, Table};
@@ -183,7 +182,6 @@ fn distinct(captions: &[Captioned]) -> usize {
 }
 
 fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -> Result<()> {
-    let path = &evaluation.captions;
     let text = if json {
         serde_json::to_string_pretty(captions)? + "\n"
     } else {
@@ -192,10 +190,7 @@ fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -
             .map(|captioned| format!("{}\t{}\n", captioned.file, captioned.caption))
             .collect()
     };
-    files::write_atomically(path, |file| {
-        file.write_all(text.as_bytes()).map_err(Error::io(path))
-    })?;
-    Ok(())
+    Ok(files::write_text(&evaluation.captions, &text)?)
 }
 
 fn print(evaluation: &Evaluation, json: bool) -> Result<()> {

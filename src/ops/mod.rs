@@ -6,6 +6,7 @@
 //! inputs, then the tensors it writes. Outputs never overlap inputs, unless the operation says that it works in place.
 
 mod check;
+mod given;
 mod host;
 mod kernels;
 mod launch;

@@ -7,6 +7,7 @@ pub mod columns;
 mod float;
 pub mod simd;
 
+use super::given::Given;
 use crate::error::{Error, Result};
 use crate::tensor::{Context, Element, Tensor};
 use rayon::prelude::*;
@@ -16,13 +17,7 @@ pub use float::Float;
 
 pub struct Host {
     op: &'static str,
-    given: RefCell<Vec<Given>>,
-}
-
-struct Given {
-    start: usize,
-    end: usize,
-    written: bool,
+    given: RefCell<Given>,
 }
 
 /// Rows of `cols` elements that one task of an element-wise operation takes: enough that the cost of handing the task to a
@@ -58,7 +53,7 @@ impl Host {
     /// For an operation that computes: not on a dry run, whose tensors have no memory.
     pub fn new(op: &'static str, ctx: &Context) -> Self {
         debug_assert!(!ctx.device().is_planning(), "{op} computes on a dry run");
-        let given = RefCell::new(Vec::with_capacity(16));
+        let given = RefCell::new(Given::new(op));
         Host { op, given }
     }
 
@@ -102,27 +97,14 @@ impl Host {
     }
 
     fn give<T: Element>(&self, tensor: &Tensor, written: bool) -> Result<*mut T> {
-        let refuse = |message: String| Err(Error::operation(self.op, message));
-        if tensor.dtype() != T::DTYPE {
-            return refuse(format!("expected {}, found {tensor:?}", T::DTYPE));
-        }
         let Some(base) = tensor.memory().host() else {
-            return refuse(format!("{tensor:?} is not in host memory"));
+            let message = format!("{tensor:?} is not in host memory");
+            return Err(Error::operation(self.op, message));
         };
-        let range = tensor.byte_range();
-        let (start, end) = (base as usize + range.start, base as usize + range.end);
         let mut given = self.given.borrow_mut();
-        let overlaps = |g: &Given| (written || g.written) && start < g.end && g.start < end;
-        if start < end && given.iter().any(overlaps) {
-            return refuse(format!("{tensor:?} overlaps another argument"));
-        }
-        given.push(Given {
-            start,
-            end,
-            written,
-        });
+        given.add(tensor, T::DTYPE, base as u64, written)?;
         // SAFETY: `byte_range` lies inside the memory block.
-        Ok(unsafe { base.add(range.start) }.cast())
+        Ok(unsafe { base.add(tensor.byte_range().start) }.cast())
     }
 }
 
