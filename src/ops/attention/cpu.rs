@@ -9,7 +9,7 @@ use crate::ops::Float;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
 use crate::ops::gemm::cpu::{Destination, Parallelism, Strided, product};
-use crate::ops::host::simd::{self, simd};
+use crate::ops::host::simd::{self, add_scaled, simd};
 use crate::ops::host::{Host, Rows, rows_of};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
@@ -304,14 +304,7 @@ fn score<T: Float>(key: &[T], query: &[T], weight: &[T]) -> T {
     for (lane, ((&k, &q), &w)) in lanes.iter_mut().zip(rest.zip(&weight[whole..])) {
         *lane += term(k, q, w);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    simd::sum_lanes(lanes)
 }
 
 /// NaN stays NaN.
@@ -355,14 +348,6 @@ fn softmax_backward<T: Float>(y: &[T], d: &mut [T]) {
     let mean = simd::dot(y, d);
     for (d, &y) in d.iter_mut().zip(y) {
         *d = y * (*d - mean);
-    }
-}
-
-/// y += scale x
-#[inline(always)]
-fn add_scaled<T: Float>(y: &mut [T], scale: T, x: &[T]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y += scale * x;
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
 use crate::ops::host::columns;
-use crate::ops::host::simd::simd;
+use crate::ops::host::simd::{add, simd};
 use crate::ops::host::{Host, Rows};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
@@ -232,13 +232,6 @@ fn positions(
         let position = start / window.stride;
         (start % window.stride == 0 && position < count).then_some((offset, position))
     })
-}
-
-#[inline(always)]
-fn add<T: Float>(to: &mut [T], from: &[T]) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to += from;
-    }
 }
 
 pub fn sum_pixels<T: Float>(

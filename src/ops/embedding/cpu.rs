@@ -3,7 +3,7 @@
 use super::{Accumulate, OP};
 use crate::error::{Error, Result};
 use crate::ops::Float;
-use crate::ops::host::simd::simd;
+use crate::ops::host::simd::{add, simd};
 use crate::ops::host::{Host, Rows, rows_of};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
@@ -54,13 +54,6 @@ pub fn backward<T: Float>(
         }
     });
     Ok(())
-}
-
-#[inline(always)]
-fn add<T: Float>(sums: &mut [T], values: &[T]) {
-    for (sum, &value) in sums.iter_mut().zip(values) {
-        *sum += value;
-    }
 }
 
 /// The ids without padding, all below `limit`.

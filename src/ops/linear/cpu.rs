@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
 use crate::ops::host::Host;
-use crate::ops::host::simd::simd;
+use crate::ops::host::simd::{add, simd};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
@@ -29,10 +29,7 @@ pub fn sum_rows<T: Float>(
         }
         simd(|| {
             for row in 0..dy.rows {
-                let from = &dy.row(row)[strip * STRIP..][..sums.len()];
-                for (sum, &value) in sums.iter_mut().zip(from) {
-                    *sum += value;
-                }
+                add(sums, &dy.row(row)[strip * STRIP..][..sums.len()]);
             }
         });
     });

@@ -3,7 +3,7 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
-use crate::ops::host::simd::simd;
+use crate::ops::host::simd::{add, add_scaled, simd};
 use crate::ops::host::{Host, Rows};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
@@ -137,7 +137,7 @@ pub fn adaptive_forward<T: Float>(ctx: &Context, x: &Tensor, y: &mut Tensor) -> 
             y.fill(T::zero());
             simd(|| {
                 for pixel in cells {
-                    add_scaled(y, x.row(n * pixels + pixel), T::one());
+                    add(y, x.row(n * pixels + pixel));
                 }
                 y.iter_mut().for_each(|y| *y *= part);
             });
@@ -163,17 +163,10 @@ pub fn adaptive_backward<T: Float>(ctx: &Context, dy: &Tensor, dx: &mut Tensor) 
                 let part = T::one() / T::of(cells.clone().count() as f64);
                 simd(|| {
                     for pixel in cells {
-                        add_scaled(&mut dx[pixel * ld..][..c], dy, part);
+                        add_scaled(&mut dx[pixel * ld..][..c], part, dy);
                     }
                 });
             }
         });
     Ok(())
-}
-
-#[inline(always)]
-fn add_scaled<T: Float>(to: &mut [T], from: &[T], factor: T) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to += from * factor;
-    }
 }
