@@ -70,7 +70,7 @@ fn sequences(c: &mut Criterion) {
             x: Some(dx),
             initial: None,
         };
-        sequence::backward(ctx, &layers, x, &saved, dy, Accumulate::No, gradients)
+        sequence::backward(ctx, &layers, x, &saved, dy, gradients)
     });
 }
 

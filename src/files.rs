@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, ErrorKind};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Replaces the file `path` by what `content` writes, completely or not at all.
@@ -36,6 +36,17 @@ pub fn write_atomically(
     }
     renamed?;
     sync_directory(path)
+}
+
+/// Replaces the file `path` by this text, as [`write_atomically`].
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    let path = path.as_ref();
+    write_atomically(path, |file| {
+        file.write_all(text.as_bytes()).map_err(Error::io(path))
+    })
 }
 
 /// Creates a new file in the directory of `path`.

@@ -54,6 +54,9 @@
 
 #![deny(missing_docs)]
 
+#[macro_use]
+mod words;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;

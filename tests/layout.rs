@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// What each room may use. A room is a module at the top of `src`; what it may use is given as the beginning of a path after
 /// `crate::`. Every room may use errors.
-const USES: [(&str, &[&str]); 16] = [
+const USES: [(&str, &[&str]); 17] = [
     (
         "cli",
         &[
@@ -50,6 +50,7 @@ const USES: [(&str, &[&str]); 16] = [
     ("tensor", &["device"]),
     ("device", &[]),
     ("philox", &[]),
+    ("words", &[]),
     ("data", &["files", "philox"]),
     ("weights", &["files", "tensor"]),
     ("metrics", &[]),

@@ -3,7 +3,6 @@
 use crate::support;
 use proptest::prelude::*;
 use showtell::device::Precision;
-use showtell::ops::Accumulate;
 use showtell::ops::lstm::sequence::{self, Dropout, Gradients};
 use showtell::ops::lstm::{self, Cell, Input, Layer, LayerGradients, State, StateMut};
 use showtell::tensor::{Context, Tensor};
@@ -89,16 +88,7 @@ fn backward(
             c: &mut all.c,
         }),
     };
-    sequence::backward(
-        ctx,
-        &layers(stack),
-        x,
-        &saved,
-        dy,
-        Accumulate::No,
-        gradients,
-    )
-    .unwrap();
+    sequence::backward(ctx, &layers(stack), x, &saved, dy, gradients).unwrap();
     all
 }
 
@@ -420,55 +410,6 @@ fn steps_make_up_the_sequence() {
             assert!(
                 (got - expected).abs() <= bound,
                 "step {t}: {got} for {expected}"
-            );
-        }
-    }
-}
-
-#[test]
-fn gradients_add_up_when_asked_to() {
-    let ctx = cpu();
-    let mut numbers = Numbers::new(12);
-    let stack = f32_stack(&ctx, &mut numbers, 4, 3);
-    let x = numbers.f32(&ctx, [2, 2, 4]);
-    let dy = numbers.f32(&ctx, [2, 2, 3]);
-    let saved = sequence::forward(&ctx, &layers(&stack), &x, None, None).unwrap();
-    let run = |accumulate, into: &mut Stack| {
-        let layer_gradients = layer_gradients(into);
-        let gradients = Gradients {
-            layers: layer_gradients,
-            x: None,
-            initial: None,
-        };
-        sequence::backward(
-            &ctx,
-            &layers(&stack),
-            &x,
-            &saved,
-            &dy,
-            accumulate,
-            gradients,
-        )
-        .unwrap();
-    };
-    let zero = |layer: &[Tensor; 4]| layer.each_ref().map(|t| zeros(&ctx, t.shape(), DType::F32));
-    let (mut once, mut twice): (Stack, Stack) = (
-        stack.iter().map(zero).collect(),
-        stack.iter().map(zero).collect(),
-    );
-    run(Accumulate::No, &mut once);
-    run(Accumulate::Yes, &mut twice);
-    run(Accumulate::Yes, &mut twice);
-    for (once, twice) in once.iter().flatten().zip(twice.iter().flatten()) {
-        let (once, twice) = (
-            once.to_vec::<f32>().unwrap(),
-            twice.to_vec::<f32>().unwrap(),
-        );
-        for (once, twice) in once.iter().zip(&twice) {
-            let bound = 8.0 * f32::EPSILON * once.abs().max(1.0);
-            assert!(
-                (2.0 * once - twice).abs() <= bound,
-                "{twice} for twice {once}"
             );
         }
     }

@@ -4,7 +4,6 @@ use super::progress::Progress;
 use crate::data::check::{self, Finding, Problem, Report, Severity};
 use crate::train::{Observer, Stage};
 use anyhow::Result;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,12 +34,7 @@ pub fn check(args: CheckArgs) -> Result<ExitCode> {
         progress.progress(done);
     });
     progress.end();
-    let text = if args.json {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        lines(&report)
-    };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
+    super::print(args.json, &report, lines)?;
     Ok(if report.usable {
         ExitCode::SUCCESS
     } else {

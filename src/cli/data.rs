@@ -6,7 +6,6 @@ use crate::data::statistics::{Lengths, Statistics};
 use crate::model::{MODELS, VocabularyOf};
 use anyhow::Result;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Width of the longest bar of a histogram.
@@ -28,13 +27,8 @@ pub fn stats(args: StatsArgs) -> Result<()> {
         tell(format_args!("showtell: warning: {warning}"));
     }
     let statistics = Statistics::new(&dataset);
-    let text = if args.json {
-        serde_json::to_string_pretty(&statistics)? + "\n"
-    } else {
-        table(&statistics)?
-    };
-    std::io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(())
+    let table = table(&statistics)?;
+    super::print(args.json, &statistics, |_| table)
 }
 
 fn table(statistics: &Statistics) -> Result<String, std::fmt::Error> {

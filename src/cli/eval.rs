@@ -8,7 +8,6 @@ use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::decode::Search;
-use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::settings::{Setting, Table};
@@ -20,7 +19,6 @@ use crate::train::{Observer, Stage};
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -126,7 +124,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     let cache = Cache::of(&config);
     let (evaluation, captions) = evaluate(&args, search, &engine, &dataset, cache, &mut progress)?;
     write_captions(&evaluation, &captions, args.json)?;
-    print(&evaluation, args.json)
+    super::print(args.json, &evaluation, text)
 }
 
 fn evaluate(
@@ -183,7 +181,6 @@ fn distinct(captions: &[Captioned]) -> usize {
 }
 
 fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -> Result<()> {
-    let path = &evaluation.captions;
     let text = if json {
         serde_json::to_string_pretty(captions)? + "\n"
     } else {
@@ -192,41 +189,24 @@ fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -
             .map(|captioned| format!("{}\t{}\n", captioned.file, captioned.caption))
             .collect()
     };
-    files::write_atomically(path, |file| {
-        file.write_all(text.as_bytes()).map_err(Error::io(path))
-    })?;
-    Ok(())
+    Ok(files::write_text(&evaluation.captions, &text)?)
 }
 
-fn print(evaluation: &Evaluation, json: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(evaluation)?)?;
-        return Ok(());
-    }
+fn text(e: &Evaluation) -> String {
     let percent = |bleu: [f64; 4]| bleu.map(|b| format!("{:.1}", 100.0 * b)).join(" / ");
-    let e = evaluation;
-    writeln!(
-        out,
-        "{}: {} images, {} captions",
-        e.split, e.images, e.samples
-    )?;
-    writeln!(out, "loss {:.4}, cross-entropy {:.4}", e.loss, e.ce)?;
-    writeln!(
-        out,
-        "BLEU-1/2/3/4 corpus         {}",
-        percent(e.bleu_corpus)
-    )?;
-    writeln!(
-        out,
-        "BLEU-1/2/3/4 sentence mean  {}",
-        percent(e.bleu_sentence_mean)
-    )?;
-    writeln!(
-        out,
-        "{} distinct captions, written to {}",
+    let (corpus, mean) = (percent(e.bleu_corpus), percent(e.bleu_sentence_mean));
+    format!(
+        "{}: {} images, {} captions\n\
+         loss {:.4}, cross-entropy {:.4}\n\
+         BLEU-1/2/3/4 corpus         {corpus}\n\
+         BLEU-1/2/3/4 sentence mean  {mean}\n\
+         {} distinct captions, written to {}\n",
+        e.split,
+        e.images,
+        e.samples,
+        e.loss,
+        e.ce,
         e.distinct_captions,
         e.captions.display()
-    )?;
-    Ok(())
+    )
 }

@@ -16,6 +16,7 @@ mod train;
 mod weights;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 use std::fmt::Arguments;
 use std::io::Write;
 use std::process::ExitCode;
@@ -90,6 +91,20 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a result on standard output, for a program or as a text.
+fn print<T: Serialize>(
+    json: bool,
+    result: &T,
+    text: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    let text = if json {
+        serde_json::to_string_pretty(result)? + "\n"
+    } else {
+        text(result)
+    };
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// Writes a line to stderr. If that fails, for instance because its reader has ended, the work continues.

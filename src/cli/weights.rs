@@ -2,7 +2,6 @@
 
 use crate::weights::{StoredTensor, WeightFile};
 use serde_json::json;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Lists the tensors in a weight file: names, element types and shapes
@@ -21,12 +20,7 @@ pub struct InspectArgs {
 /// When the file cannot be read as weights or standard output cannot be written.
 pub fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     let file = WeightFile::open(&args.file)?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&as_json(&file))? + "\n"
-    } else {
-        as_table(&file)
-    };
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    super::print(args.json, &as_json(&file), |_| as_table(&file))
 }
 
 fn elements(file: &WeightFile) -> usize {

@@ -112,6 +112,16 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// A batch of this shape that says nothing, for a dry run: image 0 every time, with captions of padding.
+    pub fn blank(len: usize, steps: usize) -> Self {
+        Batch {
+            samples: vec![0; len],
+            images: vec![0; len],
+            steps,
+            tokens: vec![PAD; len * steps],
+        }
+    }
+
     pub(super) fn new(all: &Samples, samples: Vec<usize>) -> Self {
         let steps = longest(all, &samples);
         let mut tokens = vec![PAD; samples.len() * steps];

@@ -10,7 +10,6 @@
 
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::{FromStr, Utf8Error};
 use std::sync::Arc;
@@ -25,38 +24,18 @@ pub(super) const LISTS: [(Split, &str); 3] = [
 const IMAGE_DIRECTORIES: [&str; 3] = ["Flicker8k_Dataset", "Flickr8k_Dataset", "Images"];
 const IMAGE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
-/// A part of the data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Split {
-    /// The training images.
-    Train,
-    /// The images for validation.
-    Dev,
-    /// The images of the official test list.
-    Test,
-    /// The official test list, followed by every image that is in no list, in the order of the captions. These
-    /// are all images in neither train nor dev, which the published test figures used.
-    TestAndUnlisted,
-}
-
-impl Split {
-    /// Every split.
-    pub const ALL: [Split; 4] = [
-        Split::Train,
-        Split::Dev,
-        Split::Test,
-        Split::TestAndUnlisted,
-    ];
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Split::Train => "train",
-            Split::Dev => "dev",
-            Split::Test => "test",
-            Split::TestAndUnlisted => "test+unlisted",
-        })
+words! {
+    /// A part of the data set.
+    pub enum Split {
+        /// The training images.
+        Train = "train",
+        /// The images for validation.
+        Dev = "dev",
+        /// The images of the official test list.
+        Test = "test",
+        /// The official test list, followed by every image that is in no list, in the order of the captions. These
+        /// are all images in neither train nor dev, which the published test figures used.
+        TestAndUnlisted = "test+unlisted",
     }
 }
 

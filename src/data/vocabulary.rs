@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::files;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 /// Token id that pads captions to the longest of their batch; as a target it does not count.
@@ -145,11 +144,8 @@ impl Vocabulary {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
         let text = self.words.join("\n") + "\n";
-        files::write_atomically(path, |file| {
-            file.write_all(text.as_bytes()).map_err(Error::io(path))
-        })
+        files::write_text(path, &text)
     }
 
     /// Reads a file that [`save`](Self::save) has written.

@@ -17,25 +17,17 @@ use std::time::{Duration, Instant};
 pub use cpu::{Cpu, cpu_threads};
 pub use cuda::Cuda;
 
-/// How products of matrices and convolutions compute; all else is f32 in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// f32 throughout: what the CPU does.
-    #[default]
-    F32,
-    /// Tensor cores, factors rounded to 10 bits of mantissa, sums in f32: what PyTorch's convolutions do on a GPU.
-    Tf32,
-    /// Tensor cores, factors and activations in bf16 (7 bits of mantissa), sums, weights and gradients in f32.
-    Bf16,
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-        })
+words! {
+    /// How products of matrices and convolutions compute; all else is f32 in any case.
+    #[derive(Default)]
+    pub enum Precision {
+        /// f32 throughout: what the CPU does.
+        #[default]
+        F32 = "f32",
+        /// Tensor cores, factors rounded to 10 bits of mantissa, sums in f32: what PyTorch's convolutions do on a GPU.
+        Tf32 = "tf32",
+        /// Tensor cores, factors and activations in bf16 (7 bits of mantissa), sums, weights and gradients in f32.
+        Bf16 = "bf16",
     }
 }
 

@@ -1,6 +1,8 @@
 //! The engine: a captioner on a device, with its parameters and the words it speaks.
 
 use super::captioner::{Captioner, CaptionerConfig, ENCODER_PREFIX};
+use super::captions::{Captions, Losses};
+use crate::data::batches::Batch;
 use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
 use crate::error::Result;
@@ -104,5 +106,29 @@ impl Engine {
     /// Before [`Engine::prepare`].
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
         self.captioner.features(&self.ctx, &self.params, images)
+    }
+
+    /// [`Captioner::calibrate`].
+    ///
+    /// # Errors
+    /// As the operations.
+    pub fn calibrate(&self, images: &Tensor, count: u64) -> Result<()> {
+        (self.captioner).calibrate(&self.ctx, &self.params, images, count)
+    }
+
+    /// The losses of features and a batch of captions.
+    ///
+    /// # Errors
+    /// As the operations.
+    pub fn losses(&self, features: &Tensor, batch: &Batch) -> Result<Losses> {
+        let captions = self.upload_captions(batch)?;
+        let decoder = &self.captioner.decoder;
+        decoder.loss(&self.ctx, &self.params, features, &captions)
+    }
+
+    /// A batch's captions, in the step arena.
+    pub(crate) fn upload_captions(&self, batch: &Batch) -> Result<Captions> {
+        let (steps, tokens) = (batch.steps, batch.time_major());
+        Captions::upload(&self.ctx, steps, batch.len(), &tokens)
     }
 }

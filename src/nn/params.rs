@@ -269,27 +269,17 @@ impl Params {
             let entry = &self.entries[id.0];
             let len: usize = entry.shape.iter().product();
             let site = name_hash(&entry.name);
-            let values: Vec<f32> = match entry.init {
-                Init::Constant(value) => vec![value as f32; len],
-                Init::Uniform(bound) => (0..len)
-                    .map(|i| {
-                        let unit = f64::from(philox::uniform(seed, site, i as u64));
-                        ((2.0 * unit - 1.0) * bound) as f32
-                    })
-                    .collect(),
-                Init::Normal(deviation) => (0..len)
-                    .map(|i| philox::normal(seed, site, i as u64) * deviation as f32)
-                    .collect(),
-                Init::Embedding => (0..len)
-                    .map(|i| {
-                        if i < entry.shape[1] {
-                            0.0
-                        } else {
-                            philox::normal(seed, site, i as u64)
-                        }
-                    })
-                    .collect(),
+            let value = |i: usize| match entry.init {
+                Init::Constant(value) => value as f32,
+                Init::Uniform(bound) => {
+                    let unit = f64::from(philox::uniform(seed, site, i as u64));
+                    ((2.0 * unit - 1.0) * bound) as f32
+                }
+                Init::Normal(deviation) => philox::normal(seed, site, i as u64) * deviation as f32,
+                Init::Embedding if i < entry.shape[1] => 0.0,
+                Init::Embedding => philox::normal(seed, site, i as u64),
             };
+            let values: Vec<f32> = (0..len).map(value).collect();
             self.import(id, &values)?;
         }
         Ok(())

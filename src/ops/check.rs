@@ -15,26 +15,39 @@ pub fn shape(op: &'static str, name: &str, tensor: &Tensor, expected: &[usize]) 
     Err(Error::operation(op, message))
 }
 
-/// As [`shape`], when there is a tensor.
-pub fn optional_shape<T: std::borrow::Borrow<Tensor>>(
+/// `tensor` must have this shape and this element type: `tensor(OP, "bias", bias, &[o], y.dtype())?`.
+pub fn tensor(
     op: &'static str,
     name: &str,
-    tensor: Option<T>,
+    tensor: &Tensor,
     expected: &[usize],
+    elements: DType,
 ) -> Result<()> {
-    tensor.map_or(Ok(()), |t| shape(op, name, t.borrow(), expected))
+    shape(op, name, tensor, expected)?;
+    dtype(op, name, tensor, elements)
 }
 
-/// `tensor` must be a matrix of this many rows and columns, however its rows are grouped.
+/// As [`tensor`], when there is one.
+pub fn optional(
+    op: &'static str,
+    name: &str,
+    given: Option<&Tensor>,
+    expected: &[usize],
+    elements: DType,
+) -> Result<()> {
+    given.map_or(Ok(()), |given| tensor(op, name, given, expected, elements))
+}
+
+/// `tensor` must be a matrix of this many rows and columns, however its rows are grouped, of this element type.
 pub fn matrix(
     op: &'static str,
     name: &str,
     tensor: &Tensor,
-    rows: usize,
-    cols: usize,
+    [rows, cols]: [usize; 2],
+    elements: DType,
 ) -> Result<()> {
     if (tensor.rows(), tensor.cols()) == (rows, cols) {
-        return Ok(());
+        return dtype(op, name, tensor, elements);
     }
     let message = format!(
         "{name} should have {rows} rows of {cols}, has shape {:?}",
@@ -50,16 +63,6 @@ pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, expected: DType) -> 
     }
     let message = format!("{name} should be {expected}, is {}", tensor.dtype());
     Err(Error::operation(op, message))
-}
-
-/// As [`dtype`], when there is a tensor.
-pub fn optional_dtype<T: std::borrow::Borrow<Tensor>>(
-    op: &'static str,
-    name: &str,
-    tensor: Option<T>,
-    expected: DType,
-) -> Result<()> {
-    tensor.map_or(Ok(()), |t| dtype(op, name, t.borrow(), expected))
 }
 
 /// A condition between arguments.

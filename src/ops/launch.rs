@@ -4,6 +4,7 @@
 //! name that tell it from the others. Its tensors are gathered and checked together: their element types are those that the
 //! member's declaration has, they are on this device, and what is written overlaps nothing else of the run.
 
+use super::given::Given;
 use crate::device::cuda::{Cuda, Grid, Kernel};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
@@ -143,14 +144,7 @@ impl Vector {
 
 /// An element type in the names of kernels.
 pub fn key(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F64 => "f64",
-        DType::Bf16 => "bf16",
-        DType::F16 => "f16",
-        DType::U32 => "u32",
-        DType::U8 => "u8",
-    }
+    dtype.word()
 }
 
 /// The most elements of a tensor that are one access: 16 bytes where its rows start at multiples of them, else one.
@@ -243,7 +237,7 @@ impl<'a> Launch<'a> {
             op: self.op,
             device: self.ctx.device(),
             elements: member.elements,
-            given: Vec::with_capacity(member.elements.len()),
+            given: Given::new(self.op),
         };
         arguments.with_addresses(&mut tensors, |addresses| {
             // SAFETY: the addresses are of one value for each parameter of the kernel, of its type, as build.rs has written
@@ -263,14 +257,7 @@ pub struct Tensors<'a> {
     op: &'static str,
     device: &'a Device,
     elements: &'static [DType],
-    given: Vec<Given>,
-}
-
-/// A range of addresses.
-struct Given {
-    start: u64,
-    end: u64,
-    written: bool,
+    given: Given,
 }
 
 impl Tensors<'_> {
@@ -285,41 +272,18 @@ impl Tensors<'_> {
     }
 
     fn give(&mut self, tensor: Option<&Tensor>, written: bool) -> Result<u64> {
-        let element = self.elements[self.given.len()];
-        let given = match tensor {
-            Some(tensor) => self.check(tensor, element, written)?,
-            None => Given {
-                start: 0,
-                end: 0,
-                written,
-            },
+        let (&elements, rest) = self.elements.split_first().expect("a tensor per pointer");
+        self.elements = rest;
+        let Some(tensor) = tensor else {
+            return Ok(0);
         };
-        let start = given.start;
-        self.given.push(given);
-        Ok(start)
-    }
-
-    fn check(&self, tensor: &Tensor, element: DType, written: bool) -> Result<Given> {
         let refuse = |message: String| Err(Error::operation(self.op, message));
-        if tensor.dtype() != element {
-            return refuse(format!("expected {element}, found {tensor:?}"));
-        }
         let Some(base) = tensor.memory().address() else {
             return refuse(format!("{tensor:?} is not in device memory"));
         };
         if !tensor.device().same(self.device) {
             return refuse(format!("{tensor:?} is on another device"));
         }
-        let range = tensor.byte_range();
-        let (start, end) = (base + range.start as u64, base + range.end as u64);
-        let overlaps = |g: &Given| (written || g.written) && start < g.end && g.start < end;
-        if start < end && self.given.iter().any(overlaps) {
-            return refuse(format!("{tensor:?} overlaps another argument"));
-        }
-        Ok(Given {
-            start,
-            end,
-            written,
-        })
+        self.given.add(tensor, elements, base, written)
     }
 }

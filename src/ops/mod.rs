@@ -6,6 +6,7 @@
 //! inputs, then the tensors it writes. Outputs never overlap inputs, unless the operation says that it works in place.
 
 mod check;
+mod given;
 mod host;
 mod kernels;
 mod launch;
@@ -36,24 +37,19 @@ pub mod window;
 pub use gemm::Accumulate;
 pub use host::Float;
 
-/// Runs the device's half of an operation. `dispatch!(ctx, OP, dtype, function(arguments))` calls
+/// Runs the device's half of an operation. `dispatch!(ctx, dtype, function(arguments))` calls
 /// `cpu::function::<T>(ctx, arguments)`, with T the Rust type of `dtype`, or `cuda::function(ctx, arguments)`.
 /// `dispatch!(ctx, function(arguments))` is for halves that look at the element types themselves.
 ///
 /// There is an arm for each kind of device and none for the rest, so that a new kind compiles only once every operation
 /// has a half for it. A dry run is not a kind: it takes the same half as the device itself, for its checks and its scratch.
 macro_rules! dispatch {
-    ($ctx:expr, $op:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
+    ($ctx:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
             $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
-            $crate::device::Device::Cpu(_) => match $dtype {
-                $crate::tensor::DType::F32 => cpu::$function::<f32>($ctx, $($argument),*),
-                $crate::tensor::DType::F64 => cpu::$function::<f64>($ctx, $($argument),*),
-                other => Err($crate::error::Error::operation(
-                    $op,
-                    format!("the CPU device computes in f32 or f64, not {other}"),
-                )),
-            },
+            $crate::device::Device::Cpu(_) => {
+                $crate::ops::compute!($ctx, $dtype, $function($($argument),*))
+            }
         }
     };
     ($ctx:expr, $function:ident($($argument:expr),* $(,)?)) => {
@@ -63,4 +59,20 @@ macro_rules! dispatch {
         }
     };
 }
-use dispatch;
+
+/// `compute!(ctx, dtype, function(arguments))` calls `cpu::function::<T>(ctx, arguments)`, with T the Rust type of
+/// `dtype`. A dry run has no memory to compute in, and leaves it out: such a function takes no scratch.
+macro_rules! compute {
+    ($ctx:expr, $dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            _ if $ctx.device().is_planning() => Ok(()),
+            $crate::tensor::DType::F32 => cpu::$function::<f32>($ctx, $($argument),*),
+            $crate::tensor::DType::F64 => cpu::$function::<f64>($ctx, $($argument),*),
+            other => Err($crate::error::Error::operation(
+                OP,
+                format!("the CPU device computes in f32 or f64, not {other}"),
+            )),
+        }
+    };
+}
+use {compute, dispatch};

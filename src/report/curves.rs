@@ -73,74 +73,48 @@ fn draw_losses(
 ) -> Drawn {
     let smooth = smoothed(losses);
     let up = extent(losses, &[&smooth, validation]);
+    let mut chart = chart(panel, ["Loss", "loss"], across, up)?;
+    let raw = TRAINING.mix(0.25);
+    chart.draw_series(LineSeries::new(losses.iter().copied(), raw))?;
+    line(&mut chart, &smooth, TRAINING, "training, smoothed")?;
+    if !validation.is_empty() {
+        dots(&mut chart, validation, VALIDATION)?;
+        line(&mut chart, validation, VALIDATION, "validation")?;
+    }
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
+}
+
+fn draw_bleu(panel: &Canvas, across: Range<f64>, bleu: &[Vec<Point>; 4]) -> Drawn {
+    let highest = bleu[0].iter().fold(10.0, |a: f64, point| a.max(point.1));
+    let up = 0.0..(1.05 * highest).min(100.0);
+    let mut chart = chart(panel, ["BLEU on validation images", "percent"], across, up)?;
+    for (n, (points, colour)) in bleu.iter().zip(BLEU).enumerate() {
+        dots(&mut chart, points, colour)?;
+        line(&mut chart, points, colour, &format!("BLEU-{}", n + 1))?;
+    }
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
+}
+
+type Axis = plotters::coord::types::RangedCoordf64;
+type Chart<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<Axis, Axis>>;
+
+/// An empty chart: its title, the axes with their names, and a light grid.
+fn chart<'a, 'b>(
+    panel: &Canvas<'b>,
+    [title, up_name]: [&str; 2],
+    across: Range<f64>,
+    up: Range<f64>,
+) -> std::result::Result<Chart<'a, 'b>, Box<dyn std::error::Error>> {
     let mut chart = ChartBuilder::on(panel)
-        .caption("Loss", text(TITLE))
+        .caption(title, text(TITLE))
         .margin(16)
         .margin_right(36)
         .x_label_area_size(48)
         .y_label_area_size(64)
         .build_cartesian_2d(across, up)?;
-    configure(chart.configure_mesh(), "loss")?;
-    let raw = TRAINING.mix(0.25);
-    chart.draw_series(LineSeries::new(losses.iter().copied(), raw))?;
-    chart
-        .draw_series(LineSeries::new(smooth, TRAINING.stroke_width(2)))?
-        .label("training, smoothed")
-        .legend(|at| key(at, TRAINING));
-    if !validation.is_empty() {
-        let dots = validation
-            .iter()
-            .map(|&at| Circle::new(at, 4, VALIDATION.filled()));
-        chart.draw_series(dots)?;
-        let line = validation.iter().copied();
-        chart
-            .draw_series(LineSeries::new(line, VALIDATION.stroke_width(2)))?
-            .label("validation")
-            .legend(|at| key(at, VALIDATION));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .label_font(text(LETTERS))
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    Ok(())
-}
-
-fn draw_bleu(panel: &Canvas, across: Range<f64>, bleu: &[Vec<Point>; 4]) -> Drawn {
-    let highest = bleu[0].iter().fold(10.0, |a: f64, point| a.max(point.1));
-    let mut chart = ChartBuilder::on(panel)
-        .caption("BLEU on validation images", text(TITLE))
-        .margin(16)
-        .margin_right(36)
-        .x_label_area_size(48)
-        .y_label_area_size(64)
-        .build_cartesian_2d(across, 0.0..(1.05 * highest).min(100.0))?;
-    configure(chart.configure_mesh(), "percent")?;
-    for (n, (points, colour)) in bleu.iter().zip(BLEU).enumerate() {
-        let dots = points.iter().map(|&at| Circle::new(at, 4, colour.filled()));
-        chart.draw_series(dots)?;
-        let line = points.iter().copied();
-        chart
-            .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
-            .label(format!("BLEU-{}", n + 1))
-            .legend(move |at| key(at, colour));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .label_font(text(LETTERS))
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
-    Ok(())
-}
-
-/// Draws the axes, their names and a light grid.
-fn configure<'a>(mut mesh: Mesh<'a, '_>, name: &str) -> Drawn {
+    let mut mesh = chart.configure_mesh();
     mesh.x_desc("step")
-        .y_desc(name)
+        .y_desc(up_name)
         .x_labels(6)
         .y_labels(8)
         .x_label_formatter(&|step| format!("{step:.0}"))
@@ -149,11 +123,33 @@ fn configure<'a>(mut mesh: Mesh<'a, '_>, name: &str) -> Drawn {
         .label_style(text(LETTERS))
         .axis_desc_style(text(LETTERS))
         .draw()?;
+    Ok(chart)
+}
+
+fn dots(chart: &mut Chart, points: &[Point], colour: RGBColor) -> Drawn {
+    let dots = points.iter().map(|&at| Circle::new(at, 4, colour.filled()));
+    chart.draw_series(dots)?;
     Ok(())
 }
 
-type Axis = plotters::coord::types::RangedCoordf64;
-type Mesh<'a, 'b> = plotters::chart::MeshStyle<'a, 'b, Axis, Axis, BitMapBackend<'a>>;
+/// A line, and its label for the legend.
+fn line(chart: &mut Chart, points: &[Point], colour: RGBColor, label: &str) -> Drawn {
+    let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+    let line = chart.draw_series(line)?.label(label);
+    line.legend(move |at| key(at, colour));
+    Ok(())
+}
+
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, position: SeriesLabelPosition) -> Drawn {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .label_font(text(LETTERS))
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    Ok(())
+}
 
 /// A line for the legend.
 fn key((x, y): (i32, i32), colour: RGBColor) -> PathElement<(i32, i32)> {

@@ -54,25 +54,20 @@ impl Typed for bool {
     }
 }
 
-impl Typed for usize {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_integer()?.try_into().ok()
-    }
+macro_rules! whole_numbers {
+    ($($Number:ty),*) => {
+        $(impl Typed for $Number {
+            fn from_value(value: &Value) -> Option<Self> {
+                value.as_integer()?.try_into().ok()
+            }
 
-    fn to_value(&self) -> Value {
-        (*self as i64).into()
-    }
+            fn to_value(&self) -> Value {
+                (*self as i64).into()
+            }
+        })*
+    };
 }
-
-impl Typed for u64 {
-    fn from_value(value: &Value) -> Option<Self> {
-        value.as_integer()?.try_into().ok()
-    }
-
-    fn to_value(&self) -> Value {
-        (*self as i64).into()
-    }
-}
+whole_numbers!(usize, u64);
 
 impl Typed for f64 {
     fn from_value(value: &Value) -> Option<Self> {

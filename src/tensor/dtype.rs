@@ -3,21 +3,22 @@
 use crate::device::Precision;
 use half::{bf16, f16};
 
-/// The element type of a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// The type of parameters and gradients.
-    F32,
-    /// For checks by finite differences; no model stores it.
-    F64,
-    /// Of activations, and of what tensor cores multiply: the upper 16 bits of an `F32`.
-    Bf16,
-    /// Of files.
-    F16,
-    /// Token ids.
-    U32,
-    /// Pixels.
-    U8,
+words! {
+    /// The element type of a tensor.
+    pub enum DType {
+        /// The type of parameters and gradients.
+        F32 = "f32",
+        /// For checks by finite differences; no model stores it.
+        F64 = "f64",
+        /// Of activations, and of what tensor cores multiply: the upper 16 bits of an `F32`.
+        Bf16 = "bf16",
+        /// Of files.
+        F16 = "f16",
+        /// Token ids.
+        U32 = "u32",
+        /// Pixels.
+        U8 = "u8",
+    }
 }
 
 impl DType {
@@ -47,19 +48,6 @@ impl DType {
             DType::Bf16 => DType::F32,
             other => other,
         }
-    }
-}
-
-impl std::fmt::Display for DType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-            DType::Bf16 => "bf16",
-            DType::F16 => "f16",
-            DType::U32 => "u32",
-            DType::U8 => "u8",
-        })
     }
 }
 

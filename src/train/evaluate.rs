@@ -8,7 +8,7 @@ use crate::data::samples::Samples;
 use crate::decode::{Search, Sentence};
 use crate::error::Result;
 use crate::metrics::bleu;
-use crate::model::{Captions, Engine};
+use crate::model::{Engine, Losses};
 use crate::tensor::Pending;
 use serde::Serialize;
 use std::sync::Arc;
@@ -101,22 +101,14 @@ impl<'a> Evaluator<'a> {
     }
 
     fn batch_losses(&self, batch: &Batch) -> Result<[Pending<f32>; 2]> {
-        let Engine {
-            ctx,
-            params,
-            captioner,
-            ..
-        } = self.engine;
-        self.features
-            .with_batch(self.engine, &batch.images, |features| {
-                let (steps, tokens) = (batch.steps, batch.time_major());
-                let captions = Captions::upload(ctx, steps, batch.len(), &tokens)?;
-                let losses = captioner.decoder.loss(ctx, params, features, &captions)?;
-                Ok([
-                    losses.loss.download_later()?,
-                    losses.cross_entropy.download_later()?,
-                ])
-            })
+        let (engine, images) = (self.engine, &batch.images);
+        self.features.with_batch(engine, images, |features| {
+            let Losses {
+                loss,
+                cross_entropy,
+            } = engine.losses(features, batch)?;
+            Ok([loss.download_later()?, cross_entropy.download_later()?])
+        })
     }
 
     /// Captions of images.

@@ -196,6 +196,16 @@ impl Encoding<'_> {
 }
 
 impl Features {
+    /// Features of image 0 for a dry run, which reads no numbers.
+    pub(super) fn blank(engine: &Engine) -> Self {
+        let size = engine.captioner.feature_shape(1).len();
+        Features {
+            size,
+            rows: HashMap::from([(0, 0)]),
+            values: Values::Memory(vec![0.0; size]),
+        }
+    }
+
     /// Uploads the features of a batch of images and gives them to `body` as one step: afterwards all room of the
     /// step arena is free again, so that no tensor made in `body` may leave it.
     ///

@@ -47,7 +47,7 @@ impl std::fmt::Display for MemoryPlan {
             (" = weights", device.weights),
             (" + gradients", device.gradients),
             (" + optimiser", device.optimiser),
-            (" + step", device.arena + device.numbers),
+            (" + step", device.arena),
             (" + features", self.features),
             (" + loader", self.loader),
         ];
@@ -266,8 +266,7 @@ mod tests {
                 weights: 1 << 20,
                 gradients: 1 << 20,
                 optimiser: 2 << 20,
-                numbers: 1 << 20,
-                arena: 7 << 20,
+                arena: 8 << 20,
             },
             features: 3 << 20,
             loader: 1 << 20,

@@ -21,19 +21,11 @@ enum Method {
     },
 }
 
-/// When gradients are clipped.
-enum Limit {
-    None,
-    /// When the norm of all together is larger than this.
-    Norm(f64),
-    /// Each one with a larger absolute value.
-    Value(f64),
-}
-
 /// State and settings of SGD with momentum or Adam.
 pub struct Optimiser {
     method: Method,
-    limit: Limit,
+    clip_norm: Option<f64>,
+    clip_value: Option<f64>,
     /// (lr, t) of each group, on the device.
     schedules: [Tensor; 2],
     factor: Tensor,
@@ -72,14 +64,10 @@ impl Optimiser {
                 second: zeros(len)?,
             },
         };
-        let limit = match (config.clip_norm, config.clip_value) {
-            (Some(norm), _) => Limit::Norm(norm),
-            (None, Some(value)) => Limit::Value(value),
-            (None, None) => Limit::None,
-        };
         Ok(Optimiser {
             method,
-            limit,
+            clip_norm: config.clip_norm,
+            clip_value: config.clip_value,
             schedules: [zeros(2)?, zeros(2)?],
             factor: zeros(1)?,
             norm: zeros(1)?,
@@ -105,16 +93,13 @@ impl Optimiser {
     /// # Errors
     /// When the device fails.
     pub fn step(&mut self, ctx: &Context, params: &Params) -> Result<()> {
-        let bound = match self.limit {
-            Limit::Norm(norm) => norm,
-            Limit::None | Limit::Value(_) => f64::INFINITY,
-        };
+        let bound = self.clip_norm.unwrap_or(f64::INFINITY);
         let (norm, factor) = (&mut self.norm, &mut self.factor);
         clip::norm(ctx, params.gradients(), bound, norm, factor)?;
-        let clip = match self.limit {
-            Limit::None => Clip::None,
-            Limit::Norm(_) => Clip::Factor(&self.factor),
-            Limit::Value(value) => Clip::Value(value),
+        let clip = match (self.clip_norm, self.clip_value) {
+            (Some(_), _) => Clip::Factor(&self.factor),
+            (None, Some(value)) => Clip::Value(value),
+            (None, None) => Clip::None,
         };
         for (group, range) in params.groups().into_iter().enumerate() {
             if range.is_empty() {

@@ -11,7 +11,6 @@ use crate::files;
 use crate::model::{CaptionerConfig, Engine, MODELS, Model};
 use crate::nn::resnet::ResNetConfig;
 use crate::ops::window::Window;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The files of a run.
@@ -85,10 +84,7 @@ impl RunDirectory {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_config(&self, config: &Config) -> Result<()> {
-        let (path, text) = (self.config(), config.to_toml());
-        files::write_atomically(&path, |file| {
-            file.write_all(text.as_bytes()).map_err(Error::io(&path))
-        })
+        files::write_text(self.config(), &config.to_toml())
     }
 
     /// The last checkpoint, where the run goes on; `None` when it ended before the first.

@@ -7,20 +7,19 @@
 use super::config::{Config, EncoderWeights};
 use super::data::{training_samples, validation_samples};
 use super::evaluate;
-use super::features;
-use super::optimiser::Optimiser;
+use super::features::{self, Features};
 use super::run::structure;
 use super::trainer::CALIBRATION_IMAGES;
-use crate::data::batches::{Batches, Order};
+use super::trainer::stepper::{Source, StepPlace, Stepper};
+use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
 use crate::data::vocabulary::Vocabulary;
 use crate::decode::Search;
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::{Captions, Engine, Input};
-use crate::nn::noise::Noise;
-use crate::tensor::{DType, Tensor};
+use crate::model::Engine;
+use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -31,10 +30,8 @@ pub struct DeviceMemory {
     pub weights: usize,
     /// One for each trained weight.
     pub gradients: usize,
-    /// The optimiser's state, and what it reads and writes every step: schedules, the clip's factor, the norm.
+    /// The optimiser's state, and the few numbers that every step reads and gives back.
     pub optimiser: usize,
-    /// The number of the step, and the numbers that every step gives back.
-    pub numbers: usize,
     /// The step arena: activations, scratch, and whatever is uploaded for one batch.
     pub arena: usize,
 }
@@ -47,17 +44,28 @@ impl DeviceMemory {
         vocabulary: &Vocabulary,
         work: &Work,
     ) -> Result<Self> {
-        let mut run = DryRun::new(device, config, vocabulary)?;
+        let device = device.planning();
+        let structure = structure(config, vocabulary.len());
+        let mut engine = Engine::new(&device, &structure, vocabulary.clone())?;
+        engine.prepare()?;
+        let gradients = engine.params.gradients().len() * engine.params.dtype().bytes();
+        let weights = device.bytes_in_use() - gradients;
+        let features = Features::blank(&engine);
+        let stepper = Stepper::new(engine, config)?;
+        let optimiser = device.bytes_in_use() - weights - gradients;
+        let mut run = DryRun { stepper, features };
         run.walk(config, work)?;
         Ok(DeviceMemory {
-            arena: run.engine.ctx.peak_bytes(),
-            ..run.lasting
+            weights,
+            gradients,
+            optimiser,
+            arena: run.stepper.engine.ctx.peak_bytes(),
         })
     }
 
     /// Bytes altogether.
     pub fn total(&self) -> usize {
-        self.weights + self.gradients + self.optimiser + self.numbers + self.arena
+        self.weights + self.gradients + self.optimiser + self.arena
     }
 }
 
@@ -80,48 +88,13 @@ impl Work {
     }
 }
 
-/// The numbers that a step gives back: loss, cross-entropy, the gradients' norm.
-pub fn step_numbers(device: &Device) -> Result<Tensor> {
-    Tensor::zeros(device, [3], DType::F32)
-}
-
-/// A model on a planning device, and what is trained with it.
+/// A run on a dry device, whose images, features and captions are blank.
 struct DryRun {
-    engine: Engine,
-    optimiser: Optimiser,
-    noise: Noise,
-    image_size: usize,
-    /// What stays allocated during the whole run; no arena yet.
-    lasting: DeviceMemory,
+    stepper: Stepper,
+    features: Features,
 }
 
 impl DryRun {
-    fn new(device: &Device, config: &Config, vocabulary: &Vocabulary) -> Result<Self> {
-        let device = device.planning();
-        let structure = structure(config, vocabulary.len());
-        let mut engine = Engine::new(&device, &structure, vocabulary.clone())?;
-        engine.prepare()?;
-        let params = &engine.params;
-        let gradients = params.gradients().len() * params.dtype().bytes();
-        let weights = device.bytes_in_use() - gradients;
-        let optimiser = Optimiser::new(config, params)?;
-        let with_optimiser = device.bytes_in_use();
-        let (noise, _numbers) = (Noise::new(&device, config.seed)?, step_numbers(&device)?);
-        Ok(DryRun {
-            lasting: DeviceMemory {
-                weights,
-                gradients,
-                optimiser: with_optimiser - gradients - weights,
-                numbers: device.bytes_in_use() - with_optimiser,
-                arena: 0,
-            },
-            engine,
-            optimiser,
-            noise,
-            image_size: config.image_size,
-        })
-    }
-
     /// All that a run does between its start and its end.
     fn walk(&mut self, config: &Config, work: &Work) -> Result<()> {
         if config.encoder_weights == Some(EncoderWeights::Random) {
@@ -155,90 +128,45 @@ impl DryRun {
         Ok(())
     }
 
-    fn pixels(&self, batch: usize) -> Result<Tensor> {
-        let side = self.image_size;
-        self.engine.ctx.empty([batch, side, side, 3], DType::U8)
-    }
-
-    fn features(&self, batch: usize) -> Result<Tensor> {
-        let engine = &self.engine;
-        let shape = engine.captioner.feature_shape(batch);
-        engine.ctx.empty(shape, engine.params.dtype())
-    }
-
-    fn upload(&self, batch: usize, steps: usize) -> Result<Captions> {
-        Captions::upload(&self.engine.ctx, steps, batch, &vec![0; batch * steps])
+    fn pixels(&self, batch: usize) -> Vec<u8> {
+        let side = self.stepper.engine.captioner.config().image_size;
+        vec![0; batch * side * side * 3]
     }
 
     fn calibrate(&self, batch: usize) -> Result<()> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
-        let pixels = self.pixels(batch)?;
-        captioner.calibrate(ctx, params, &pixels, 0)?;
-        drop(pixels);
-        ctx.reset()
+        let engine = &self.stepper.engine;
+        let pixels = self.pixels(batch);
+        engine.with_images(&pixels, |images| engine.calibrate(images, 0))
     }
 
     fn encode(&self, batch: usize) -> Result<()> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
-        let pixels = self.pixels(batch)?;
-        captioner.features(ctx, params, &pixels)?;
-        drop(pixels);
-        ctx.reset()
+        let engine = &self.stepper.engine;
+        let pixels = self.pixels(batch);
+        engine.with_images(&pixels, |images| engine.features(images).map(drop))
     }
 
     fn losses(&self, batch: usize, steps: usize) -> Result<()> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
-        let (features, captions) = (self.features(batch)?, self.upload(batch, steps)?);
-        captioner.decoder.loss(ctx, params, &features, &captions)?;
-        drop((features, captions));
-        ctx.reset()
+        let (engine, batch) = (&self.stepper.engine, Batch::blank(batch, steps));
+        let losses = |features: &Tensor| engine.losses(features, &batch).map(drop);
+        self.features.with_batch(engine, &batch.images, losses)
     }
 
     fn captions(&self, batch: usize) -> Result<()> {
-        let features = self.features(batch)?;
-        Search::GREEDY.sentences(&self.engine, &features)?;
-        drop(features);
-        self.engine.ctx.reset()
+        let engine = &self.stepper.engine;
+        let captions = |features: &Tensor| Search::GREEDY.sentences(engine, features).map(drop);
+        self.features.with_batch(engine, &vec![0; batch], captions)
     }
 
     fn train(&mut self, batch: usize, steps: usize, from_features: bool) -> Result<()> {
-        let input = if from_features {
-            self.features(batch)?
+        let pixels = self.pixels(batch);
+        let source = if from_features {
+            Source::Features(&self.features)
         } else {
-            self.pixels(batch)?
+            Source::Pixels(&pixels)
         };
-        let captions = self.upload(batch, steps)?;
-        let given = if from_features {
-            Input::Features(&input)
-        } else {
-            Input::Images(&input)
-        };
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = &self.engine;
-        let noise = Some(self.noise.clone());
-        captioner.train(ctx, params, given, &captions, noise)?;
-        self.optimiser.step(ctx, params)?;
-        drop((input, captions));
-        ctx.reset()
+        let batch = Batch::blank(batch, steps);
+        self.stepper.step(&batch, source, StepPlace::default())?;
+        Ok(())
     }
 }
 

@@ -34,24 +34,15 @@ pub struct WeightFile {
     by_name: HashMap<String, usize>,
 }
 
-/// The format of a weight file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// <https://huggingface.co/docs/safetensors>
-    Safetensors,
-    /// `torch.save` since PyTorch 1.6: a zip archive.
-    TorchZip,
-    /// `torch.save` before PyTorch 1.6: a sequence of pickles, followed by the storages.
-    TorchLegacy,
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Format::Safetensors => "safetensors",
-            Format::TorchZip => "PyTorch (zip)",
-            Format::TorchLegacy => "PyTorch (legacy)",
-        })
+words! {
+    /// The format of a weight file.
+    pub enum Format {
+        /// <https://huggingface.co/docs/safetensors>
+        Safetensors = "safetensors",
+        /// `torch.save` since PyTorch 1.6: a zip archive.
+        TorchZip = "PyTorch (zip)",
+        /// `torch.save` before PyTorch 1.6: a sequence of pickles, followed by the storages.
+        TorchLegacy = "PyTorch (legacy)",
     }
 }
 

@@ -141,34 +141,19 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// The names that the format uses for element types.
-const TYPES: [(&str, StoredType); 13] = [
-    ("F64", StoredType::F64),
-    ("F32", StoredType::F32),
-    ("F16", StoredType::F16),
-    ("BF16", StoredType::Bf16),
-    ("I64", StoredType::I64),
-    ("I32", StoredType::I32),
-    ("I16", StoredType::I16),
-    ("I8", StoredType::I8),
-    ("U64", StoredType::U64),
-    ("U32", StoredType::U32),
-    ("U16", StoredType::U16),
-    ("U8", StoredType::U8),
-    ("BOOL", StoredType::Bool),
-];
-
-fn parse_type(tensor: &str, name: &str) -> Checked<StoredType> {
-    let known = TYPES.iter().find(|(known, _)| *known == name);
-    known.map(|&(_, dtype)| dtype).ok_or_else(|| {
-        let expected = TYPES.map(|(name, _)| name).join(", ");
-        format!("tensor \"{tensor}\" has element type \"{name}\", expected one of {expected}")
-    })
+/// The name that the format uses for an element type.
+fn type_name(dtype: StoredType) -> String {
+    dtype.word().to_uppercase()
 }
 
-fn type_name(dtype: StoredType) -> &'static str {
-    let known = TYPES.iter().find(|(_, known)| *known == dtype);
-    known.expect("the table lists every type").0
+fn parse_type(tensor: &str, name: &str) -> Checked<StoredType> {
+    let mut known = StoredType::ALL.into_iter();
+    known
+        .find(|&dtype| type_name(dtype) == name)
+        .ok_or_else(|| {
+            let expected = StoredType::ALL.map(type_name).join(", ");
+            format!("tensor \"{tensor}\" has element type \"{name}\", expected one of {expected}")
+        })
 }
 
 /// A tensor to write.
@@ -239,7 +224,7 @@ fn header<'a>(
     let mut at = 0;
     for spec in specs {
         let about = About {
-            dtype: type_name(spec.dtype).into(),
+            dtype: type_name(spec.dtype),
             shape: spec.shape.clone(),
             data_offsets: [at, at + spec.bytes()],
         };

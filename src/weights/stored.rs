@@ -7,35 +7,36 @@ use half::{bf16, f16};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The element types of weight files. The engine computes with only some of them ([`DType`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredType {
-    /// IEEE 754, 64 bits.
-    F64,
-    /// IEEE 754, 32 bits.
-    F32,
-    /// IEEE 754, 16 bits.
-    F16,
-    /// The upper 16 bits of an f32.
-    Bf16,
-    /// Signed, 64 bits.
-    I64,
-    /// Signed, 32 bits.
-    I32,
-    /// Signed, 16 bits.
-    I16,
-    /// Signed, 8 bits.
-    I8,
-    /// Unsigned, 64 bits.
-    U64,
-    /// Unsigned, 32 bits.
-    U32,
-    /// Unsigned, 16 bits.
-    U16,
-    /// Unsigned, 8 bits.
-    U8,
-    /// One byte, 0 or 1.
-    Bool,
+words! {
+    /// The element types of weight files. The engine computes with only some of them ([`DType`]).
+    pub enum StoredType {
+        /// IEEE 754, 64 bits.
+        F64 = "f64",
+        /// IEEE 754, 32 bits.
+        F32 = "f32",
+        /// IEEE 754, 16 bits.
+        F16 = "f16",
+        /// The upper 16 bits of an f32.
+        Bf16 = "bf16",
+        /// Signed, 64 bits.
+        I64 = "i64",
+        /// Signed, 32 bits.
+        I32 = "i32",
+        /// Signed, 16 bits.
+        I16 = "i16",
+        /// Signed, 8 bits.
+        I8 = "i8",
+        /// Unsigned, 64 bits.
+        U64 = "u64",
+        /// Unsigned, 32 bits.
+        U32 = "u32",
+        /// Unsigned, 16 bits.
+        U16 = "u16",
+        /// Unsigned, 8 bits.
+        U8 = "u8",
+        /// One byte, 0 or 1.
+        Bool = "bool",
+    }
 }
 
 impl StoredType {
@@ -47,26 +48,6 @@ impl StoredType {
             StoredType::F16 | StoredType::Bf16 | StoredType::I16 | StoredType::U16 => 2,
             StoredType::I8 | StoredType::U8 | StoredType::Bool => 1,
         }
-    }
-}
-
-impl std::fmt::Display for StoredType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            StoredType::F64 => "f64",
-            StoredType::F32 => "f32",
-            StoredType::F16 => "f16",
-            StoredType::Bf16 => "bf16",
-            StoredType::I64 => "i64",
-            StoredType::I32 => "i32",
-            StoredType::I16 => "i16",
-            StoredType::I8 => "i8",
-            StoredType::U64 => "u64",
-            StoredType::U32 => "u32",
-            StoredType::U16 => "u16",
-            StoredType::U8 => "u8",
-            StoredType::Bool => "bool",
-        })
     }
 }
 

@@ -17,7 +17,6 @@ use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 use std::fs;
-use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 
@@ -31,38 +30,30 @@ const JPEG_QUALITY: u8 = 95;
 /// The share of scenes with two objects.
 const PAIRS: f32 = 2.0 / 3.0;
 
-/// The colour of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Colour {
-    /// "red"
-    Red,
-    /// "green"
-    Green,
-    /// "blue"
-    Blue,
-    /// "yellow"
-    Yellow,
+words! {
+    /// The colour of an object.
+    pub enum Colour {
+        /// "red"
+        Red = "red",
+        /// "green"
+        Green = "green",
+        /// "blue"
+        Blue = "blue",
+        /// "yellow"
+        Yellow = "yellow",
+    }
 }
 
-impl Colour {
-    /// Every colour.
-    pub const ALL: [Colour; 4] = [Colour::Red, Colour::Green, Colour::Blue, Colour::Yellow];
-}
-
-/// The shape of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Shape {
-    /// "circle"
-    Circle,
-    /// "square"
-    Square,
-    /// "triangle"
-    Triangle,
-}
-
-impl Shape {
-    /// Every shape.
-    pub const ALL: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
+words! {
+    /// The shape of an object.
+    pub enum Shape {
+        /// "circle"
+        Circle = "circle",
+        /// "square"
+        Square = "square",
+        /// "triangle"
+        Triangle = "triangle",
+    }
 }
 
 /// The kind of an object, which captions name: "red circle".
@@ -74,28 +65,21 @@ pub struct Kind {
     pub shape: Shape,
 }
 
-/// The position of the first of two objects relative to the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Relation {
-    /// "to the left of"
-    LeftOf,
-    /// "to the right of"
-    RightOf,
-    /// "above"
-    Above,
-    /// "below"
-    Below,
+words! {
+    /// The position of the first of two objects relative to the second.
+    pub enum Relation {
+        /// "to the left of"
+        LeftOf = "to the left of",
+        /// "to the right of"
+        RightOf = "to the right of",
+        /// "above"
+        Above = "above",
+        /// "below"
+        Below = "below",
+    }
 }
 
 impl Relation {
-    /// Every relation.
-    pub const ALL: [Relation; 4] = [
-        Relation::LeftOf,
-        Relation::RightOf,
-        Relation::Above,
-        Relation::Below,
-    ];
-
     /// The position of the second object relative to the first.
     pub fn inverse(self) -> Self {
         match self {
@@ -336,9 +320,9 @@ impl SceneSet {
         ];
         for (name, scenes) in lists {
             let names: String = scenes.map(|index| file_name(index) + "\n").collect();
-            write_text(&directory.join(name), &names)?;
+            files::write_text(&directory.join(name), &names)?;
         }
-        write_text(&directory.join("Flickr8k.token.txt"), &captions)
+        files::write_text(&directory.join("Flickr8k.token.txt"), &captions)
     }
 }
 
@@ -362,10 +346,4 @@ fn write_jpeg(path: &Path, image: &Rgb) -> Result<()> {
     let encoded = encoder.encode(&image.pixels, width, height, ExtendedColorType::Rgb8);
     encoded.map_err(|e| Error::file(path, e.to_string()))?;
     fs::write(path, bytes).map_err(Error::io(path))
-}
-
-fn write_text(path: &Path, text: &str) -> Result<()> {
-    files::write_atomically(path, |file| {
-        file.write_all(text.as_bytes()).map_err(Error::io(path))
-    })
 }

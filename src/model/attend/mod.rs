@@ -112,20 +112,11 @@ impl Attend {
     /// # Errors
     /// When there are no cells or no positions.
     pub fn declare(settings: Settings, sizes: Sizes, declare: &mut Declarations) -> Result<Self> {
-        let Settings {
-            attention,
-            positions,
-            ..
-        } = settings;
+        let (attention, positions) = (settings.attention, settings.positions);
         let cells = sizes.map.map(|side| side.min(positions));
         let mix = CellMix::new(cells, [positions; 2])?;
-        let Sizes {
-            features,
-            embed,
-            hidden,
-            vocabulary,
-            ..
-        } = sizes;
+        let (features, embed) = (sizes.features, sizes.embed);
+        let (hidden, vocabulary) = (sizes.hidden, sizes.vocabulary);
         let mut linear = |name: &str, sizes| Linear::declare(declare, name, sizes);
         let encoder_att = linear("encoder_att", [attention, features]);
         let decoder_att = linear("decoder_att", [attention, hidden]);
@@ -165,9 +156,7 @@ impl Attend {
 
     /// The columns of the cell's input weight that read the embedding, and those that read the context.
     fn split_inputs(&self, weight: &Tensor) -> Result<[Tensor; 2]> {
-        let Sizes {
-            embed, features, ..
-        } = self.sizes;
+        let (embed, features) = (self.sizes.embed, self.sizes.features);
         Ok([weight.columns(0, embed)?, weight.columns(embed, features)?])
     }
 

@@ -79,7 +79,7 @@ impl ShowTell {
             initial: None,
         };
         let (layers, saved) = (self.layers(params), &activations.lstm);
-        sequence::backward(ctx, &layers, x, saved, d_h, Accumulate::No, wanted)?;
+        sequence::backward(ctx, &layers, x, saved, d_h, wanted)?;
         Ok(d_x)
     }
 }

@@ -49,14 +49,8 @@ pub struct Activations {
 impl ShowTell {
     /// Declares the parameters under the reference's names, with PyTorch's default initialisation.
     pub fn declare(settings: Settings, sizes: Sizes, declare: &mut Declarations) -> Self {
-        let Sizes {
-            features,
-            embed,
-            hidden,
-            vocabulary,
-            ..
-        } = sizes;
-        let fc = Linear::declare(declare, "encoder.fc", [embed, features]);
+        let (embed, hidden, vocabulary) = (sizes.embed, sizes.hidden, sizes.vocabulary);
+        let fc = Linear::declare(declare, "encoder.fc", [embed, sizes.features]);
         let words = [vocabulary, embed];
         let embedding = declare.add("embedding.weight", &words, Role::Decoder, Init::Embedding);
         let lstm = (0..settings.layers)

@@ -226,10 +226,8 @@ impl Bottleneck<FoldedConv> {
         ctx.scope(|| {
             let reduced = self.reduce.activate(ctx, x, true)?;
             let inner = self.spatial.activate(ctx, &reduced, true)?;
-            let projected = self.downsample.as_ref();
-            let projected = projected
-                .map(|layer| layer.activate(ctx, x, false))
-                .transpose()?;
+            let project = |layer: &FoldedConv| layer.activate(ctx, x, false);
+            let projected = self.downsample.as_ref().map(project).transpose()?;
             let residual = projected.as_ref().unwrap_or(x);
             self.expand.forward(ctx, &inner, Some(residual), true, y)
         })

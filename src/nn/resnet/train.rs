@@ -79,14 +79,8 @@ impl Pass<'_> {
         let affine = layer.affine(params);
         let filter = self.filters.get(ctx, params, layer.filter)?;
         let mut z = ctx.empty(layer.output(params, x), x.dtype())?;
-        conv::forward(
-            ctx,
-            x,
-            &filter,
-            layer.window,
-            conv::Epilogue::default(),
-            &mut z,
-        )?;
+        let nothing = conv::Epilogue::default();
+        conv::forward(ctx, x, &filter, layer.window, nothing, &mut z)?;
         let mut mean = ctx.empty(affine.gamma.shape(), params.dtype())?;
         let mut invstd = ctx.empty(affine.gamma.shape(), params.dtype())?;
         let statistics = Statistics {
@@ -99,12 +93,11 @@ impl Pass<'_> {
                 batch_norm::running_forward(ctx, &z, affine, running, epilogue, statistics, y)?;
             }
             Mode::Batch(momentum) => {
-                let running = Running {
+                let running = Some(Running {
                     mean: &mut params.value(layer.mean).handle(),
                     var: &mut params.value(layer.var).handle(),
                     momentum,
-                };
-                let running = Some(running);
+                });
                 batch_norm::batch_forward(ctx, &z, affine, running, epilogue, statistics, y)?;
             }
         }
@@ -123,21 +116,12 @@ impl Pass<'_> {
     fn block(self, block: &Bottleneck<ConvNorm>, x: &Tensor, y: &mut Tensor) -> Result<SavedBlock> {
         let (reduce, reduced) = self.activate(&block.reduce, x, true)?;
         let (spatial, inner) = self.activate(&block.spatial, &reduced, true)?;
-        let projected = block.downsample.as_ref();
-        let projected = projected
-            .map(|layer| self.activate(layer, x, false))
-            .transpose()?;
+        let project = |layer| self.activate(layer, x, false);
+        let projected = block.downsample.as_ref().map(project).transpose()?;
         let (downsample, projected) = projected.unzip();
         let residual = Some(projected.as_ref().unwrap_or(x));
-        let expand = self.layer(
-            &block.expand,
-            &inner,
-            Epilogue {
-                residual,
-                relu: true,
-            },
-            y,
-        )?;
+        let relu = true;
+        let expand = self.layer(&block.expand, &inner, Epilogue { residual, relu }, y)?;
         let layers = Bottleneck {
             reduce,
             spatial,

@@ -13,7 +13,6 @@ const OP: &str = "add";
 
 /// y += x.
 pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
-    check::matrix(OP, "x", x, y.rows(), y.cols())?;
-    check::dtype(OP, "x", x, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), forward(x, y))
+    check::matrix(OP, "x", x, [y.rows(), y.cols()], y.dtype())?;
+    dispatch!(ctx, y.dtype(), forward(x, y))
 }

@@ -9,8 +9,8 @@ use crate::ops::Float;
 use crate::ops::check;
 use crate::ops::gemm::Accumulate;
 use crate::ops::gemm::cpu::{Destination, Parallelism, Strided, product};
-use crate::ops::host::simd::{self, simd};
-use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
+use crate::ops::host::simd::{self, add_scaled, simd};
+use crate::ops::host::{Host, Rows, rows_of};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
@@ -83,26 +83,18 @@ fn mix_rows<T: Float>(
     accumulate: Accumulate,
     y: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let x_rows = x.shape().dims()[1];
     let x = host.read::<T>(x)?;
     let mut y = host.write::<T>(y)?;
-    let (cols, ld) = (y.cols, y.ld);
-    let blocks = y.par_row_blocks(rows_per_task(cols));
-    blocks.for_each(|(first, block)| {
-        simd(|| {
-            for (i, y) in rows_of(block, cols, ld).enumerate() {
-                let (image, row) = ((first + i) / matrix.rows(), (first + i) % matrix.rows());
-                if accumulate == Accumulate::No {
-                    y.fill(T::zero());
-                }
-                for &(from, weight) in matrix.row(row) {
-                    add_scaled(y, weight, x.row(image * x_rows + from));
-                }
-            }
-        });
+    y.for_each_row(|i, y| {
+        let (image, row) = (i / matrix.rows(), i % matrix.rows());
+        if accumulate == Accumulate::No {
+            y.fill(T::zero());
+        }
+        for &(from, weight) in matrix.row(row) {
+            add_scaled(y, weight, x.row(image * x_rows + from));
+        }
     });
     Ok(())
 }
@@ -124,9 +116,7 @@ pub fn mean_forward<T: Float>(
     values: &Tensor,
     mean: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let values = host.read::<T>(values)?;
     let mut mean = host.write::<T>(mean)?;
     let weights = mean_weights::<T>(mix);
@@ -143,9 +133,7 @@ pub fn mean_backward<T: Float>(
     accumulate: Accumulate,
     d_values: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let d_mean = host.read::<T>(d_mean)?;
     let mut d_values = host.write::<T>(d_values)?;
     let weights = mean_weights::<T>(mix);
@@ -170,9 +158,7 @@ pub fn forward<T: Float>(
     query: &Tensor,
     outputs: Outputs,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let mix = Sparse::<T>::by_position(inputs.mix);
     let (positions, cells) = (inputs.mix.positions(), inputs.mix.cells());
     let keys = host.read::<T>(inputs.keys)?;
@@ -213,9 +199,7 @@ pub fn backward<T: Float>(
     d_alpha: Option<&Tensor>,
     gradients: Gradients,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let mix = Sparse::<T>::by_position(inputs.mix);
     let (positions, cells) = (inputs.mix.positions(), inputs.mix.cells());
     let keys = host.read::<T>(inputs.keys)?;
@@ -261,9 +245,7 @@ pub fn keys_backward<T: Float>(
     accumulate: Accumulate,
     gradients: KeyGradients,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let positions = inputs.mix.positions();
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let keys = host.read::<T>(inputs.keys)?;
@@ -322,14 +304,7 @@ fn score<T: Float>(key: &[T], query: &[T], weight: &[T]) -> T {
     for (lane, ((&k, &q), &w)) in lanes.iter_mut().zip(rest.zip(&weight[whole..])) {
         *lane += term(k, q, w);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    simd::sum_lanes(lanes)
 }
 
 /// NaN stays NaN.
@@ -376,14 +351,6 @@ fn softmax_backward<T: Float>(y: &[T], d: &mut [T]) {
     }
 }
 
-/// y += scale x
-#[inline(always)]
-fn add_scaled<T: Float>(y: &mut [T], scale: T, x: &[T]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y += scale * x;
-    }
-}
-
 /// y = Σ_i weights_i rows_{first + i}. Four rows at a time, so that y is loaded and stored less often.
 #[inline(always)]
 fn weighted_sum<T: Float>(weights: &[T], rows: Rows<T>, first: usize, y: &mut [T]) {
@@ -411,9 +378,7 @@ pub fn values_backward<T: Float>(
     accumulate: Accumulate,
     d_values: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let [steps, batch] = [beta.shape().dims()[0], beta.shape().dims()[1]];
     let beta = host.read::<T>(beta)?;
     let d_context = host.read::<T>(d_context)?;

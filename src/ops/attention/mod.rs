@@ -33,7 +33,7 @@ const OP: &str = "attention";
 /// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_mix(mix, x, y)?;
-    dispatch!(ctx, OP, y.dtype(), mix_forward(mix, x, y))
+    dispatch!(ctx, y.dtype(), mix_forward(mix, x, y))
 }
 
 /// dx_c = Σ_p M_pc dy_p: dy (B, P, A) to dx (B, C, A).
@@ -45,14 +45,19 @@ pub fn mix_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_mix(mix, dx, dy)?;
-    dispatch!(ctx, OP, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
+    dispatch!(ctx, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
 }
 
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
     let [batch, _, cols] = check::dims(OP, "cells", cells)?;
     check::shape(OP, "cells", cells, &[batch, mix.cells(), cols])?;
-    check::shape(OP, "positions", positions, &[batch, mix.positions(), cols])?;
-    check::dtype(OP, "positions", positions, cells.dtype())
+    check::tensor(
+        OP,
+        "positions",
+        positions,
+        &[batch, mix.positions(), cols],
+        cells.dtype(),
+    )
 }
 
 /// The mean over the positions, (B, D), of values (B, C, D): cell c weighs Σ_p M_pc / P.
@@ -63,7 +68,7 @@ pub fn mean_forward(
     mean: &mut Tensor,
 ) -> Result<()> {
     check_mean(mix, values, mean)?;
-    dispatch!(ctx, OP, mean.dtype(), mean_forward(mix, values, mean))
+    dispatch!(ctx, mean.dtype(), mean_forward(mix, values, mean))
 }
 
 /// d_values (B, C, D) from d_mean (B, D).
@@ -77,7 +82,6 @@ pub fn mean_backward(
     check_mean(mix, d_values, d_mean)?;
     dispatch!(
         ctx,
-        OP,
         d_mean.dtype(),
         mean_backward(mix, d_mean, accumulate, d_values)
     )
@@ -85,8 +89,13 @@ pub fn mean_backward(
 
 fn check_mean(mix: &CellMix, values: &Tensor, mean: &Tensor) -> Result<()> {
     let [batch, cols] = check::dims(OP, "mean", mean)?;
-    check::shape(OP, "values", values, &[batch, mix.cells(), cols])?;
-    check::dtype(OP, "values", values, mean.dtype())
+    check::tensor(
+        OP,
+        "values",
+        values,
+        &[batch, mix.cells(), cols],
+        mean.dtype(),
+    )
 }
 
 /// What stays the same from step to step.
@@ -108,23 +117,13 @@ impl Inputs<'_> {
     fn check(&self, query: &Tensor, alpha: &Tensor, context: &Tensor) -> Result<()> {
         let [batch, a] = check::dims(OP, "query", query)?;
         let (p, c, d) = (self.mix.positions(), self.mix.cells(), context.cols());
-        check::shape(OP, "keys", self.keys, &[batch, p, a])?;
-        check::shape(OP, "values", self.values, &[batch, c, d])?;
-        check::shape(OP, "weight", self.weight, &[1, a])?;
-        check::shape(OP, "bias", self.bias, &[1])?;
-        check::shape(OP, "alpha", alpha, &[batch, p])?;
-        check::shape(OP, "context", context, &[batch, d])?;
-        for (name, tensor) in [
-            ("keys", self.keys),
-            ("values", self.values),
-            ("weight", self.weight),
-            ("bias", self.bias),
-            ("alpha", alpha),
-            ("context", context),
-        ] {
-            check::dtype(OP, name, tensor, query.dtype())?;
-        }
-        Ok(())
+        let dtype = query.dtype();
+        check::tensor(OP, "keys", self.keys, &[batch, p, a], dtype)?;
+        check::tensor(OP, "values", self.values, &[batch, c, d], dtype)?;
+        check::tensor(OP, "weight", self.weight, &[1, a], dtype)?;
+        check::tensor(OP, "bias", self.bias, &[1], dtype)?;
+        check::tensor(OP, "alpha", alpha, &[batch, p], dtype)?;
+        check::tensor(OP, "context", context, &[batch, d], dtype)
     }
 }
 
@@ -142,9 +141,8 @@ pub struct Outputs<'a> {
 pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) -> Result<()> {
     inputs.check(query, outputs.alpha, outputs.context)?;
     let (batch, cells) = (query.rows(), inputs.mix.cells());
-    check::shape(OP, "beta", outputs.beta, &[batch, cells])?;
-    check::dtype(OP, "beta", outputs.beta, query.dtype())?;
-    dispatch!(ctx, OP, query.dtype(), forward(inputs, query, outputs))
+    check::tensor(OP, "beta", outputs.beta, &[batch, cells], query.dtype())?;
+    dispatch!(ctx, query.dtype(), forward(inputs, query, outputs))
 }
 
 /// What the backward of a step writes.
@@ -168,16 +166,12 @@ pub fn backward(
     inputs.check(query, alpha, d_context)?;
     let [batch, a] = check::dims(OP, "query", query)?;
     let p = inputs.mix.positions();
-    check::optional_shape(OP, "d_alpha", d_alpha, &[batch, p])?;
-    check::shape(OP, "query gradient", gradients.query, &[batch, a])?;
-    check::shape(OP, "scores' gradient", gradients.scores, &[batch, p])?;
     let dtype = query.dtype();
-    check::optional_dtype(OP, "d_alpha", d_alpha, dtype)?;
-    check::dtype(OP, "query gradient", gradients.query, dtype)?;
-    check::dtype(OP, "scores' gradient", gradients.scores, dtype)?;
+    check::optional(OP, "d_alpha", d_alpha, &[batch, p], dtype)?;
+    check::tensor(OP, "query gradient", gradients.query, &[batch, a], dtype)?;
+    check::tensor(OP, "scores' gradient", gradients.scores, &[batch, p], dtype)?;
     dispatch!(
         ctx,
-        OP,
         dtype,
         backward(inputs, query, alpha, d_context, d_alpha, gradients)
     )
@@ -204,26 +198,15 @@ pub fn keys_backward(
 ) -> Result<()> {
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let p = inputs.mix.positions();
-    check::shape(OP, "keys", inputs.keys, &[batch, p, a])?;
-    check::shape(OP, "weight", inputs.weight, &[1, a])?;
-    check::shape(OP, "scores' gradients", d_scores, &[steps, batch, p])?;
-    check::shape(OP, "keys gradient", gradients.keys, &[batch, p, a])?;
-    check::shape(OP, "weight gradient", gradients.weight, &[1, a])?;
-    check::shape(OP, "bias gradient", gradients.bias, &[1])?;
     let dtype = queries.dtype();
-    for (name, tensor) in [
-        ("keys", inputs.keys),
-        ("weight", inputs.weight),
-        ("scores' gradients", d_scores),
-        ("keys gradient", gradients.keys),
-        ("weight gradient", gradients.weight),
-        ("bias gradient", gradients.bias),
-    ] {
-        check::dtype(OP, name, tensor, dtype)?;
-    }
+    check::tensor(OP, "keys", inputs.keys, &[batch, p, a], dtype)?;
+    check::tensor(OP, "weight", inputs.weight, &[1, a], dtype)?;
+    check::tensor(OP, "scores' gradients", d_scores, &[steps, batch, p], dtype)?;
+    check::tensor(OP, "keys gradient", gradients.keys, &[batch, p, a], dtype)?;
+    check::tensor(OP, "weight gradient", gradients.weight, &[1, a], dtype)?;
+    check::tensor(OP, "bias gradient", gradients.bias, &[1], dtype)?;
     dispatch!(
         ctx,
-        OP,
         dtype,
         keys_backward(inputs, queries, d_scores, accumulate, gradients)
     )
@@ -238,14 +221,12 @@ pub fn values_backward(
     d_values: &mut Tensor,
 ) -> Result<()> {
     let [steps, batch, cells] = check::dims(OP, "beta", beta)?;
-    let d = d_values.cols();
-    check::shape(OP, "d_context", d_context, &[steps, batch, d])?;
+    let (d, dtype) = (d_values.cols(), d_values.dtype());
+    check::tensor(OP, "d_context", d_context, &[steps, batch, d], dtype)?;
     check::shape(OP, "d_values", d_values, &[batch, cells, d])?;
-    check::dtype(OP, "beta", beta, d_values.dtype())?;
-    check::dtype(OP, "d_context", d_context, d_values.dtype())?;
+    check::dtype(OP, "beta", beta, dtype)?;
     dispatch!(
         ctx,
-        OP,
         d_values.dtype(),
         values_backward(beta, d_context, accumulate, d_values)
     )

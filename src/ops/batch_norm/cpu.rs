@@ -8,10 +8,8 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
 use crate::ops::host::columns;
-use crate::ops::host::simd::simd;
 use crate::ops::host::{Host, Rows};
 use crate::tensor::{Context, Tensor};
-use rayon::prelude::*;
 
 fn invstd(variance: f64) -> f64 {
     1.0 / (variance + EPSILON).sqrt()
@@ -48,9 +46,7 @@ fn running_statistics<T: Float>(
     RunningStatistics { mean, var }: RunningStatistics,
     statistics: &mut Statistics,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);
     let mut mean_to = host.write::<T>(statistics.mean)?;
     let mut invstd_to = host.write::<T>(statistics.invstd)?;
@@ -114,9 +110,7 @@ fn batch_statistics<T: Float>(
     running: Option<Running>,
     statistics: &mut Statistics,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let moments = Moments::of(host.read::<T>(x)?);
     let mut mean = host.write::<T>(statistics.mean)?;
     let mut inverse = host.write::<T>(statistics.invstd)?;
@@ -148,9 +142,7 @@ fn normalise<T: Float>(
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let x = host.read::<T>(x)?;
     let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
     let mean = host.read::<T>(statistics.mean)?.row(0);
@@ -163,30 +155,23 @@ fn normalise<T: Float>(
         .map(|(&i, &g)| i * g)
         .collect();
     let mut y = host.write::<T>(y)?;
-    let ld = y.ld;
-    y.par_row_blocks(columns::block_rows(x.cols))
-        .for_each(|(first, block)| {
-            simd(|| {
-                for (i, y) in block.chunks_mut(ld).enumerate() {
-                    let y = &mut y[..x.cols];
-                    let (x, channels) = (x.row(first + i), mean.iter().zip(&scale).zip(beta));
-                    for ((y, &x), ((&mean, &scale), &beta)) in y.iter_mut().zip(x).zip(channels) {
-                        *y = (x - mean) * scale + beta;
-                    }
-                    if let Some(residual) = &residual {
-                        for (y, &z) in y.iter_mut().zip(residual.row(first + i)) {
-                            *y += z;
-                        }
-                    }
-                    if epilogue.relu {
-                        for y in y {
-                            // A NaN stays.
-                            *y = if *y < T::zero() { T::zero() } else { *y };
-                        }
-                    }
-                }
-            });
-        });
+    y.for_each_row(|row, y| {
+        let channels = mean.iter().zip(&scale).zip(beta);
+        for ((y, &x), ((&mean, &scale), &beta)) in y.iter_mut().zip(x.row(row)).zip(channels) {
+            *y = (x - mean) * scale + beta;
+        }
+        if let Some(residual) = &residual {
+            for (y, &z) in y.iter_mut().zip(residual.row(row)) {
+                *y += z;
+            }
+        }
+        if epilogue.relu {
+            for y in y {
+                // A NaN stays.
+                *y = if *y < T::zero() { T::zero() } else { *y };
+            }
+        }
+    });
     Ok(())
 }
 
@@ -198,9 +183,7 @@ pub fn backward<T: Float>(
     accumulate: Accumulate,
     gradients: Gradients,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let (x, dy) = (host.read::<T>(saved.x)?, host.read::<T>(dy)?);
     let gamma = host.read::<T>(saved.gamma)?.row(0);
     let mean = host.read::<T>(saved.mean)?.row(0);
@@ -241,18 +224,12 @@ pub fn backward<T: Float>(
     let shift: Vec<T> = d_beta.iter().map(|sum| T::of(sum * part)).collect();
     let slope = |(sum, &i): (&f64, &T)| T::of(sum * part * Float::to_f64(i));
     let slope: Vec<T> = d_gamma.iter().zip(invstd).map(slope).collect();
-    let ld = dx.ld;
-    dx.par_row_blocks(columns::block_rows(c))
-        .for_each(|(first, block)| {
-            simd(|| {
-                for (i, dx) in block.chunks_mut(ld).enumerate() {
-                    let (dx, x, dy) = (&mut dx[..c], x.row(first + i), dy.row(first + i));
-                    for c in 0..dx.len() {
-                        dx[c] = scale[c] * (dy[c] - shift[c] - (x[c] - mean[c]) * slope[c]);
-                    }
-                }
-            });
-        });
+    dx.for_each_row(|row, dx| {
+        let (x, dy) = (x.row(row), dy.row(row));
+        for c in 0..dx.len() {
+            dx[c] = scale[c] * (dy[c] - shift[c] - (x[c] - mean[c]) * slope[c]);
+        }
+    });
     Ok(())
 }
 
@@ -279,9 +256,7 @@ pub fn fold<T: Float>(
     folded: &mut Tensor,
     bias: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let filter = host.read::<T>(filter)?;
     let (gamma, beta) = (host.read::<T>(affine.gamma)?, host.read::<T>(affine.beta)?);
     let (mean, var) = (host.read::<T>(mean)?, host.read::<T>(var)?);

@@ -124,7 +124,6 @@ pub fn running_forward(
     let dtype = x.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         running_forward(x, affine, running, epilogue, &mut statistics, y)
     )
@@ -157,7 +156,6 @@ pub fn batch_forward(
     let dtype = x.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         batch_forward(x, affine, running, epilogue, &mut statistics, y)
     )
@@ -174,10 +172,14 @@ fn check_forward(
     check_channels(x, "invstd", statistics.invstd)?;
     check_channels(x, "gamma", affine.gamma)?;
     check_channels(x, "beta", affine.beta)?;
-    check::optional_shape(OP, "residual", epilogue.residual, x.shape().dims())?;
-    check::optional_dtype(OP, "residual", epilogue.residual, x.dtype())?;
-    check::shape(OP, "y", y, x.shape().dims())?;
-    check::dtype(OP, "y", y, x.dtype())
+    check::optional(
+        OP,
+        "residual",
+        epilogue.residual,
+        x.shape().dims(),
+        x.dtype(),
+    )?;
+    check::tensor(OP, "y", y, x.shape().dims(), x.dtype())
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -214,13 +216,17 @@ pub fn backward(
     gradients: Gradients,
 ) -> Result<()> {
     let x = saved.x;
-    check::shape(OP, "dy", dy, x.shape().dims())?;
-    check::dtype(OP, "dy", dy, x.dtype())?;
+    check::tensor(OP, "dy", dy, x.shape().dims(), x.dtype())?;
     check_channels(x, "gamma", saved.gamma)?;
     check_channels(x, "mean", saved.mean)?;
     check_channels(x, "invstd", saved.invstd)?;
-    check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
-    check::optional_dtype(OP, "x gradient", gradients.x.as_deref(), x.dtype())?;
+    check::optional(
+        OP,
+        "x gradient",
+        gradients.x.as_deref(),
+        x.shape().dims(),
+        x.dtype(),
+    )?;
     for (name, gradient) in [
         ("gamma gradient", gradients.gamma.as_deref()),
         ("beta gradient", gradients.beta.as_deref()),
@@ -228,12 +234,7 @@ pub fn backward(
         gradient.map_or(Ok(()), |gradient| check_channels(x, name, gradient))?;
     }
     let dtype = x.dtype();
-    dispatch!(
-        ctx,
-        OP,
-        dtype,
-        backward(mode, saved, dy, accumulate, gradients)
-    )
+    dispatch!(ctx, dtype, backward(mode, saved, dy, accumulate, gradients))
 }
 
 /// Makes a convolution and the normalisation by running statistics after it one convolution with bias:
@@ -260,14 +261,12 @@ pub fn fold(
         ("running mean", running.mean),
         ("running variance", running.var),
     ] {
-        check::shape(OP, name, tensor, &[k])?;
-        check::dtype(OP, name, tensor, filter.dtype())?;
+        check::tensor(OP, name, tensor, &[k], filter.dtype())?;
     }
     check::dtype(OP, "folded bias", bias, filter.dtype())?;
     let dtype = filter.dtype();
     dispatch!(
         ctx,
-        OP,
         dtype,
         fold(&filter, affine, running, &mut folded, bias)
     )
@@ -275,6 +274,5 @@ pub fn fold(
 
 /// A parameter or a statistic, (C).
 fn check_channels(x: &Tensor, name: &str, tensor: &Tensor) -> Result<()> {
-    check::shape(OP, name, tensor, &[x.cols()])?;
-    check::dtype(OP, name, tensor, x.dtype().of_parameters())
+    check::tensor(OP, name, tensor, &[x.cols()], x.dtype().of_parameters())
 }

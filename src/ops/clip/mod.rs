@@ -38,12 +38,10 @@ pub fn norm(
     factor: &mut Tensor,
 ) -> Result<()> {
     for (name, tensor) in [("norm", &*norm), ("factor", &*factor)] {
-        check::shape(OP, name, tensor, &[1])?;
-        check::dtype(OP, name, tensor, gradients.dtype())?;
+        check::tensor(OP, name, tensor, &[1], gradients.dtype())?;
     }
     dispatch!(
         ctx,
-        OP,
         gradients.dtype(),
         norm(gradients, max_norm, norm, factor)
     )

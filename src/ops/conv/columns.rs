@@ -2,15 +2,15 @@
 //! so that sums do not depend on the number of threads.
 
 use super::Gradients;
-use super::cpu::{fill_columns, gather_columns, sum_pixels};
+use super::{OP, cpu};
 use crate::error::Result;
-use crate::ops::Float;
+use crate::ops::compute;
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
 
 /// As [`super::backward`], shapes checked, the filter and its gradient as (K, R·S·C).
-pub fn backward<T: Float>(
+pub fn backward(
     ctx: &Context,
     x: &Tensor,
     filter: &Tensor,
@@ -20,18 +20,18 @@ pub fn backward<T: Float>(
     gradients: Gradients,
 ) -> Result<()> {
     if let Some(dx) = gradients.x {
-        backward_data::<T>(ctx, filter, window, dy, accumulate, dx)?;
+        backward_data(ctx, filter, window, dy, accumulate, dx)?;
     }
     if let Some(df) = gradients.filter {
-        backward_filter::<T>(ctx, x, window, dy, accumulate, df)?;
+        backward_filter(ctx, x, window, dy, accumulate, df)?;
     }
     match gradients.bias {
-        Some(db) => sum_pixels::<T>(ctx, dy, accumulate, db),
+        Some(db) => compute!(ctx, dy.dtype(), sum_pixels(dy, accumulate, db)),
         None => Ok(()),
     }
 }
 
-fn backward_data<T: Float>(
+fn backward_data(
     ctx: &Context,
     filter: &Tensor,
     window: Window,
@@ -51,12 +51,16 @@ fn backward_data<T: Float>(
         ctx.scope(|| {
             let mut columns = ctx.empty([dy.rows(), filter.cols()], dy.dtype())?;
             product(&dy, Accumulate::No, &mut columns)?;
-            gather_columns::<T>(ctx, &columns, window, accumulate, &mut dx)
+            compute!(
+                ctx,
+                dy.dtype(),
+                gather_columns(&columns, window, accumulate, &mut dx)
+            )
         })
     })
 }
 
-fn backward_filter<T: Float>(
+fn backward_filter(
     ctx: &Context,
     x: &Tensor,
     window: Window,
@@ -76,7 +80,7 @@ fn backward_filter<T: Float>(
         let (dy, x) = (dy.narrow(start, images)?, x.narrow(start, images)?);
         ctx.scope(|| {
             let mut columns = ctx.empty([dy.rows(), depth], dy.dtype())?;
-            fill_columns::<T>(ctx, &x, window, &mut columns)?;
+            compute!(ctx, dy.dtype(), fill_columns(&x, window, &mut columns))?;
             let accumulate = if start == 0 {
                 accumulate
             } else {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::gemm::Accumulate;
 use crate::ops::host::columns;
-use crate::ops::host::simd::simd;
+use crate::ops::host::simd::{add, simd};
 use crate::ops::host::{Host, Rows};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
@@ -26,9 +26,7 @@ pub fn forward<T: Lanes>(
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let images = Images::new(&host, x, window)?;
     let filter = host.read::<T>(filter)?;
     let bias = host.read_some::<T>(epilogue.bias)?;
@@ -170,9 +168,7 @@ pub fn fill_columns<T: Float>(
     window: Window,
     columns: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let images = Images::<T>::new(&host, x, window)?;
     let mut columns = host.write::<T>(columns)?;
     columns.par_rows().enumerate().for_each(|(pixel, row)| {
@@ -196,9 +192,7 @@ pub fn gather_columns<T: Float>(
     accumulate: Accumulate,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let columns = host.read::<T>(columns)?;
     let [height, width] = super::image_size(dx);
     let [p_count, q_count] = window.output([height, width]);
@@ -240,22 +234,13 @@ fn positions(
     })
 }
 
-#[inline(always)]
-fn add<T: Float>(to: &mut [T], from: &[T]) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to += from;
-    }
-}
-
 pub fn sum_pixels<T: Float>(
     ctx: &Context,
     dy: &Tensor,
     accumulate: Accumulate,
     db: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let dy = host.read::<T>(dy)?;
     let mut db = host.write::<T>(db)?;
     let sums = columns::sums(
@@ -279,21 +264,13 @@ pub fn sum_pixels<T: Float>(
 }
 
 pub fn relu_backward<T: Float>(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let y = host.read::<T>(y)?;
     let mut dy = host.write::<T>(dy)?;
-    let step = columns::block_rows(y.cols);
-    let ld = dy.ld;
-    dy.par_row_blocks(step).for_each(|(first, block)| {
-        simd(|| {
-            for (i, row) in block.chunks_mut(ld).enumerate() {
-                for (dy, &y) in row.iter_mut().zip(y.row(first + i)) {
-                    *dy = if y > T::zero() { *dy } else { T::zero() };
-                }
-            }
-        });
+    dy.for_each_row(|row, dy| {
+        for (dy, &y) in dy.iter_mut().zip(y.row(row)) {
+            *dy = if y > T::zero() { *dy } else { T::zero() };
+        }
     });
     Ok(())
 }

@@ -44,55 +44,58 @@ pub trait Lanes: Float {
     ) -> Self::Vector<S>;
 }
 
-impl Lanes for f32 {
-    type Vector<S: Simd> = S::f32s;
+/// The methods of pulp for an element type: its names end in the type.
+macro_rules! lanes {
+    ($type:ty, $Vector:ident, $splat:ident, $add:ident, $less_than:ident, $select:ident, $mul_add_e:ident) => {
+        impl Lanes for $type {
+            type Vector<S: Simd> = S::$Vector;
 
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, value: f32) -> S::f32s {
-        simd.splat_f32s(value)
-    }
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: $type) -> S::$Vector {
+                simd.$splat(value)
+            }
 
-    #[inline(always)]
-    fn plus<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
-        simd.add_f32s(a, b)
-    }
+            #[inline(always)]
+            fn plus<S: Simd>(simd: S, a: S::$Vector, b: S::$Vector) -> S::$Vector {
+                simd.$add(a, b)
+            }
 
-    #[inline(always)]
-    fn relu<S: Simd>(simd: S, a: S::f32s) -> S::f32s {
-        let zero = simd.splat_f32s(0.0);
-        simd.select_f32s(simd.less_than_f32s(a, zero), zero, a)
-    }
+            #[inline(always)]
+            fn relu<S: Simd>(simd: S, a: S::$Vector) -> S::$Vector {
+                let zero = simd.$splat(0.0);
+                simd.$select(simd.$less_than(a, zero), zero, a)
+            }
 
-    #[inline(always)]
-    fn multiply_add<S: Simd>(simd: S, a: S::f32s, b: S::f32s, c: S::f32s) -> S::f32s {
-        simd.mul_add_e_f32s(a, b, c)
-    }
+            #[inline(always)]
+            fn multiply_add<S: Simd>(
+                simd: S,
+                a: S::$Vector,
+                b: S::$Vector,
+                c: S::$Vector,
+            ) -> S::$Vector {
+                simd.$mul_add_e(a, b, c)
+            }
+        }
+    };
 }
-
-impl Lanes for f64 {
-    type Vector<S: Simd> = S::f64s;
-
-    #[inline(always)]
-    fn splat<S: Simd>(simd: S, value: f64) -> S::f64s {
-        simd.splat_f64s(value)
-    }
-
-    #[inline(always)]
-    fn plus<S: Simd>(simd: S, a: S::f64s, b: S::f64s) -> S::f64s {
-        simd.add_f64s(a, b)
-    }
-
-    #[inline(always)]
-    fn relu<S: Simd>(simd: S, a: S::f64s) -> S::f64s {
-        let zero = simd.splat_f64s(0.0);
-        simd.select_f64s(simd.less_than_f64s(a, zero), zero, a)
-    }
-
-    #[inline(always)]
-    fn multiply_add<S: Simd>(simd: S, a: S::f64s, b: S::f64s, c: S::f64s) -> S::f64s {
-        simd.mul_add_e_f64s(a, b, c)
-    }
-}
+lanes!(
+    f32,
+    f32s,
+    splat_f32s,
+    add_f32s,
+    less_than_f32s,
+    select_f32s,
+    mul_add_e_f32s
+);
+lanes!(
+    f64,
+    f64s,
+    splat_f64s,
+    add_f64s,
+    less_than_f64s,
+    select_f64s,
+    mul_add_e_f64s
+);
 
 /// How wide tiles are: a number of vectors, of filters.
 #[derive(Clone, Copy)]

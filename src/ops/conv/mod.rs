@@ -49,12 +49,16 @@ pub fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let filter = check_shapes(x, filter, window, "y", y)?;
-    check::optional_shape(OP, "bias", epilogue.bias, &[y.cols()])?;
-    check::optional_shape(OP, "residual", epilogue.residual, y.shape().dims())?;
-    let dtype = y.dtype();
-    check::optional_dtype(OP, "bias", epilogue.bias, dtype.of_parameters())?;
-    check::optional_dtype(OP, "residual", epilogue.residual, dtype)?;
-    dispatch!(ctx, OP, dtype, forward(x, &filter, window, epilogue, y))
+    let (dtype, shape, residual) = (y.dtype(), y.shape(), epilogue.residual);
+    check::optional(
+        OP,
+        "bias",
+        epilogue.bias,
+        &[y.cols()],
+        dtype.of_parameters(),
+    )?;
+    check::optional(OP, "residual", residual, shape.dims(), dtype)?;
+    dispatch!(ctx, dtype, forward(x, &filter, window, epilogue, y))
 }
 
 /// What backward writes; what is `None` is not computed.
@@ -80,15 +84,16 @@ pub fn backward(
 ) -> Result<()> {
     let shape = filter.shape();
     let filter = check_shapes(x, filter, window, "dy", dy)?;
-    check::optional_shape(OP, "x gradient", gradients.x.as_deref(), x.shape().dims())?;
-    let d_filter = gradients.filter.as_deref();
-    check::optional_shape(OP, "filter gradient", d_filter, shape.dims())?;
-    let d_bias = gradients.bias.as_deref();
-    check::optional_shape(OP, "bias gradient", d_bias, &[dy.cols()])?;
-    let (activations, parameters) = (dy.dtype(), dy.dtype().of_parameters());
-    check::optional_dtype(OP, "x gradient", gradients.x.as_deref(), activations)?;
-    check::optional_dtype(OP, "filter gradient", d_filter, parameters)?;
-    check::optional_dtype(OP, "bias gradient", d_bias, parameters)?;
+    let parameters = dy.dtype().of_parameters();
+    let Gradients {
+        x: d_x,
+        filter: d_filter,
+        bias: d_bias,
+    } = &gradients;
+    let (d_x, d_filter, d_bias) = (d_x.as_deref(), d_filter.as_deref(), d_bias.as_deref());
+    check::optional(OP, "x gradient", d_x, x.shape().dims(), dy.dtype())?;
+    check::optional(OP, "filter gradient", d_filter, shape.dims(), parameters)?;
+    check::optional(OP, "bias gradient", d_bias, &[dy.cols()], parameters)?;
     let mut d_filter = match gradients.filter {
         Some(df) => Some(as_matrix("filter gradient", df)?),
         None => None,
@@ -97,19 +102,13 @@ pub fn backward(
         filter: d_filter.as_mut(),
         ..gradients
     };
-    dispatch!(
-        ctx,
-        OP,
-        activations,
-        backward(x, &filter, window, dy, accumulate, gradients)
-    )
+    dispatch!(ctx, backward(x, &filter, window, dy, accumulate, gradients))
 }
 
 /// dy ∘ 1[y > 0], in place: the gradient through the ReLU that made y.
 pub fn relu_backward(ctx: &Context, y: &Tensor, dy: &mut Tensor) -> Result<()> {
-    check::shape(OP, "ReLU gradient", dy, y.shape().dims())?;
-    check::dtype(OP, "ReLU gradient", dy, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), relu_backward(y, dy))
+    check::tensor(OP, "ReLU gradient", dy, y.shape().dims(), y.dtype())?;
+    dispatch!(ctx, y.dtype(), relu_backward(y, dy))
 }
 
 /// Checks everything but the epilogue and gives the filter as (K, R·S·C).
@@ -128,10 +127,8 @@ fn check_shapes(
         check::shape(OP, "filter", filter, &[k, r, s, c])?;
     }
     let filter = as_matrix("filter", filter)?;
-    check::shape(OP, "filter", &filter, &[k, r * s * c])?;
-    check::shape(OP, name, y, &[n, p, q, k])?;
-    check::dtype(OP, "filter", &filter, x.dtype())?;
-    check::dtype(OP, name, y, x.dtype())?;
+    check::tensor(OP, "filter", &filter, &[k, r * s * c], x.dtype())?;
+    check::tensor(OP, name, y, &[n, p, q, k], x.dtype())?;
     Ok(filter)
 }
 

@@ -14,6 +14,6 @@ const OP: &str = "copy";
 
 /// y = x.
 pub fn forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
-    check::matrix(OP, "x", x, y.rows(), y.cols())?;
+    check::matrix(OP, "x", x, [y.rows(), y.cols()], x.dtype())?;
     dispatch!(ctx, forward(x, y))
 }

@@ -33,7 +33,6 @@ pub fn forward(
     check_arguments(logits, targets, losses, loss)?;
     dispatch!(
         ctx,
-        OP,
         loss.dtype(),
         forward(logits, targets, ignore, losses, loss)
     )
@@ -51,7 +50,6 @@ pub fn forward_backward(
     check_arguments(logits, targets, losses, loss)?;
     dispatch!(
         ctx,
-        OP,
         loss.dtype(),
         forward_backward(logits, targets, ignore, losses, loss)
     )

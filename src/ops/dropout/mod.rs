@@ -48,30 +48,17 @@ pub fn forward(
     x: &Tensor,
     y: &mut Tensor,
 ) -> Result<()> {
-    check::shape(OP, "y", y, x.shape().dims())?;
-    check::dtype(OP, "y", y, x.dtype())?;
+    check::tensor(OP, "y", y, x.shape().dims(), x.dtype())?;
     match Mask::new(p, site, first_t, x)? {
-        Some(mask) => dispatch!(ctx, OP, x.dtype(), forward(&mask, &site.step, x, y)),
+        Some(mask) => dispatch!(ctx, x.dtype(), forward(&mask, &site.step, x, y)),
         None => copy::forward(ctx, x, y),
     }
-}
-
-/// dx = dy m / (1 - p), with the mask of the forward pass.
-pub fn backward(
-    ctx: &Context,
-    p: f64,
-    site: &Site,
-    first_t: usize,
-    dy: &Tensor,
-    dx: &mut Tensor,
-) -> Result<()> {
-    forward(ctx, p, site, first_t, dy, dx)
 }
 
 /// x ← x m / (1 - p): forward over an input that nothing else needs, or backward over a gradient.
 pub fn in_place(ctx: &Context, p: f64, site: &Site, first_t: usize, x: &mut Tensor) -> Result<()> {
     match Mask::new(p, site, first_t, x)? {
-        Some(mask) => dispatch!(ctx, OP, x.dtype(), in_place(&mask, &site.step, x)),
+        Some(mask) => dispatch!(ctx, x.dtype(), in_place(&mask, &site.step, x)),
         None => Ok(()),
     }
 }
@@ -97,8 +84,7 @@ impl Mask {
         check::that(OP, site.site != philox::STREAM_SITE, || {
             format!("{} is no site", site.site)
         })?;
-        check::dtype(OP, "step", &site.step, DType::U32)?;
-        check::shape(OP, "step", &site.step, &[1])?;
+        check::tensor(OP, "step", &site.step, &[1], DType::U32)?;
         let (steps, batch) = match *x.shape().dims() {
             [batch, _] => (1, batch),
             [steps, batch, _] => (steps, batch),

@@ -3,8 +3,8 @@
 use super::{Accumulate, OP};
 use crate::error::{Error, Result};
 use crate::ops::Float;
-use crate::ops::host::simd::simd;
-use crate::ops::host::{Host, Rows, rows_of, rows_per_task};
+use crate::ops::host::simd::{add, simd};
+use crate::ops::host::{Host, Rows, rows_of};
 use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
@@ -14,20 +14,12 @@ pub fn forward<T: Float>(
     ids: &Tensor,
     y: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let weight = host.read::<T>(weight)?;
     let ids = host.read::<u32>(ids)?;
     let mut y = host.write::<T>(y)?;
     let ids = to_vec(ids, weight.rows)?;
-    let (cols, ld) = (y.cols, y.ld);
-    let blocks = y.par_row_blocks(rows_per_task(cols));
-    blocks.for_each(|(first, block)| {
-        for (y, &id) in rows_of(block, cols, ld).zip(&ids[first..]) {
-            y.copy_from_slice(weight.row(id as usize));
-        }
-    });
+    y.for_each_row(|row, y| y.copy_from_slice(weight.row(ids[row] as usize)));
     Ok(())
 }
 
@@ -43,9 +35,7 @@ pub fn backward<T: Float>(
     accumulate: Accumulate,
     dw: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let ids = host.read::<u32>(ids)?;
     let dy = host.read::<T>(dy)?;
     let mut dw = host.write::<T>(dw)?;
@@ -64,13 +54,6 @@ pub fn backward<T: Float>(
         }
     });
     Ok(())
-}
-
-#[inline(always)]
-fn add<T: Float>(sums: &mut [T], values: &[T]) {
-    for (sum, &value) in sums.iter_mut().zip(values) {
-        *sum += value;
-    }
 }
 
 /// The ids without padding, all below `limit`.

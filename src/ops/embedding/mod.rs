@@ -19,9 +19,8 @@ const OP: &str = "embedding";
 /// row is NaN, and [`backward`] leaves it out.
 pub fn forward(ctx: &Context, weight: &Tensor, ids: &Tensor, y: &mut Tensor) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
-    check::matrix(OP, "y", y, ids.len(), weight.cols())?;
-    check::dtype(OP, "weight", weight, y.dtype())?;
-    dispatch!(ctx, OP, y.dtype(), forward(weight, ids, y))
+    check::matrix(OP, "y", y, [ids.len(), weight.cols()], weight.dtype())?;
+    dispatch!(ctx, y.dtype(), forward(weight, ids, y))
 }
 
 /// dW from dy; rows of `padding` get no gradient.
@@ -34,12 +33,6 @@ pub fn backward(
     dw: &mut Tensor,
 ) -> Result<()> {
     check::dtype(OP, "ids", ids, DType::U32)?;
-    check::matrix(OP, "dy", dy, ids.len(), dw.cols())?;
-    check::dtype(OP, "dy", dy, dw.dtype())?;
-    dispatch!(
-        ctx,
-        OP,
-        dw.dtype(),
-        backward(ids, dy, padding, accumulate, dw)
-    )
+    check::matrix(OP, "dy", dy, [ids.len(), dw.cols()], dw.dtype())?;
+    dispatch!(ctx, dw.dtype(), backward(ids, dy, padding, accumulate, dw))
 }

@@ -3,10 +3,9 @@
 use super::OP;
 use crate::error::Result;
 use crate::ops::Float;
-use crate::ops::host::{Host, rows_of, rows_per_task};
+use crate::ops::host::Host;
 use crate::tensor::{Context, DType, Element, Tensor};
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 pub fn zero(ctx: &Context, t: &mut Tensor) -> Result<()> {
     match t.dtype() {
@@ -24,16 +23,11 @@ pub fn constant<T: Float>(ctx: &Context, value: f64, t: &mut Tensor) -> Result<(
 }
 
 fn fill<T: Element>(ctx: &Context, value: T, t: &mut Tensor) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
+    if ctx.device().is_planning() {
         return Ok(());
-    };
+    }
+    let host = Host::new(OP, ctx);
     let mut t = host.write::<T>(t)?;
-    let (cols, ld) = (t.cols, t.ld);
-    let blocks = t.par_row_blocks(rows_per_task(cols));
-    blocks.for_each(|(_, block)| {
-        for row in rows_of(block, cols, ld) {
-            row.fill(value);
-        }
-    });
+    t.for_each_row(|_, row| row.fill(value));
     Ok(())
 }

@@ -16,5 +16,5 @@ pub fn zero(ctx: &Context, t: &mut Tensor) -> Result<()> {
 
 /// t = value, for f32 and f64.
 pub fn constant(ctx: &Context, value: f64, t: &mut Tensor) -> Result<()> {
-    dispatch!(ctx, OP, t.dtype(), constant(value, t))
+    dispatch!(ctx, t.dtype(), constant(value, t))
 }

@@ -9,9 +9,7 @@ use crate::tensor::{Context, Tensor};
 use rayon::prelude::*;
 
 pub fn forward<T: Float>(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let mut g = host.write::<T>(g)?;
     let x = host.read::<T>(x)?;
     let mut z = host.write::<T>(z)?;
@@ -40,9 +38,7 @@ pub fn backward<T: Float>(
     dg: &mut Tensor,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let (g, x, dz) = (host.read::<T>(g)?, host.read::<T>(x)?, host.read::<T>(dz)?);
     let mut dg = host.write::<T>(dg)?;
     let mut dx = host.write::<T>(dx)?;

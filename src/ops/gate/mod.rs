@@ -15,7 +15,7 @@ const OP: &str = "gate";
 /// z = σ(g) ∘ x; g becomes σ(g).
 pub fn forward(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Result<()> {
     check_alike(z, [("g", g), ("x", x)])?;
-    dispatch!(ctx, OP, z.dtype(), forward(g, x, z))
+    dispatch!(ctx, z.dtype(), forward(g, x, z))
 }
 
 /// dg and dx from dz; `g` as forward left it, that is σ(g).
@@ -29,13 +29,12 @@ pub fn backward(
 ) -> Result<()> {
     check_alike(dz, [("g", g), ("x", x)])?;
     check_alike(dz, [("dg", dg), ("dx", dx)])?;
-    dispatch!(ctx, OP, dz.dtype(), backward(g, x, dz, dg, dx))
+    dispatch!(ctx, dz.dtype(), backward(g, x, dz, dg, dx))
 }
 
 fn check_alike(like: &Tensor, tensors: [(&str, &Tensor); 2]) -> Result<()> {
     for (name, tensor) in tensors {
-        check::matrix(OP, name, tensor, like.rows(), like.cols())?;
-        check::dtype(OP, name, tensor, like.dtype())?;
+        check::matrix(OP, name, tensor, [like.rows(), like.cols()], like.dtype())?;
     }
     Ok(())
 }

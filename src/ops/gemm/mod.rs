@@ -102,5 +102,5 @@ fn run(
     if !widened {
         check::dtype(OP, "a", a.tensor(), c.dtype())?;
     }
-    dispatch!(ctx, OP, c.dtype(), forward(a, b, bias, accumulate, c))
+    dispatch!(ctx, c.dtype(), forward(a, b, bias, accumulate, c))
 }

@@ -7,6 +7,7 @@ pub mod columns;
 mod float;
 pub mod simd;
 
+use super::given::Given;
 use crate::error::{Error, Result};
 use crate::tensor::{Context, Element, Tensor};
 use rayon::prelude::*;
@@ -16,13 +17,7 @@ pub use float::Float;
 
 pub struct Host {
     op: &'static str,
-    given: RefCell<Vec<Given>>,
-}
-
-struct Given {
-    start: usize,
-    end: usize,
-    written: bool,
+    given: RefCell<Given>,
 }
 
 /// Rows of `cols` elements that one task of an element-wise operation takes: enough that the cost of handing the task to a
@@ -55,13 +50,11 @@ pub struct RowsMut<'a, T> {
 }
 
 impl Host {
-    /// `None` on a dry run: its tensors have no memory, and the operation is done.
-    pub fn new(op: &'static str, ctx: &Context) -> Option<Self> {
-        if ctx.device().is_planning() {
-            return None;
-        }
-        let given = RefCell::new(Vec::with_capacity(16));
-        Some(Host { op, given })
+    /// For an operation that computes: not on a dry run, whose tensors have no memory.
+    pub fn new(op: &'static str, ctx: &Context) -> Self {
+        debug_assert!(!ctx.device().is_planning(), "{op} computes on a dry run");
+        let given = RefCell::new(Given::new(op));
+        Host { op, given }
     }
 
     pub fn read<'a, T: Element>(&'a self, tensor: &'a Tensor) -> Result<Rows<'a, T>> {
@@ -104,27 +97,14 @@ impl Host {
     }
 
     fn give<T: Element>(&self, tensor: &Tensor, written: bool) -> Result<*mut T> {
-        let refuse = |message: String| Err(Error::operation(self.op, message));
-        if tensor.dtype() != T::DTYPE {
-            return refuse(format!("expected {}, found {tensor:?}", T::DTYPE));
-        }
         let Some(base) = tensor.memory().host() else {
-            return refuse(format!("{tensor:?} is not in host memory"));
+            let message = format!("{tensor:?} is not in host memory");
+            return Err(Error::operation(self.op, message));
         };
-        let range = tensor.byte_range();
-        let (start, end) = (base as usize + range.start, base as usize + range.end);
         let mut given = self.given.borrow_mut();
-        let overlaps = |g: &Given| (written || g.written) && start < g.end && g.start < end;
-        if start < end && given.iter().any(overlaps) {
-            return refuse(format!("{tensor:?} overlaps another argument"));
-        }
-        given.push(Given {
-            start,
-            end,
-            written,
-        });
+        given.add(tensor, T::DTYPE, base as u64, written)?;
         // SAFETY: `byte_range` lies inside the memory block.
-        Ok(unsafe { base.add(range.start) }.cast())
+        Ok(unsafe { base.add(tensor.byte_range().start) }.cast())
     }
 }
 
@@ -147,6 +127,19 @@ impl<T: Element> RowsMut<'_, T> {
     /// Everything from the first element to the last, padding between rows included.
     pub fn data(&mut self) -> &mut [T] {
         self.data
+    }
+
+    /// Calls `body` with each row and its number: a block of rows is a task, in vector instructions.
+    pub fn for_each_row(&mut self, body: impl Fn(usize, &mut [T]) + Sync) {
+        let (cols, ld) = (self.cols, self.ld);
+        let blocks = self.par_row_blocks(rows_per_task(cols));
+        blocks.for_each(|(first, block)| {
+            simd::simd(|| {
+                for (i, row) in rows_of(block, cols, ld).enumerate() {
+                    body(first + i, row);
+                }
+            });
+        });
     }
 
     pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]> {

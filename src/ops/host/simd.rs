@@ -27,7 +27,13 @@ pub fn sum_of<T: Float>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     for (i, (&a, &b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[i] += f(a, b);
     }
-    let mut width = LANES / 2;
+    sum_lanes(lanes)
+}
+
+/// The sum of the lanes, halved until one is left: always in the same order.
+#[inline(always)]
+pub fn sum_lanes<T: Float, const N: usize>(mut lanes: [T; N]) -> T {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];
@@ -35,6 +41,22 @@ pub fn sum_of<T: Float>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
         width /= 2;
     }
     lanes[0]
+}
+
+/// `y += x`.
+#[inline(always)]
+pub fn add<T: Float>(y: &mut [T], x: &[T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += x;
+    }
+}
+
+/// `y += scale x`.
+#[inline(always)]
+pub fn add_scaled<T: Float>(y: &mut [T], scale: T, x: &[T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += scale * x;
+    }
 }
 
 /// Σ a_i b_i in a fixed order.

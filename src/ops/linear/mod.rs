@@ -59,9 +59,14 @@ pub fn backward(
         gemm::forward(ctx, dy, x, accumulate, dw)?;
     }
     if let Some(db) = gradients.bias {
-        check::shape(OP, "bias gradient", db, &[dy.cols()])?;
-        check::dtype(OP, "bias gradient", db, dy.dtype().of_parameters())?;
-        dispatch!(ctx, OP, dy.dtype(), sum_rows(dy, accumulate, db))?;
+        check::tensor(
+            OP,
+            "bias gradient",
+            db,
+            &[dy.cols()],
+            dy.dtype().of_parameters(),
+        )?;
+        dispatch!(ctx, dy.dtype(), sum_rows(dy, accumulate, db))?;
     }
     Ok(())
 }

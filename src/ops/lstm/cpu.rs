@@ -15,22 +15,14 @@ pub fn set_biases<T: Float>(
     bias_hh: &Tensor,
     gates: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let (bias_ih, bias_hh) = (host.read::<T>(bias_ih)?, host.read::<T>(bias_hh)?);
     let mut gates = host.write::<T>(gates)?;
-    let (cols, ld) = (gates.cols, gates.ld);
-    let blocks = gates.par_row_blocks(rows_per_task(cols));
-    blocks.for_each(|(_, block)| {
-        simd(|| {
-            for row in rows_of(block, cols, ld) {
-                let biases = bias_ih.row(0).iter().zip(bias_hh.row(0));
-                for (gate, (&ih, &hh)) in row.iter_mut().zip(biases) {
-                    *gate = ih + hh;
-                }
-            }
-        });
+    gates.for_each_row(|_, row| {
+        let biases = bias_ih.row(0).iter().zip(bias_hh.row(0));
+        for (gate, (&ih, &hh)) in row.iter_mut().zip(biases) {
+            *gate = ih + hh;
+        }
     });
     Ok(())
 }
@@ -57,9 +49,7 @@ fn cell_forward<T: Float>(
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let mut gates = host.write::<T>(gates)?;
     let c_prev = host.read::<T>(c_prev)?;
     let mut c = host.write::<T>(c)?;
@@ -103,9 +93,7 @@ pub fn cell_backward<T: Float>(
     dc: &mut Tensor,
     d_gates: &mut Tensor,
 ) -> Result<()> {
-    let Some(host) = Host::new(OP, ctx) else {
-        return Ok(());
-    };
+    let host = Host::new(OP, ctx);
     let gates = host.read::<T>(cell.gates)?;
     let (c_prev, c) = (host.read::<T>(cell.c_prev)?, host.read::<T>(cell.c)?);
     let dh = host.read::<T>(dh)?;

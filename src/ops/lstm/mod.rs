@@ -40,18 +40,11 @@ impl Layer<'_> {
     }
 
     fn check(&self, inputs: usize, hidden: usize, dtype: DType) -> Result<()> {
-        for (name, tensor) in [
-            ("weight_ih", self.weight_ih),
-            ("weight_hh", self.weight_hh),
-            ("bias_ih", self.bias_ih),
-            ("bias_hh", self.bias_hh),
-        ] {
-            check::dtype(OP, name, tensor, dtype)?;
-        }
-        check::shape(OP, "weight_ih", self.weight_ih, &[4 * hidden, inputs])?;
-        check::shape(OP, "weight_hh", self.weight_hh, &[4 * hidden, hidden])?;
-        check::shape(OP, "bias_ih", self.bias_ih, &[4 * hidden])?;
-        check::shape(OP, "bias_hh", self.bias_hh, &[4 * hidden])
+        let gates = 4 * hidden;
+        check::tensor(OP, "weight_ih", self.weight_ih, &[gates, inputs], dtype)?;
+        check::tensor(OP, "weight_hh", self.weight_hh, &[gates, hidden], dtype)?;
+        check::tensor(OP, "bias_ih", self.bias_ih, &[gates], dtype)?;
+        check::tensor(OP, "bias_hh", self.bias_hh, &[gates], dtype)
     }
 }
 
@@ -96,8 +89,7 @@ pub fn input_gates(
     gates: &mut Tensor,
 ) -> Result<()> {
     for (name, bias) in [("bias_ih", bias_ih), ("bias_hh", bias_hh)] {
-        check::shape(OP, name, bias, &[gates.cols()])?;
-        check::dtype(OP, name, bias, gates.dtype())?;
+        check::tensor(OP, name, bias, &[gates.cols()], gates.dtype())?;
     }
     set_biases(ctx, bias_ih, bias_hh, gates)?;
     let weight = Factor::Transposed(weight_ih);
@@ -105,7 +97,7 @@ pub fn input_gates(
 }
 
 fn set_biases(ctx: &Context, bias_ih: &Tensor, bias_hh: &Tensor, gates: &mut Tensor) -> Result<()> {
-    dispatch!(ctx, OP, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
+    dispatch!(ctx, gates.dtype(), set_biases(bias_ih, bias_hh, gates))
 }
 
 /// A part of a step's input, and the columns of the weights that read it.
@@ -133,17 +125,16 @@ pub fn step_forward(
         format!("a step has one or two inputs, not {}", inputs.len())
     })?;
     for Input { x, weight } in inputs {
-        check::matrix(OP, "x", x, h.rows(), weight.cols())?;
-        check::matrix(OP, "weight", weight, 4 * h.cols(), weight.cols())?;
-        check::dtype(OP, "x", x, h.dtype())?;
-        check::dtype(OP, "weight", weight, h.dtype())?;
+        check::matrix(OP, "x", x, [h.rows(), weight.cols()], h.dtype())?;
+        check::matrix(
+            OP,
+            "weight",
+            weight,
+            [4 * h.cols(), weight.cols()],
+            h.dtype(),
+        )?;
     }
-    dispatch!(
-        ctx,
-        OP,
-        h.dtype(),
-        step_forward(inputs, gates, c_prev, c, h)
-    )
+    dispatch!(ctx, h.dtype(), step_forward(inputs, gates, c_prev, c, h))
 }
 
 /// What the cell's backward reads of a step: the activated gates (B, 4H), c before it and c after it (B, H).
@@ -176,19 +167,13 @@ pub fn cell_backward(
     if let Some(later) = later {
         check_cell(dh, [("later dh", later, 1)])?;
     }
-    dispatch!(
-        ctx,
-        OP,
-        dh.dtype(),
-        cell_backward(cell, dh, later, dc, d_gates)
-    )
+    dispatch!(ctx, dh.dtype(), cell_backward(cell, dh, later, dc, d_gates))
 }
 
 /// Each tensor must have as many rows as `h` and so many times its columns.
 fn check_cell<const N: usize>(h: &Tensor, tensors: [(&str, &Tensor, usize); N]) -> Result<()> {
     for (name, tensor, times) in tensors {
-        check::matrix(OP, name, tensor, h.rows(), times * h.cols())?;
-        check::dtype(OP, name, tensor, h.dtype())?;
+        check::matrix(OP, name, tensor, [h.rows(), times * h.cols()], h.dtype())?;
     }
     Ok(())
 }

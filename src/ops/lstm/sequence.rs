@@ -151,7 +151,6 @@ pub fn backward(
     x: &Tensor,
     saved: &Saved,
     dy: &Tensor,
-    accumulate: Accumulate,
     mut gradients: Gradients,
 ) -> Result<()> {
     let hidden = check_layers(layers, x)?;
@@ -176,13 +175,7 @@ pub fn backward(
             let dc = time_loop(ctx, layer, state, &d_output, &mut d_gates)?;
             if let Some(d_initial) = &mut gradients.initial {
                 let (first, weight) = (d_gates.index(0)?, layer.weight_hh);
-                product(
-                    ctx,
-                    &first,
-                    weight,
-                    Accumulate::No,
-                    &mut d_initial.h.index(l)?,
-                )?;
+                product(ctx, &first, weight, &mut d_initial.h.index(l)?)?;
                 copy::forward(ctx, &dc, &mut d_initial.c.index(l)?)?;
             }
             let input = match l {
@@ -190,15 +183,15 @@ pub fn backward(
                 _ => &saved.layers[l - 1].passed_on,
             };
             let d_layer = &mut gradients.layers[l];
-            layer_gradients(ctx, layer, input, state, &d_gates, accumulate, d_layer)?;
+            layer_gradients(ctx, layer, input, state, &d_gates, d_layer)?;
             if l > 0 {
-                product(ctx, &d_gates, layer.weight_ih, Accumulate::No, &mut between)?;
+                product(ctx, &d_gates, layer.weight_ih, &mut between)?;
                 if let Some(Dropout { p, site }) = &saved.dropout {
                     dropout::in_place(ctx, *p, &site.plus(l as u32 - 1), 0, &mut between)?;
                 }
                 d_output = between.clone();
             } else if let Some(dx) = gradients.x.as_deref_mut() {
-                product(ctx, &d_gates, layer.weight_ih, Accumulate::No, dx)?;
+                product(ctx, &d_gates, layer.weight_ih, dx)?;
             }
         }
         Ok(())
@@ -222,7 +215,7 @@ fn time_loop(
         let mut later = None;
         if t + 1 < steps {
             let (d_gates, weight) = (d_gates.index(t + 1)?, layer.weight_hh);
-            product(ctx, &d_gates, weight, Accumulate::No, &mut from_later)?;
+            product(ctx, &d_gates, weight, &mut from_later)?;
             later = Some(&from_later);
         }
         let cell = Cell {
@@ -236,16 +229,10 @@ fn time_loop(
     Ok(dc)
 }
 
-/// y = x W or y += x W
-fn product(
-    ctx: &Context,
-    x: &Tensor,
-    weight: &Tensor,
-    accumulate: Accumulate,
-    y: &mut Tensor,
-) -> Result<()> {
+/// y = x W
+fn product(ctx: &Context, x: &Tensor, weight: &Tensor, y: &mut Tensor) -> Result<()> {
     let (x, weight) = (Factor::Plain(x), Factor::Plain(weight));
-    gemm::forward(ctx, x, weight, accumulate, y)
+    gemm::forward(ctx, x, weight, Accumulate::No, y)
 }
 
 /// Each gradient is one product, or one sum, over all steps.
@@ -255,7 +242,6 @@ fn layer_gradients(
     input: &Tensor,
     saved: &SavedLayer,
     d_gates: &Tensor,
-    accumulate: Accumulate,
     gradients: &mut LayerGradients,
 ) -> Result<()> {
     let from_input = linear::Gradients {
@@ -269,13 +255,7 @@ fn layer_gradients(
         bias: Some(gradients.bias_hh),
     };
     let h_before = saved.h.narrow(0, saved.steps())?;
-    linear::backward(ctx, input, layer.weight_ih, d_gates, accumulate, from_input)?;
-    linear::backward(
-        ctx,
-        &h_before,
-        layer.weight_hh,
-        d_gates,
-        accumulate,
-        from_state,
-    )
+    let no = Accumulate::No;
+    linear::backward(ctx, input, layer.weight_ih, d_gates, no, from_input)?;
+    linear::backward(ctx, &h_before, layer.weight_hh, d_gates, no, from_state)
 }

@@ -54,7 +54,6 @@ pub fn sgd(
     check_arguments(schedule, clip, gradients, &[velocity, values])?;
     dispatch!(
         ctx,
-        OP,
         values.dtype(),
         sgd(settings, schedule, clip, gradients, velocity, values)
     )
@@ -82,7 +81,6 @@ pub fn adam(
     check_arguments(schedule, clip, gradients, &state)?;
     dispatch!(
         ctx,
-        OP,
         values.dtype(),
         adam(settings, schedule, clip, gradients, moments, values)
     )
@@ -94,15 +92,12 @@ fn check_arguments(
     gradients: &Tensor,
     state: &[&Tensor],
 ) -> Result<()> {
-    check::shape(OP, "schedule", schedule, &[2])?;
-    check::dtype(OP, "schedule", schedule, gradients.dtype())?;
+    check::tensor(OP, "schedule", schedule, &[2], gradients.dtype())?;
     if let Clip::Factor(factor) = clip {
-        check::shape(OP, "clip factor", factor, &[1])?;
-        check::dtype(OP, "clip factor", factor, gradients.dtype())?;
+        check::tensor(OP, "clip factor", factor, &[1], gradients.dtype())?;
     }
     for tensor in state {
-        check::shape(OP, "state", tensor, &[gradients.len()])?;
-        check::dtype(OP, "state", tensor, gradients.dtype())?;
+        check::tensor(OP, "state", tensor, &[gradients.len()], gradients.dtype())?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const OP: &str = "pool";
 /// y = max over the window.
 pub fn max_forward(ctx: &Context, x: &Tensor, window: Window, y: &mut Tensor) -> Result<()> {
     check_max(x, window, y)?;
-    dispatch!(ctx, OP, x.dtype(), max_forward(x, window, y))
+    dispatch!(ctx, x.dtype(), max_forward(x, window, y))
 }
 
 /// dx from dy (N, P, Q, C) and forward's input.
@@ -34,9 +34,8 @@ pub fn max_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_max(x, window, dy)?;
-    check::shape(OP, "x gradient", dx, x.shape().dims())?;
-    check::dtype(OP, "x gradient", dx, x.dtype())?;
-    dispatch!(ctx, OP, x.dtype(), max_backward(x, window, dy, dx))
+    check::tensor(OP, "x gradient", dx, x.shape().dims(), x.dtype())?;
+    dispatch!(ctx, x.dtype(), max_backward(x, window, dy, dx))
 }
 
 fn check_max(x: &Tensor, window: Window, y: &Tensor) -> Result<()> {
@@ -47,8 +46,7 @@ fn check_max(x: &Tensor, window: Window, y: &Tensor) -> Result<()> {
         format!("{window:?} is padded by more than half the window: it may see no pixel")
     })?;
     let [p, q] = window.output([h, w]);
-    check::shape(OP, "y", y, &[n, p, q, c])?;
-    check::dtype(OP, "y", y, x.dtype())
+    check::tensor(OP, "y", y, &[n, p, q, c], x.dtype())
 }
 
 /// y (N, C) = mean of x (N, H, W, C) over all pixels.
@@ -72,13 +70,13 @@ fn as_one_pixel(y: &Tensor) -> Result<Tensor> {
 /// y (N, P, Q, C) = means of x (N, H, W, C), whatever the sizes.
 pub fn adaptive_forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_adaptive(x, y)?;
-    dispatch!(ctx, OP, x.dtype(), adaptive_forward(x, y))
+    dispatch!(ctx, x.dtype(), adaptive_forward(x, y))
 }
 
 /// dx (N, H, W, C) from dy (N, P, Q, C).
 pub fn adaptive_backward(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
     check_adaptive(dx, dy)?;
-    dispatch!(ctx, OP, dx.dtype(), adaptive_backward(dy, dx))
+    dispatch!(ctx, dx.dtype(), adaptive_backward(dy, dx))
 }
 
 fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
@@ -87,6 +85,5 @@ fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
     check::that(OP, h * w * p * q > 0, || {
         format!("an empty image: {:?} to {:?}", x.shape(), y.shape())
     })?;
-    check::shape(OP, "y", y, &[n, p, q, c])?;
-    check::dtype(OP, "y", y, x.dtype().of_parameters())
+    check::tensor(OP, "y", y, &[n, p, q, c], x.dtype().of_parameters())
 }

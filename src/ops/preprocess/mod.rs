@@ -38,9 +38,8 @@ pub fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let [n, h, w, _] = check::dims(OP, "images", images)?;
-    check::shape(OP, "images", images, &[n, h, w, 3])?;
-    check::dtype(OP, "images", images, DType::U8)?;
+    check::tensor(OP, "images", images, &[n, h, w, 3], DType::U8)?;
     check::shape(OP, "y", y, &[n, h, w, 3])?;
     let dtype = y.dtype();
-    dispatch!(ctx, OP, dtype, forward(images, normalisation, y))
+    dispatch!(ctx, dtype, forward(images, normalisation, y))
 }

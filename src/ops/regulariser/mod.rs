@@ -15,15 +15,13 @@ const OP: &str = "regulariser";
 /// The loss, 1 element; `lambda` is λ.
 pub fn forward(ctx: &Context, alphas: &Tensor, lambda: f64, loss: &mut Tensor) -> Result<()> {
     check::dims::<3>(OP, "alphas", alphas)?;
-    check::shape(OP, "loss", loss, &[1])?;
-    check::dtype(OP, "loss", loss, alphas.dtype())?;
-    dispatch!(ctx, OP, alphas.dtype(), forward(alphas, lambda, loss))
+    check::tensor(OP, "loss", loss, &[1], alphas.dtype())?;
+    dispatch!(ctx, alphas.dtype(), forward(alphas, lambda, loss))
 }
 
 /// The gradient (B, P) of α at any step.
 pub fn backward(ctx: &Context, alphas: &Tensor, lambda: f64, d_alpha: &mut Tensor) -> Result<()> {
     let [_, batch, positions] = check::dims(OP, "alphas", alphas)?;
-    check::shape(OP, "d_alpha", d_alpha, &[batch, positions])?;
-    check::dtype(OP, "d_alpha", d_alpha, alphas.dtype())?;
-    dispatch!(ctx, OP, alphas.dtype(), backward(alphas, lambda, d_alpha))
+    check::tensor(OP, "d_alpha", d_alpha, &[batch, positions], alphas.dtype())?;
+    dispatch!(ctx, alphas.dtype(), backward(alphas, lambda, d_alpha))
 }

@@ -26,14 +26,8 @@ pub fn forward(
     check::that(OP, k >= 1 && k <= logits.cols(), || {
         format!("{k} entries of rows of {}", logits.cols())
     })?;
-    check::dtype(OP, "ids", ids, DType::U32)?;
-    check::dtype(OP, "log-probabilities", log_probabilities, logits.dtype())?;
-    check::shape(OP, "ids", ids, &[rows, k])?;
-    check::shape(OP, "log-probabilities", log_probabilities, &[rows, k])?;
-    dispatch!(
-        ctx,
-        OP,
-        logits.dtype(),
-        forward(logits, ids, log_probabilities)
-    )
+    let (best, dtype) = (&*log_probabilities, logits.dtype());
+    check::tensor(OP, "ids", ids, &[rows, k], DType::U32)?;
+    check::tensor(OP, "log-probabilities", best, &[rows, k], dtype)?;
+    dispatch!(ctx, logits.dtype(), forward(logits, ids, log_probabilities))
 }

@@ -6,7 +6,7 @@
 
 mod saving;
 mod start;
-mod stepper;
+pub(super) mod stepper;
 mod validation;
 
 use super::checkpoint::{EncoderSource, Position};

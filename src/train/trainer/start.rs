@@ -7,6 +7,7 @@ use crate::data::loader::Loader;
 use crate::data::samples::Samples;
 use crate::error::Result;
 use crate::model::Engine;
+use crate::tensor::Tensor;
 use crate::train::checkpoint::{Checkpoint, Position};
 use crate::train::initial::Initial;
 use crate::train::log::Log;
@@ -105,16 +106,9 @@ impl<'a> Trainer<'a> {
         let paths = self.setup.dataset.image_paths()?;
         let loader = Loader::new(batches, paths, self.loader_options(None))?;
         let engine = &self.stepper.engine;
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = engine;
         for (count, loaded) in loader.enumerate() {
-            engine.with_images(&loaded?.pixels, |images| {
-                captioner.calibrate(ctx, params, images, count as u64)
-            })?;
+            let calibrate = |images: &Tensor| engine.calibrate(images, count as u64);
+            engine.with_images(&loaded?.pixels, calibrate)?;
         }
         Ok(())
     }

@@ -2,20 +2,19 @@
 
 use crate::data::batches::Batch;
 use crate::error::Result;
-use crate::model::{Captions, Engine, Input};
+use crate::model::{Engine, Input};
 use crate::nn::noise::Noise;
 use crate::ops::copy;
-use crate::tensor::{Pending, Tensor};
+use crate::tensor::{DType, Pending, Tensor};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::Config;
 use crate::train::features::Features;
 use crate::train::optimiser::Optimiser;
 use crate::train::step_graph::StepGraphs;
-use crate::train::step_memory::step_numbers;
 use std::cell::Cell;
 
 /// An engine that is trained, with all that its steps need.
-pub(super) struct Stepper {
+pub(in crate::train) struct Stepper {
     /// The captioner that is trained.
     pub engine: Engine,
     state: StepState,
@@ -34,7 +33,7 @@ struct StepState {
 
 /// Where a batch's images are on the host.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(in crate::train) enum Source<'a> {
     /// Pixels (B, S, S, 3).
     Pixels(&'a [u8]),
     /// Among features that were computed before.
@@ -42,8 +41,8 @@ pub(super) enum Source<'a> {
 }
 
 /// Number and rates of a step.
-#[derive(Clone, Copy)]
-pub(super) struct StepPlace {
+#[derive(Clone, Copy, Default)]
+pub(in crate::train) struct StepPlace {
     /// Steps taken before this one.
     pub taken: u64,
     /// Learning rates of the decoder and of the encoder.
@@ -57,7 +56,7 @@ impl Stepper {
         let state = StepState {
             optimiser: Optimiser::new(config, &engine.params)?,
             noise: Noise::new(device, config.seed)?,
-            numbers: step_numbers(device)?,
+            numbers: Tensor::zeros(device, [3], DType::F32)?,
             graphs: StepGraphs::default(),
             torn: Cell::new(false),
         };
@@ -113,13 +112,8 @@ impl StepState {
         input: Input,
         place: StepPlace,
     ) -> Result<Pending<f32>> {
-        let Engine {
-            ctx,
-            captioner,
-            params,
-            ..
-        } = engine;
-        let captions = Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())?;
+        let (ctx, captioner, params) = (&engine.ctx, &engine.captioner, &engine.params);
+        let captions = engine.upload_captions(batch)?;
         self.noise.set_step(place.taken as u32)?;
         self.optimiser.begin_step(place.rates)?;
         // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
