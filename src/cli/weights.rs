@@ -1,6 +1,6 @@
 //! `showtell weights inspect`: lists the tensors in a weight file.
 
-use crate::weights::{StoredTensor, WeightFile};
+use crate::weights::{StoredTensor, WeightFile, torchvision};
 use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
@@ -42,9 +42,10 @@ fn as_json(file: &WeightFile) -> serde_json::Value {
         })
     };
     json!({
-        "file": file.path(),
+        "file": file.path().to_string_lossy(),
         "format": file.format().to_string(),
         "metadata": file.metadata(),
+        "encoder_prefix": torchvision::encoder_prefix(file),
         "tensors": file.tensors().map(tensor).collect::<Vec<_>>(),
         "elements": elements(file),
     })
@@ -68,6 +69,12 @@ fn as_table(file: &WeightFile) -> String {
             .iter()
             .map(|(key, value)| format!("{key} = {value}")),
     );
+    let prefix = torchvision::encoder_prefix(file);
+    if !prefix.is_empty() {
+        lines.push(format!(
+            "the names of the encoder's tensors begin with \"{prefix}\", which training leaves out"
+        ));
+    }
     lines.push(format!(
         "{}: {}, {} tensors, {} parameters and buffers",
         file.path().display(),
