@@ -9,8 +9,7 @@ use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, Ty
 use clap::{Arg, ArgAction, ArgMatches};
 
 /// Why a path is refused that the settings of a run cannot hold.
-const NOT_UTF8: &str =
-    "it is not UTF-8, which config.toml has to be: rename the file or folder, or give a link to it";
+const NOT_UTF8: &str = "it is not UTF-8, which config.toml has to be: rename it, or give a symbolic link of another name";
 
 /// Columns of a line of help.
 const WIDTH: usize = 88;

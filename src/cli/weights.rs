@@ -45,6 +45,7 @@ fn as_json(file: &WeightFile) -> serde_json::Value {
         "file": file.path().to_string_lossy(),
         "format": file.format().to_string(),
         "metadata": file.metadata(),
+        "state_dict_keys": file.state_dict_keys(),
         "encoder_prefix": torchvision::encoder_prefix(file),
         "tensors": file.tensors().map(tensor).collect::<Vec<_>>(),
         "elements": elements(file),
@@ -69,6 +70,10 @@ fn as_table(file: &WeightFile) -> String {
             .iter()
             .map(|(key, value)| format!("{key} = {value}")),
     );
+    if !file.state_dict_keys().is_empty() {
+        let keys = file.state_dict_keys().join("\", in it \"");
+        lines.push(format!("the state dict lies under \"{keys}\""));
+    }
     let prefix = torchvision::encoder_prefix(file);
     if !prefix.is_empty() {
         lines.push(format!(

@@ -29,6 +29,7 @@ pub struct WeightFile {
     map: files::Content,
     format: Format,
     metadata: BTreeMap<String, String>,
+    state_dict: Vec<&'static str>,
     /// In file order.
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
@@ -58,6 +59,8 @@ impl std::fmt::Display for Format {
 /// The result of the reader of a format: the tensors, each checked to lie inside the file.
 struct Contents {
     metadata: BTreeMap<String, String>,
+    /// The keys, from the outermost on, that lead to the state dict in a checkpoint of PyTorch.
+    state_dict: Vec<&'static str>,
     entries: Vec<Entry>,
 }
 
@@ -96,6 +99,7 @@ impl WeightFile {
             map,
             format,
             metadata: contents.metadata,
+            state_dict: contents.state_dict,
             entries: contents.entries,
             by_name,
         })
@@ -114,6 +118,12 @@ impl WeightFile {
     /// The notes in the file, by key. PyTorch's formats have none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The keys, from the outermost on, under which the state dict lies in a checkpoint of PyTorch that holds other
+    /// values, too.
+    pub fn state_dict_keys(&self) -> &[&'static str] {
+        &self.state_dict
     }
 
     /// All tensors, in the order of the file.

@@ -156,7 +156,8 @@ fn collect(
     place: impl Fn(&Storage) -> Checked<Range<usize>>,
 ) -> Checked<Contents> {
     let heap = &pickle.heap;
-    let found = state_dict(heap, pickle.root, DEEPEST_STATE_DICT);
+    let mut keys = Vec::new();
+    let found = state_dict(heap, pickle.root, &mut keys);
     let dict = found.and_then(|found| heap.dict(found));
     let dict = dict.ok_or_else(|| no_state_dict(heap, pickle.root))?;
     let mut entries = Vec::new();
@@ -172,21 +173,30 @@ fn collect(
     }
     Ok(Contents {
         metadata: BTreeMap::new(),
+        state_dict: keys,
         entries,
     })
 }
 
-/// The dict that holds tensors by name: under one of the usual keys, or the value itself.
-fn state_dict<'a>(heap: &Heap<'a>, value: Value<'a>, depth: usize) -> Option<Value<'a>> {
+/// The dict that holds tensors by name: the value itself, or one under the usual keys, which are added to `keys`.
+fn state_dict<'a>(
+    heap: &Heap<'a>,
+    value: Value<'a>,
+    keys: &mut Vec<&'static str>,
+) -> Option<Value<'a>> {
     let entries = heap.dict(value)?;
-    let under = |key: &&str| state_dict(heap, heap.find(value, key)?, depth - 1);
-    let nested = if depth > 0 {
-        STATE_DICT_KEYS.iter().find_map(under)
-    } else {
-        None
-    };
+    if keys.len() < DEEPEST_STATE_DICT {
+        for key in STATE_DICT_KEYS {
+            keys.push(key);
+            let nested = heap.find(value, key);
+            if let Some(found) = nested.and_then(|nested| state_dict(heap, nested, keys)) {
+                return Some(found);
+            }
+            keys.pop();
+        }
+    }
     let is_tensor = |entry: &(Value, Value)| matches!(entry, (Value::Text(_), Value::Tensor(_)));
-    nested.or_else(|| entries.iter().any(is_tensor).then_some(value))
+    entries.iter().any(is_tensor).then_some(value)
 }
 
 /// What a file holds that has no state dict, and what to do.
