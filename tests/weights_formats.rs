@@ -103,6 +103,23 @@ fn files_of_the_first_versions_of_pytorch_are_read() {
     }
 }
 
+/// A tensor of a class of the user's own: `_rebuild_from_type_v2(function, class, arguments, state)`.
+#[test]
+fn a_tensor_of_another_class_is_read() {
+    let tensor = state_dict();
+    let [call, arguments] = [7..40, 40..tensor.len() - 2].map(|range| tensor[range].to_vec());
+    let tensor = [
+        &b"ctorch._tensor\n_rebuild_from_type_v2\n("[..],
+        &call,
+        b"c__main__\nBuffer\n",
+        &arguments,
+        b"}tR",
+    ]
+    .concat();
+    let file = open(&zipped(&dict(&[("w", tensor)]))).unwrap();
+    assert_eq!(file.tensor("w", &[6]).unwrap().floats().unwrap()[5], 5.0);
+}
+
 #[test]
 fn what_lies_beside_a_state_dict_is_skipped() {
     holds_what_was_saved("neighbours.pth");

@@ -125,3 +125,32 @@ fn damaged_files_never_panic() {
         read(&path, &bytes)?;
     });
 }
+
+/// A list is made once, and a dict is made from it by 30 bytes, again and again.
+#[test]
+fn a_small_pickle_cannot_copy_a_list_without_end() {
+    let start = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
+    let machine = b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.";
+    let list = [b"](", &b"K\x00K\x01\x86".repeat(2000)[..], b"eq\x000"].concat();
+    let calls = b"ccollections\nOrderedDict\nh\x00\x85R".repeat(1000);
+    let file = [
+        start,
+        &machine[..],
+        b"\x80\x02",
+        &list,
+        b"(",
+        &calls,
+        b"t.\x80\x02].",
+    ]
+    .concat();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weights");
+    fs::write(&path, file).unwrap();
+    let message = WeightFile::open(&path).unwrap_err().to_string();
+    assert!(
+        message.contains(
+            "weights: has a pickle that cannot be read: it copies more than 1048576 values"
+        ),
+        "{message}"
+    );
+}

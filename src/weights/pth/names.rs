@@ -14,6 +14,8 @@ pub enum Global {
     Parameter,
     RebuildTensor,
     RebuildParameter,
+    /// Calls one of the two functions before, and then changes the class of the tensor.
+    RebuildFromType,
     Storage(StoredType),
 }
 
@@ -33,12 +35,11 @@ const TYPES: [(&str, StoredType); 10] = [
 
 /// Modules that start programs, load code or reach other machines. A file that names one of them was made to harm
 /// whoever reads it with Python. Nothing is executed here; the file is refused to warn its owner.
-const HARMFUL_MODULES: [&str; 16] = [
+const HARMFUL_MODULES: [&str; 14] = [
     "os",
     "nt",
     "posix",
     "subprocess",
-    "commands",
     "pty",
     "sys",
     "shutil",
@@ -48,7 +49,6 @@ const HARMFUL_MODULES: [&str; 16] = [
     "ctypes",
     "webbrowser",
     "pickle",
-    "code",
     "pdb",
 ];
 
@@ -82,6 +82,7 @@ impl Global {
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
                 Global::RebuildParameter
             }
+            ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
             ("torch" | "torch.cuda", _) if element_type(name, "Storage").is_some() => {
                 return Ok(element_type(name, "Storage").map(Global::Storage));
             }

@@ -209,6 +209,15 @@ impl<'a> Heap<'a> {
                 let tensor = self.describe(storage, first, shape, strides)?;
                 Ok(self.new_tensor(Some(tensor)))
             }
+            (
+                Value::Global(Global::RebuildFromType),
+                &[
+                    function @ Value::Global(Global::RebuildTensor | Global::RebuildParameter),
+                    _class,
+                    arguments,
+                    ..,
+                ],
+            ) => self.call(function, arguments),
             _ => Err(format!(
                 "calls {function} {function:?} with {} arguments",
                 given.len()
