@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 /// Replaces the file `path` by what `content` writes, completely or not at all.
@@ -126,9 +127,11 @@ fn sync_directory(path: &Path) -> Result<()> {
 /// bus error would end the process. [`write_atomically`] never does so. It replaces the old file by a new one, and
 /// the old one exists until its last map is dropped.
 ///
+/// Some network and shared file systems cannot map a file. There the file is read instead.
+///
 /// # Errors
 /// When the file is missing, unreadable or empty, or when it is not a regular file.
-pub fn map(path: &Path) -> Result<Mmap> {
+pub fn map(path: &Path) -> Result<Content> {
     let about = fs::metadata(path).map_err(Error::io(path))?;
     if about.is_dir() {
         return Err(Error::file(path, "is a directory, expected a file"));
@@ -139,8 +142,86 @@ pub fn map(path: &Path) -> Result<Mmap> {
     if about.len() == 0 {
         return Err(Error::file(path, "is empty"));
     }
-    let file = File::open(path).map_err(Error::io(path))?;
+    let mut file = File::open(path).map_err(Error::io(path))?;
     // SAFETY: the map is read-only. That nobody changes the file meanwhile is a condition that this function
     // documents; the operating system has no way to enforce it.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+    let mapped = unsafe { Mmap::map(&file) };
+    content(mapped, &mut file).map_err(Error::io(path))
+}
+
+/// The map of a file, or the bytes that are read from it when it could not be mapped.
+fn content(mapped: io::Result<Mmap>, file: &mut File) -> io::Result<Content> {
+    match mapped {
+        Ok(map) => Ok(Content::Mapped(map)),
+        Err(_) => read(file),
+    }
+}
+
+/// Reads a whole file.
+fn read(file: &mut File) -> io::Result<Content> {
+    let too_large = |_| io::Error::from(ErrorKind::OutOfMemory);
+    let length = usize::try_from(file.metadata()?.len()).map_err(|_| ErrorKind::FileTooLarge)?;
+    let mut words: Vec<u64> = Vec::new();
+    words
+        .try_reserve_exact(length.div_ceil(size_of::<u64>()))
+        .map_err(too_large)?;
+    words.resize(length.div_ceil(size_of::<u64>()), 0);
+    file.read_exact(&mut bytemuck::cast_slice_mut(&mut words)[..length])?;
+    Ok(Content::Read { words, length })
+}
+
+/// The bytes of a file.
+pub enum Content {
+    /// Mapped into memory.
+    Mapped(Mmap),
+    /// Read from a file that cannot be mapped. Words of eight bytes are aligned for every type of number.
+    Read {
+        /// The bytes, and zeros up to a whole word.
+        words: Vec<u64>,
+        /// Number of bytes of the file.
+        length: usize,
+    },
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Content::Mapped(map) => map,
+            Content::Read { words, length } => &bytemuck::cast_slice(words)[..*length],
+        }
+    }
+}
+
+/// For serde's `serialize_with`: a path as text. JSON has no other texts than Unicode, so that other bytes in a path
+/// become U+FFFD.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_lossy<S: serde::Serializer>(
+    path: impl AsRef<Path>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.as_ref().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_mapped_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weights");
+        for length in [1, 8, 4099] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            fs::write(&path, &bytes).unwrap();
+            let refused = Err(io::Error::other("No such device (ENODEV)"));
+            let content = content(refused, &mut File::open(&path).unwrap()).unwrap();
+            assert!(matches!(content, Content::Read { .. }));
+            assert_eq!(*content, bytes);
+            assert_eq!(*map(&path).unwrap(), bytes);
+        }
+    }
 }

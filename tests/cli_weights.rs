@@ -151,3 +151,176 @@ fn attend() {
 fn attend_with_a_fine_tuned_encoder() {
     moves_both_ways("attend", "attend.init.safetensors", "14", true);
 }
+
+/// Names of files need not be UTF-8 on Linux, and JSON must be: other bytes become U+FFFD, and nothing panics.
+#[cfg(target_os = "linux")]
+mod names_that_are_not_utf8 {
+    use super::*;
+    use crate::support::tiny::{SHOW_TELL, Tiny};
+    use std::ffi::OsString;
+    use std::fs;
+    use std::os::unix::ffi::OsStringExt;
+
+    /// `caf\xe9` in Latin-1, with an ending.
+    fn cafe(tiny: &Tiny, ending: &str) -> PathBuf {
+        let name = [b"caf\xe9", ending.as_bytes()].concat();
+        tiny.path("").join(OsString::from_vec(name))
+    }
+
+    fn json(command: &mut std::process::Command) -> Value {
+        let printed = cli::printed(&command.output().unwrap());
+        serde_json::from_str(&printed).unwrap()
+    }
+
+    #[test]
+    fn every_command_prints_json() {
+        let tiny = Tiny::new();
+        cli::succeeded(&tiny.train_once("run"));
+        let ends = |value: &Value, end: &str| {
+            let text = value.as_str().unwrap();
+            assert!(text.ends_with(end), "{text}");
+        };
+        let run = cafe(&tiny, ".run");
+        fs::rename(tiny.path("run"), &run).unwrap();
+        let checkpoint = run.join("last.safetensors");
+        let found = json(
+            cli::showtell()
+                .args(["weights", "inspect", "--json"])
+                .arg(checkpoint),
+        );
+        ends(&found["file"], "caf\u{fffd}.run/last.safetensors");
+
+        let image = cafe(&tiny, ".jpg");
+        fs::copy(tiny.images().join("a.jpg"), &image).unwrap();
+        let device = ["--device", "cpu", "--threads", "1", "--json"];
+        let found = json(
+            cli::showtell()
+                .arg("caption")
+                .args(device)
+                .arg("--run")
+                .arg(&run)
+                .arg(image),
+        );
+        ends(&found["image"], "/caf\u{fffd}.jpg");
+
+        let eval = |data: &Path| {
+            let mut command = cli::showtell();
+            command
+                .arg("eval")
+                .args(device)
+                .arg("--run")
+                .arg(&run)
+                .arg("--data")
+                .arg(data);
+            json(&mut command)
+        };
+        let found = eval(&tiny.data());
+        ends(&found["captions"], "caf\u{fffd}.run/captions-test.json");
+        let data = cafe(&tiny, ".data");
+        fs::rename(tiny.data(), &data).unwrap();
+        eval(&data);
+        json(cli::showtell().args(["data", "stats", "--json"]).arg(&data));
+        fs::remove_file(data.join("Flicker8k_Dataset/a.jpg")).unwrap();
+        let checked = cli::showtell()
+            .args(["data", "check", "--json"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        cli::ended(1, &checked);
+        let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+        assert!(
+            checked["findings"].to_string().contains("caf\u{fffd}.data"),
+            "{checked}"
+        );
+    }
+
+    /// A run's config.toml holds paths, so that they must be UTF-8.
+    #[test]
+    fn train_refuses_them_and_names_them() {
+        let tiny = Tiny::new();
+        let data = cafe(&tiny, ".data");
+        fs::rename(tiny.data(), &data).unwrap();
+        let mut command = cli::showtell();
+        let train = command
+            .arg("train")
+            .args(SHOW_TELL)
+            .args(["--out", "run", "--data"]);
+        let message = cli::ended(2, &train.arg(&data).output().unwrap());
+        cli::says(
+            &message,
+            &["caf\u{fffd}.data' for '--data <DIR>'", "it is not UTF-8"],
+        );
+        let mut command = cli::showtell();
+        let train = command.current_dir(&data).arg("train").args(SHOW_TELL);
+        let output = train
+            .args(["--out", "run", "--data", "."])
+            .output()
+            .unwrap();
+        cli::says(
+            &cli::failed(&output),
+            &[
+                "showtell: --data: found ",
+                "caf\u{fffd}.data",
+                "it is not UTF-8",
+            ],
+        );
+    }
+}
+
+/// A file with the encoder of a run, under a prefix, and with one element of a tensor changed.
+fn encoder_of(run: &Path, file: &Path, prefix: &str, change: Option<f32>) {
+    let tensors = read(&run.join("last.safetensors")).into_iter();
+    let encoder = tensors.filter_map(|(name, tensor)| {
+        let name = name.strip_prefix("encoder.")?;
+        Some((format!("{prefix}{name}"), tensor))
+    });
+    let mut encoder: Tensors = encoder.collect();
+    if let Some(change) = change {
+        encoder.get_mut(&format!("{prefix}bn1.weight")).unwrap().1[2] = change;
+    }
+    write(file, &encoder);
+}
+
+#[test]
+fn a_prefix_is_said_and_numbers_that_are_not_finite_are_refused() {
+    let tiny = crate::support::tiny::Tiny::new();
+    cli::succeeded(&tiny.train_once("run"));
+    let file = tiny.path("encoder.safetensors");
+    let path = file.to_str().unwrap();
+    let options = [
+        "--model",
+        "show-tell",
+        "--encoder-weights",
+        path,
+        "--epochs",
+        "1",
+    ];
+    encoder_of(&tiny.path("run"), &file, "module.", None);
+    let told = cli::succeeded(&tiny.train("prefixed", &options));
+    let note = "encoder.safetensors: the names of the encoder's tensors begin with \"module.\", which is left out\n";
+    cli::says(&told, &[note]);
+    let table = printed(&["weights", "inspect", path]);
+    cli::says(
+        &table,
+        &["begin with \"module.\", which training leaves out\n"],
+    );
+    let found = printed(&["weights", "inspect", path, "--json"]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["encoder_prefix"], "module.");
+
+    for (value, spelled) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        encoder_of(&tiny.path("run"), &file, "", Some(value));
+        let message = cli::failed(&tiny.train("bad", &options));
+        let end = format!(
+            "that are infinite or not a number, the first one ({spelled}) at [2]; expected finite numbers"
+        );
+        cli::says(
+            &message,
+            &[
+                "encoder.safetensors: tensor \"bn1.weight\" has 1 elements of ",
+                &end,
+            ],
+        );
+        assert!(!tiny.path("bad").exists());
+    }
+}

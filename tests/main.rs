@@ -67,4 +67,6 @@ mod train_devices;
 mod train_failures;
 mod train_settings;
 mod weights;
+mod weights_formats;
+mod weights_hostile;
 mod weights_pth;

@@ -209,7 +209,7 @@ fn go_on(dataset: &Flickr8k, out: &Path, stop: Option<u64>) -> Ended {
             Trainer::resume(setup(run), engine, &checkpoint, &mut observer)
         }
         Err(_) => {
-            let initial = Initial::load(&engine, &config).unwrap();
+            let initial = Initial::load(&engine, &config, &mut observer).unwrap();
             let run = RunDirectory::create(out).unwrap();
             Trainer::start(setup(run), engine, initial, &mut observer)
         }

@@ -123,7 +123,7 @@ fn go_on(config: Config, data: &Path, out: &Path, observer: &mut dyn Observer) -
     let mut trainer = match &checkpoint {
         Some(checkpoint) => Trainer::resume(setup, engine, checkpoint, observer),
         None => {
-            let initial = Initial::load(&engine, &setup.config).unwrap();
+            let initial = Initial::load(&engine, &setup.config, observer).unwrap();
             Trainer::start(setup, engine, initial, observer)
         }
     };

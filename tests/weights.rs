@@ -162,7 +162,7 @@ fn files_without_weights_are_refused() {
         .collect();
     assert!(refusal(&noise).starts_with("is not a weight file: its 200 bytes begin with [0d, b4,"));
     assert!(refusal(b"{}").starts_with("is not a weight file: its 2 bytes"));
-    assert_eq!(refusal(b""), "is empty");
+    assert!(refusal(b"").starts_with("is empty: "));
     let directory = tempfile::tempdir().unwrap();
     let message = WeightFile::open(directory.path()).unwrap_err().to_string();
     assert!(
@@ -388,6 +388,7 @@ fn an_encoder_is_matched_whatever_its_order_and_extras() {
     let plain = file_with(&stored);
     let matched = torchvision::match_encoder(&plain, &expected, "tiny").unwrap();
     let names: Vec<_> = matched
+        .tensors
         .iter()
         .map(|t| (t.name().to_string(), t.shape().to_vec()))
         .collect();
@@ -400,7 +401,7 @@ fn an_encoder_is_matched_whatever_its_order_and_extras() {
     ours.push(("embedding.weight".into(), vec![9, 3]));
     let ours = file_with(&ours);
     let matched = torchvision::match_encoder(&ours, &expected, "tiny").unwrap();
-    assert_eq!(matched[0].name(), "encoder.conv1.weight");
+    assert_eq!(matched.tensors[0].name(), "encoder.conv1.weight");
 }
 
 #[test]

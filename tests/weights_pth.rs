@@ -333,8 +333,8 @@ fn files_that_contradict_themselves_are_refused() {
         ),
         (
             zipped(b"\x80\x02}X\x05\x00\x00\x00epochK\x03s.", &data),
-            "holds no tensors by name, expected a state dict, alone or under \"state_dict\"; found a dict of \
-             \"epoch\"",
+            "holds no tensors by name, expected a state dict, alone or under \"state_dict\", \"model_state_dict\", \
+             \"model\", \"net\" or \"ema\"; found a dict of \"epoch\"",
         ),
         (
             zipped(b"\x80\x02}q\x00X\xff\xff\xff\xffab", &data),

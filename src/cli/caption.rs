@@ -4,12 +4,14 @@ use super::device::DeviceArgs;
 use super::search::SearchArgs;
 use crate::data::image;
 use crate::decode::{Search, Sentence};
+use crate::files;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
 use crate::train::run::RunDirectory;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
@@ -45,11 +47,12 @@ pub struct CaptionArgs {
 
 #[derive(Serialize)]
 struct Line<'a> {
+    #[serde(serialize_with = "files::serialize_lossy")]
     image: &'a Path,
     caption: String,
     /// The drawn attention.
     #[serde(skip_serializing_if = "Option::is_none")]
-    picture: Option<&'a Path>,
+    picture: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attention: Option<Attention<'a>>,
 }
@@ -97,7 +100,7 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
             let line = Line {
                 image,
                 caption: engine.vocabulary.decode(&sentence.tokens),
-                picture: picture.map(PathBuf::as_path),
+                picture: picture.map(|path| path.to_string_lossy()),
                 attention: attention.filter(|_| args.maps),
             };
             if args.json {

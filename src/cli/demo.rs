@@ -9,6 +9,7 @@ use crate::data::image;
 use crate::data::loader::LoaderOptions;
 use crate::data::scenes::SceneSet;
 use crate::decode::Search;
+use crate::files;
 use crate::metrics::bleu;
 use crate::model::Engine;
 use crate::model::attend::ATTEND;
@@ -86,6 +87,7 @@ struct Sample {
     caption: String,
     /// Whether it is one of the five captions of the scene.
     right: bool,
+    #[serde(serialize_with = "files::serialize_lossy")]
     picture: PathBuf,
 }
 

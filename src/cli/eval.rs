@@ -104,6 +104,7 @@ struct Evaluation {
     bleu_corpus: [f64; 4],
     bleu_sentence_mean: [f64; 4],
     distinct_captions: usize,
+    #[serde(serialize_with = "files::serialize_lossy")]
     captions: PathBuf,
 }
 

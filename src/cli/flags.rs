@@ -5,8 +5,11 @@ use crate::error::Error;
 use crate::model::MODELS;
 use crate::settings::{Kind, Setting, Table, Value};
 use crate::train::config::{self, Config};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches};
+
+/// Why a path is refused that the settings of a run cannot hold.
+const NOT_UTF8: &str = "it is not UTF-8, which config.toml has to be: rename it, or give a symbolic link of another name";
 
 /// Columns of a line of help.
 const WIDTH: usize = 88;
@@ -38,7 +41,10 @@ pub fn flags(setting: &'static Setting, default: Option<String>) -> Vec<Arg> {
             vec![flag.value_name(setting.value_name).value_parser(parser)]
         }
         _ => {
-            let parser = |text: &str| setting.parse(text);
+            let parser = OsStringValueParser::new().try_map(|text| match text.to_str() {
+                Some(text) => setting.parse(text),
+                None => Err(NOT_UTF8.into()),
+            });
             vec![flag.value_name(setting.value_name).value_parser(parser)]
         }
     }
@@ -105,8 +111,8 @@ pub fn given(matches: &ArgMatches, settings: &[&Setting]) -> Table {
 /// Makes the paths in a table mean the same wherever a run is resumed.
 ///
 /// # Errors
-/// When the current folder is unknown.
-pub fn make_absolute(table: &mut Table, settings: &[&Setting]) -> std::io::Result<()> {
+/// When the current folder is unknown, or is not UTF-8.
+pub fn make_absolute(table: &mut Table, settings: &[&Setting]) -> anyhow::Result<()> {
     for setting in settings {
         let Kind::Path { word } = setting.kind else {
             continue;
@@ -115,7 +121,11 @@ pub fn make_absolute(table: &mut Table, settings: &[&Setting]) -> std::io::Resul
             let is_word = [word, setting.none].contains(&Some(path));
             if !is_word && !path.is_empty() {
                 let absolute = std::path::absolute(&*path)?;
-                *path = absolute.to_string_lossy().into_owned();
+                let Some(absolute) = absolute.to_str() else {
+                    let message = format!("found {}: {NOT_UTF8}", absolute.display());
+                    return Err(Error::setting(setting.key, message).into());
+                };
+                *path = absolute.to_string();
             }
         }
     }

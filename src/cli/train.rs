@@ -328,7 +328,7 @@ fn trainer<'a>(
         None => None,
     };
     // Weights that cannot be read leave no folder behind.
-    let initial = Initial::load(&engine, &config)?;
+    let initial = Initial::load(&engine, &config, progress)?;
     let run = match directory {
         Some(run) => run,
         None => RunDirectory::create(&given.out)?,

@@ -1,6 +1,6 @@
 //! `showtell weights inspect`: lists the tensors in a weight file.
 
-use crate::weights::{StoredTensor, WeightFile};
+use crate::weights::{StoredTensor, WeightFile, torchvision};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -36,9 +36,11 @@ fn as_json(file: &WeightFile) -> serde_json::Value {
         })
     };
     json!({
-        "file": file.path(),
+        "file": file.path().to_string_lossy(),
         "format": file.format().to_string(),
         "metadata": file.metadata(),
+        "state_dict_keys": file.state_dict_keys(),
+        "encoder_prefix": torchvision::encoder_prefix(file),
         "tensors": file.tensors().map(tensor).collect::<Vec<_>>(),
         "elements": elements(file),
     })
@@ -62,6 +64,16 @@ fn as_table(file: &WeightFile) -> String {
             .iter()
             .map(|(key, value)| format!("{key} = {value}")),
     );
+    if !file.state_dict_keys().is_empty() {
+        let keys = file.state_dict_keys().join("\", in it \"");
+        lines.push(format!("the state dict lies under \"{keys}\""));
+    }
+    let prefix = torchvision::encoder_prefix(file);
+    if !prefix.is_empty() {
+        lines.push(format!(
+            "the names of the encoder's tensors begin with \"{prefix}\", which training leaves out"
+        ));
+    }
     lines.push(format!(
         "{}: {}, {} tensors, {} parameters and buffers",
         file.path().display(),

@@ -78,6 +78,7 @@ pub struct Finding {
     /// What kind of problem it is.
     pub problem: Problem,
     /// The file or directory it concerns.
+    #[serde(serialize_with = "crate::files::serialize_lossy")]
     pub file: PathBuf,
     /// The line in the file, counted from 1, if it concerns one line.
     pub line: Option<usize>,

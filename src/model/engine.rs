@@ -48,11 +48,12 @@ impl Engine {
         self.captioner.prepare(&self.ctx, &self.params)
     }
 
-    /// Reads the encoder from a weight file with torchvision's names.
+    /// Reads the encoder from a weight file with torchvision's names. Returns what stands in front of all these names
+    /// in the file, such as `module.`; mostly nothing.
     ///
     /// # Errors
-    /// When the file cannot be read or is of another encoder.
-    pub fn load_encoder(&self, path: &Path) -> Result<()> {
+    /// When the file cannot be read, is of another encoder, or has a number that is not finite.
+    pub fn load_encoder(&self, path: &Path) -> Result<String> {
         let file = WeightFile::open(path)?;
         let (params, encoder) = (&self.params, &self.captioner.encoder);
         let expected: Vec<_> = encoder
@@ -63,11 +64,11 @@ impl Engine {
                 (name.to_string(), params.shape(id).to_vec())
             })
             .collect();
-        let tensors = match_encoder(&file, &expected, &encoder.config().name())?;
-        for (&id, tensor) in encoder.ids().iter().zip(tensors) {
-            params.import(id, &tensor.floats()?)?;
+        let matched = match_encoder(&file, &expected, &encoder.config().name())?;
+        for (&id, tensor) in encoder.ids().iter().zip(&matched.tensors) {
+            params.import(id, &tensor.finite_floats()?)?;
         }
-        Ok(())
+        Ok(matched.prefix.to_string())
     }
 
     /// Uploads images, `pixels` (N, S, S, 3) on the host, and gives them to `body` as one step: afterwards all room of

@@ -111,7 +111,7 @@ impl EncoderSource {
 
 /// SHA-256 of a file, in hexadecimal.
 fn hash(path: &Path) -> Result<String> {
-    let digest = Sha256::digest(&files::map(path)?);
+    let digest = Sha256::digest(&*files::map(path)?);
     Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -235,7 +235,7 @@ impl Checkpoint {
         for id in params.ids() {
             if params.is_trained(id) || self.encoder.is_none() {
                 let tensor = self.file.tensor(params.name(id), params.shape(id))?;
-                params.import(id, &tensor.floats()?)?;
+                params.import(id, &tensor.finite_floats()?)?;
             }
         }
         Ok(())
@@ -259,7 +259,7 @@ impl Checkpoint {
 /// file.
 ///
 /// # Errors
-/// When the file has a tensor that the model does not have, or one with another shape.
+/// When the file has a tensor that the model does not have, one with another shape, or a number that is not finite.
 pub fn load_subset(path: &Path, params: &Params) -> Result<Vec<String>> {
     let file = WeightFile::open(path)?;
     for tensor in file.tensors() {
@@ -275,7 +275,7 @@ pub fn load_subset(path: &Path, params: &Params) -> Result<Vec<String>> {
             return Err(Error::file(path, message));
         };
         let tensor = file.tensor(name, params.shape(id))?;
-        params.import(id, &tensor.floats()?)?;
+        params.import(id, &tensor.finite_floats()?)?;
     }
     let missing = params
         .ids()

@@ -27,7 +27,6 @@ use crate::model::Engine;
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
-use memmap2::Mmap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -143,7 +142,7 @@ fn hash_images(dataset: &Flickr8k, images: &[usize], key: &mut Sha256) -> Result
 
 /// A file of features, mapped.
 pub struct FeatureFile {
-    map: Mmap,
+    map: files::Content,
     header: Header,
 }
 

@@ -1,5 +1,6 @@
 //! The weights that a run begins with.
 
+use super::Observer;
 use super::checkpoint::{self, EncoderSource};
 use super::config::{Config, EncoderBatchNorm, EncoderWeights};
 use crate::error::{Error, Result};
@@ -16,11 +17,12 @@ pub struct Initial {
 }
 
 impl Initial {
-    /// Initialises the decoder, then reads what the settings name: an encoder, initial weights.
+    /// Initialises the decoder, then reads what the settings name: an encoder, initial weights. Tells the observer when
+    /// the encoder's names have a prefix that was left out.
     ///
     /// # Errors
     /// When the settings name no encoder, a file cannot be read, or does not have the tensors that are wanted.
-    pub fn load(engine: &Engine, config: &Config) -> Result<Self> {
+    pub fn load(engine: &Engine, config: &Config, observer: &mut dyn Observer) -> Result<Self> {
         let (params, encoder) = (&engine.params, engine.captioner.encoder.ids());
         let decoder = params.ids().filter(|id| !encoder.contains(id));
         params.initialise_only(decoder, config.seed)?;
@@ -31,7 +33,13 @@ impl Initial {
                 initial.random_encoder = true;
             }
             Some(EncoderWeights::File(path)) => {
-                engine.load_encoder(path)?;
+                let prefix = engine.load_encoder(path)?;
+                if !prefix.is_empty() {
+                    observer.note(&format!(
+                        "{}: the names of the encoder's tensors begin with \"{prefix}\", which is left out",
+                        path.display()
+                    ));
+                }
                 initial.encoder = source(config, path)?;
             }
             None if config.init.is_none() => {

@@ -5,6 +5,7 @@
 //! large allocations nor the execution of code.
 
 mod pth;
+mod recognise;
 pub mod safetensors;
 mod stored;
 pub mod torchvision;
@@ -13,7 +14,6 @@ pub use stored::{StoredTensor, StoredType};
 
 use crate::error::{Error, Result};
 use crate::files;
-use memmap2::Mmap;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use stored::Entry;
@@ -26,9 +26,10 @@ compile_error!("weight files are little-endian and are used without conversion")
 /// The file must not be changed while it is open (see [`files::map`]).
 pub struct WeightFile {
     path: PathBuf,
-    map: Mmap,
+    map: files::Content,
     format: Format,
     metadata: BTreeMap<String, String>,
+    state_dict: Vec<&'static str>,
     /// In file order.
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
@@ -49,6 +50,8 @@ words! {
 /// The result of the reader of a format: the tensors, each checked to lie inside the file.
 struct Contents {
     metadata: BTreeMap<String, String>,
+    /// The keys, from the outermost on, that lead to the state dict in a checkpoint of PyTorch.
+    state_dict: Vec<&'static str>,
     entries: Vec<Entry>,
 }
 
@@ -62,9 +65,13 @@ impl WeightFile {
     /// When the file cannot be read, has an unknown format, is truncated, or contradicts itself.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        let map = files::map(&path)?;
         let in_file = |message: String| Error::file(&path, message);
-        let format = recognise(&map).map_err(in_file)?;
+        if std::fs::metadata(&path).is_ok_and(|about| about.is_file() && about.len() == 0) {
+            let message = "is empty: a download or a copy of it was cut off; get it again";
+            return Err(in_file(message.into()));
+        }
+        let map = files::map(&path)?;
+        let format = recognise::format(&map).map_err(in_file)?;
         let read = match format {
             Format::Safetensors => safetensors::read,
             Format::TorchZip => pth::read_zip,
@@ -83,6 +90,7 @@ impl WeightFile {
             map,
             format,
             metadata: contents.metadata,
+            state_dict: contents.state_dict,
             entries: contents.entries,
             by_name,
         })
@@ -101,6 +109,12 @@ impl WeightFile {
     /// The notes in the file, by key. PyTorch's formats have none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The keys, from the outermost on, under which the state dict lies in a checkpoint of PyTorch that holds other
+    /// values, too.
+    pub fn state_dict_keys(&self) -> &[&'static str] {
+        &self.state_dict
     }
 
     /// All tensors, in the order of the file.
@@ -139,24 +153,5 @@ impl std::fmt::Debug for WeightFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (path, tensors) = (self.path.display(), self.entries.len());
         write!(f, "{path} ({}, {tensors} tensors)", self.format)
-    }
-}
-
-/// Recognises the format by the first bytes.
-fn recognise(bytes: &[u8]) -> Checked<Format> {
-    if bytes.starts_with(b"PK\x03\x04") {
-        Ok(Format::TorchZip)
-    } else if bytes.starts_with(&pth::LEGACY_START) {
-        Ok(Format::TorchLegacy)
-    } else if bytes.get(safetensors::LENGTH_BYTES) == Some(&b'{') {
-        Ok(Format::Safetensors)
-    } else {
-        Err(format!(
-            "is not a weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
-             '{{') or PyTorch (a zip archive, or a pickle that begins with {:02x?})",
-            bytes.len(),
-            &bytes[..bytes.len().min(9)],
-            pth::LEGACY_START,
-        ))
     }
 }

@@ -54,7 +54,11 @@ pub(super) fn read(bytes: &[u8]) -> Checked<Contents> {
         )
     };
     let entries = tensors.into_iter().map(place).collect::<Checked<_>>()?;
-    Ok(Contents { metadata, entries })
+    Ok(Contents {
+        metadata,
+        state_dict: Vec::new(),
+        entries,
+    })
 }
 
 /// The bytes of the header, and the position at which the tensors begin.

@@ -257,6 +257,36 @@ impl<'a> StoredTensor<'a> {
         })
     }
 
+    /// The elements as by [`StoredTensor::floats`], all of which must be finite.
+    ///
+    /// # Errors
+    /// When the elements are not floats, or when one of them is infinite or not a number; the message says how many
+    /// are, and where the first one is.
+    pub fn finite_floats(&self) -> Result<Cow<'a, [f32]>> {
+        let values = self.floats()?;
+        let Some(first) = values.iter().position(|value| !value.is_finite()) else {
+            return Ok(values);
+        };
+        let count = values.iter().filter(|value| !value.is_finite()).count();
+        let (name, value, len) = (self.name(), values[first], values.len());
+        Err(self.file.error(format!(
+            "tensor \"{name}\" has {count} elements of {len} that are infinite or not a number, the first one ({value}) \
+             at {:?}; expected finite numbers: the file is damaged or from a training that failed, use another one",
+            self.index(first)
+        )))
+    }
+
+    /// The index along each dimension of an element in row-major order.
+    fn index(&self, mut element: usize) -> Vec<usize> {
+        let mut index = Vec::with_capacity(self.shape().len());
+        for &extent in self.shape().iter().rev() {
+            index.push(element % extent);
+            element /= extent;
+        }
+        index.reverse();
+        index
+    }
+
     /// # Errors
     /// When the tensor has another shape; the message names file, tensor, expected and found.
     pub(super) fn check_shape(&self, expected: &[usize]) -> Result<()> {

@@ -2,34 +2,54 @@
 
 use super::{StoredTensor, WeightFile};
 use crate::error::{Error, Result};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The prefix of the encoder's names in checkpoints of this program.
-const PREFIX: &str = "encoder.";
+/// Parts of names that wrappers put in front of all the encoder's names: `DataParallel`, `torch.compile`, Lightning's
+/// modules, models with a head, and checkpoints of this program.
+const PREFIX_PARTS: [&str; 5] = ["module.", "_orig_mod.", "model.", "backbone.", "encoder."];
+
+/// The tensors of an encoder.
+#[derive(Debug)]
+pub struct Matched<'a> {
+    /// In the order in which they were expected.
+    pub tensors: Vec<StoredTensor<'a>>,
+    /// What stands in front of all their names in the file, such as `module.`; mostly nothing.
+    pub prefix: &'a str,
+}
 
 /// Finds the tensors of an encoder in a file, in the order in which `expected` lists them.
 ///
 /// `expected` has names of torchvision (`layer1.0.conv1.weight`) and shapes of PyTorch (filters K C R S). The
-/// classifier `fc.*` and the counters `*.num_batches_tracked` are ignored. If names in the file begin with
-/// `encoder.`, it is a checkpoint of this program, and only the tensors with these names are used.
+/// classifier `fc.*` and the counters `*.num_batches_tracked` are ignored. If the names in the file have a usual prefix
+/// in front, such as `module.` or, in checkpoints of this program, `encoder.`, only the tensors with this prefix are
+/// used.
 ///
 /// # Errors
-/// When a tensor is missing or has another shape, or when there is a tensor that the architecture does not have. If
-/// the file holds another well-known ResNet, the message names it.
+/// When a tensor is missing or has another shape, when there is a tensor that the architecture does not have, or when
+/// the names occur under several prefixes. If the file holds another well-known ResNet, the message names it.
 pub fn match_encoder<'a>(
     file: &'a WeightFile,
     expected: &[(String, Vec<usize>)],
     architecture: &str,
-) -> Result<Vec<StoredTensor<'a>>> {
-    let found = encoder_tensors(file);
+) -> Result<Matched<'a>> {
+    let known: HashSet<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let prefix = match prefixes(file, |name| known.contains(name))[..] {
+        [] => "",
+        [prefix] => prefix,
+        [first, second, ..] => {
+            return Err(file.error(format!(
+                "has the encoder's tensors twice, under \"{first}\" and under \"{second}\": save the state dict of the \
+                 one that is wanted"
+            )));
+        }
+    };
+    let found = encoder_tensors(file, prefix);
     let by_name: HashMap<_, _> = found.iter().copied().collect();
     let refuse = |message: String| refuse(file, &found, architecture, message);
     let mut matched = Vec::with_capacity(expected.len());
     for (name, shape) in expected {
         let Some(&tensor) = by_name.get(name.as_str()) else {
-            return Err(refuse(format!(
-                "has no tensor \"{name}\", expected one of shape {shape:?}"
-            )));
+            return Err(refuse(missing(file, name, prefix, shape, &known)));
         };
         if tensor.shape() != shape {
             let (name, has) = (tensor.name(), tensor.shape());
@@ -39,28 +59,78 @@ pub fn match_encoder<'a>(
         }
         matched.push(tensor);
     }
-    let known: HashSet<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
     if let Some((_, extra)) = found.iter().find(|(name, _)| !known.contains(name)) {
         let (name, shape) = (extra.name(), extra.shape());
         return Err(refuse(format!(
             "has a tensor \"{name}\" of shape {shape:?}, expected none"
         )));
     }
-    Ok(matched)
+    Ok(Matched {
+        tensors: matched,
+        prefix,
+    })
+}
+
+/// The prefix of the encoder's tensors in a file of unknown architecture; nothing if there is none, or more than one.
+pub fn encoder_prefix(file: &WeightFile) -> &str {
+    match prefixes(file, |name| name == "conv1.weight")[..] {
+        [prefix] => prefix,
+        _ => "",
+    }
+}
+
+/// The usual prefixes, including none, under which the file has the most names that are `known`.
+fn prefixes(file: &WeightFile, known: impl Fn(&str) -> bool) -> Vec<&str> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in file.tensors() {
+        let (prefix, name) = split_prefix(tensor.name());
+        if known(name) {
+            *counts.entry(prefix).or_default() += 1;
+        }
+    }
+    let most = counts.values().copied().max().unwrap_or(0);
+    counts.retain(|_, count| *count == most);
+    counts.into_keys().collect()
+}
+
+/// A name's usual prefix, which can have several parts, and the rest of the name.
+fn split_prefix(name: &str) -> (&str, &str) {
+    let mut rest = name;
+    while let Some(shorter) = PREFIX_PARTS.iter().find_map(|part| rest.strip_prefix(part)) {
+        rest = shorter;
+    }
+    name.split_at(name.len() - rest.len())
 }
 
 /// The tensors of the encoder, with their names without the prefix, in the order of the file.
-fn encoder_tensors(file: &WeightFile) -> Vec<(&str, StoredTensor<'_>)> {
-    let ours = file
-        .tensors()
-        .any(|tensor| tensor.name().starts_with(PREFIX));
-    let prefix = if ours { PREFIX } else { "" };
+fn encoder_tensors<'a>(file: &'a WeightFile, prefix: &str) -> Vec<(&'a str, StoredTensor<'a>)> {
     let named = file
         .tensors()
         .filter_map(|tensor| Some((tensor.name().strip_prefix(prefix)?, tensor)));
     named
         .filter(|(name, _)| !name.starts_with("fc.") && !name.ends_with(".num_batches_tracked"))
         .collect()
+}
+
+/// Says that a tensor is missing, and if there is one with an unusual prefix, what to do.
+fn missing(
+    file: &WeightFile,
+    name: &str,
+    prefix: &str,
+    shape: &[usize],
+    known: &HashSet<&str>,
+) -> String {
+    let message = format!("has no tensor \"{prefix}{name}\", expected one of shape {shape:?}");
+    let other = |tensor: StoredTensor| {
+        let other = tensor.name().strip_suffix(name)?;
+        (other.ends_with('.') && !known.contains(tensor.name())).then(|| other.to_string())
+    };
+    match file.tensors().find_map(other) {
+        Some(other) => format!(
+            "{message}; it has \"{other}{name}\": save the state dict without \"{other}\" in its names"
+        ),
+        None => message,
+    }
 }
 
 fn refuse(

@@ -6,14 +6,16 @@
 //! the list of keys, and for each key the number of elements and their bytes. Source: `torch/serialization.py`.
 //!
 //! A pickle is a program for a stack machine, which may call any Python function. [`pickle`] knows the few calls that
-//! a state dict needs and refuses all others. It never executes anything.
+//! a state dict needs. It never executes anything: other objects beside the state dict are skipped.
 
+mod names;
 mod pickle;
 mod value;
 mod zip;
 
 use super::stored::Entry;
 use super::{Checked, Contents};
+use names::unwanted;
 use pickle::Pickle;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -25,8 +27,14 @@ pub(super) const LEGACY_START: [u8; 15] = *b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa
 /// The version of the legacy format, which follows the magic number.
 const LEGACY_VERSION: i64 = 1001;
 
-/// The key of the state dict in checkpoints that hold other values, too.
-const STATE_DICT: &str = "state_dict";
+/// The keys of the state dict in checkpoints that hold other values, too. The first one that is there counts.
+const STATE_DICT_KEYS: [&str; 5] = ["state_dict", "model_state_dict", "model", "net", "ema"];
+
+/// How many of these keys may lead to the state dict, one inside the other.
+const DEEPEST_STATE_DICT: usize = 3;
+
+/// More tensors than any file of weights has.
+const MOST_TENSORS: usize = 1 << 17;
 
 /// Finds the tensors of a zip archive.
 pub(super) fn read_zip(bytes: &[u8]) -> Checked<Contents> {
@@ -35,7 +43,7 @@ pub(super) fn read_zip(bytes: &[u8]) -> Checked<Contents> {
         .names()
         .find_map(|name| name.strip_suffix("/data.pkl"))
     else {
-        return Err("is a zip archive without data.pkl, so it is not from PyTorch".into());
+        return Err(other_zip(&archive));
     };
     if archive.find(&format!("{name}/constants.pkl"))?.is_some() {
         return Err("is a TorchScript program, expected a state dict".into());
@@ -51,6 +59,24 @@ pub(super) fn read_zip(bytes: &[u8]) -> Checked<Contents> {
     };
     let root = pickle::read(&bytes[record("data.pkl")?])?;
     collect(&root, |storage| record(&format!("data/{}", storage.key)))
+}
+
+/// What a zip archive is that has no weights of PyTorch.
+fn other_zip(archive: &zip::Archive) -> String {
+    if archive.names().any(|name| name.ends_with(".npy")) {
+        return "is an archive of NumPy arrays (npz): expected safetensors or a PyTorch file"
+            .into();
+    }
+    let is_weights = |name: &&str| {
+        let endings = [".pth", ".pt", ".bin", ".safetensors"];
+        endings.iter().any(|ending| name.ends_with(ending))
+    };
+    match archive.names().find(is_weights) {
+        Some(name) => {
+            format!("is a zip archive with \"{name}\" inside: unpack it, and give that file")
+        }
+        None => "is a zip archive without data.pkl, so it is not from PyTorch".into(),
+    }
 }
 
 /// Finds the tensors of a legacy file.
@@ -130,40 +156,81 @@ fn collect(
     place: impl Fn(&Storage) -> Checked<Range<usize>>,
 ) -> Checked<Contents> {
     let heap = &pickle.heap;
-    let nested = heap
-        .find(pickle.root, STATE_DICT)
-        .and_then(|value| heap.dict(value));
-    let Some(dict) = nested.or_else(|| heap.dict(pickle.root)) else {
-        return Err(format!("holds {}, expected a state dict", pickle.root));
-    };
+    let mut keys = Vec::new();
+    let found = state_dict(heap, pickle.root, &mut keys);
+    let dict = found.and_then(|found| heap.dict(found));
+    let dict = dict.ok_or_else(|| no_state_dict(heap, pickle.root))?;
     let mut entries = Vec::new();
     for &(key, value) in dict {
         if let (Value::Text(name), Value::Tensor(tensor)) = (key, value) {
-            entries.push(entry(heap, name, &heap.tensors[tensor], &place)?);
+            let tensor = heap.tensor(tensor);
+            let tensor = tensor.ok_or_else(|| format!("tensor \"{name}\" never got a content"))?;
+            entries.push(entry(heap, name, tensor, &place)?);
         }
-    }
-    if entries.is_empty() {
-        let keys: Vec<_> = dict
-            .iter()
-            .take(8)
-            .map(|(key, _)| key.to_string())
-            .collect();
-        return Err(format!(
-            "holds no tensors by name, expected a state dict, alone or under \"{STATE_DICT}\"; found a dict \
-             of {}",
-            keys.join(", ")
-        ));
+        if entries.len() > MOST_TENSORS {
+            return Err(format!("holds more than {MOST_TENSORS} tensors"));
+        }
     }
     Ok(Contents {
         metadata: BTreeMap::new(),
+        state_dict: keys,
         entries,
     })
+}
+
+/// The dict that holds tensors by name: the value itself, or one under the usual keys, which are added to `keys`.
+fn state_dict<'a>(
+    heap: &Heap<'a>,
+    value: Value<'a>,
+    keys: &mut Vec<&'static str>,
+) -> Option<Value<'a>> {
+    let entries = heap.dict(value)?;
+    if keys.len() < DEEPEST_STATE_DICT {
+        for key in STATE_DICT_KEYS {
+            keys.push(key);
+            let nested = heap.find(value, key);
+            if let Some(found) = nested.and_then(|nested| state_dict(heap, nested, keys)) {
+                return Some(found);
+            }
+            keys.pop();
+        }
+    }
+    let is_tensor = |entry: &(Value, Value)| matches!(entry, (Value::Text(_), Value::Tensor(_)));
+    entries.iter().any(is_tensor).then_some(value)
+}
+
+/// What a file holds that has no state dict, and what to do.
+fn no_state_dict(heap: &Heap, root: Value) -> String {
+    let mut candidates = STATE_DICT_KEYS
+        .iter()
+        .filter_map(|key| heap.find(root, key))
+        .chain([root]);
+    if let Some(class) = candidates.find_map(|value| heap.foreign(value)) {
+        return format!(
+            "holds an object, expected a state dict: it {}",
+            unwanted(&class)
+        );
+    }
+    let Some(dict) = heap.dict(root) else {
+        return format!("holds {root}, expected a state dict");
+    };
+    let found: Vec<_> = dict
+        .iter()
+        .take(8)
+        .map(|(key, _)| key.to_string())
+        .collect();
+    let [keys @ .., last] = STATE_DICT_KEYS.map(|key| format!("\"{key}\""));
+    format!(
+        "holds no tensors by name, expected a state dict, alone or under {} or {last}; found a dict of {}",
+        keys.join(", "),
+        found.join(", ")
+    )
 }
 
 fn entry(
     heap: &Heap,
     name: &str,
-    tensor: &Tensor,
+    tensor: Tensor,
     place: impl Fn(&Storage) -> Checked<Range<usize>>,
 ) -> Checked<Entry> {
     let storage = &heap.storages[tensor.storage];
@@ -186,7 +253,8 @@ fn entry(
             ));
         }
     };
-    let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
+    let sizes = |tuple| heap.sizes(tuple).unwrap_or_default();
+    let (shape, strides) = (sizes(tensor.shape), sizes(tensor.strides));
     Entry::strided(
         name.into(),
         storage.dtype,

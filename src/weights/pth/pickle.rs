@@ -1,16 +1,16 @@
 //! A restricted reader of pickles. It makes numbers, texts, containers and tensors, and calls no function.
 //!
 //! A pickle is a list of instructions for a stack machine (source: Python's `pickletools`). This machine knows the
-//! instructions that `torch.save` uses for data, protocols 2 to 5, and the few names of [`Global`]. Any other
-//! instruction or name is an error. Each instruction adds at most one value, or moves values that other instructions
-//! added, so the memory stays proportional to the size of the pickle.
+//! instructions that `torch.save` uses for data, protocols 2 to 5. Any other instruction is an error. Names other than
+//! those of weights stand for foreign objects, which are skipped. Each instruction adds at most one value, or moves
+//! values that other instructions added, so the memory stays proportional to the size of the pickle.
 
 use super::super::Checked;
-use super::value::{Global, Heap, Value};
+use super::value::{Heap, Value};
 use std::collections::HashMap;
 
 /// More instructions than any description of weights has.
-const MOST_INSTRUCTIONS: usize = 1 << 24;
+const MOST_INSTRUCTIONS: usize = 1 << 22;
 
 /// The content of a pickle.
 pub struct Pickle<'a> {
@@ -88,12 +88,16 @@ impl<'a> Machine<'a> {
             // BINGET, LONG_BINGET
             b'h' => self.count(1).and_then(|key| self.recall(key)),
             b'j' => self.count(4).and_then(|key| self.recall(key)),
-            // GLOBAL, STACK_GLOBAL, REDUCE, BUILD, BINPERSID
-            b'c' | 0x93 | b'R' | b'b' | b'Q' => self.refer(instruction),
+            // GLOBAL, STACK_GLOBAL, REDUCE, NEWOBJ, NEWOBJ_EX, BUILD, BINPERSID
+            b'c' | 0x93 | b'R' | 0x81 | 0x92 | b'b' | b'Q' => self.refer(instruction),
             // Instructions that make and fill tuples, lists and dicts
             b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'a' | b'e' | b'}' | b'd' | b's' | b'u' => {
                 self.contain(instruction)
             }
+            // ADDITEMS: a set is of no use here, nor is what it holds.
+            0x90 => self.pop_to_mark().map(drop),
+            // FROZENSET
+            0x91 => self.pop_to_mark().and_then(|_| self.push(Value::Opaque)),
             _ => {
                 let value = self.constant(instruction)?;
                 self.push(value)
@@ -106,23 +110,26 @@ impl<'a> Machine<'a> {
         let value = match instruction {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                Value::Global(Global::named(module, name)?)
+                self.heap.name(module, name)?
             }
             0x93 => match (self.pop()?, self.pop()?) {
-                (Value::Text(name), Value::Text(module)) => {
-                    Value::Global(Global::named(module, name)?)
-                }
+                (Value::Text(name), Value::Text(module)) => self.heap.name(module, name)?,
                 (name, module) => return Err(format!("names {module} in {name}")),
             },
-            b'R' => {
+            // Making an object is calling its class.
+            b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
                 self.heap.call(function, arguments)?
             }
-            // Attributes of an OrderedDict: versions of modules, which are not needed.
-            b'b' => match (self.pop()?, self.pop()?) {
-                (_, dict @ Value::Dict(_)) => dict,
-                (_, object) => return Err(format!("sets attributes of {object}")),
-            },
+            0x92 => {
+                let (_, arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
+                self.heap.call(class, arguments)?
+            }
+            b'b' => {
+                let (state, object) = (self.pop()?, self.pop()?);
+                self.heap.set_state(object, state)?;
+                object
+            }
             _ => {
                 let id = self.pop()?;
                 self.heap.refer(id)?
@@ -197,10 +204,12 @@ impl<'a> Machine<'a> {
             0x8d => self.text(8)?,
             b'U' => self.text(1)?,
             b'T' => self.text(4)?,
-            // SHORT_BINBYTES, BINBYTES, BINBYTES8
+            // EMPTY_SET
+            0x8f => Value::Opaque,
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
             b'C' => self.counted(1).map(|_| Value::Opaque)?,
             b'B' => self.counted(4).map(|_| Value::Opaque)?,
-            0x8e => self.counted(8).map(|_| Value::Opaque)?,
+            0x8e | 0x96 => self.counted(8).map(|_| Value::Opaque)?,
             _ => {
                 return Err(format!(
                     "has the instruction 0x{instruction:02x}, which a state dict does not need"
@@ -236,11 +245,10 @@ impl<'a> Machine<'a> {
         self.take(count)
     }
 
+    /// Text. Strings of Python 2 can be any bytes.
     fn text(&mut self, length_bytes: usize) -> Checked<Value<'a>> {
         let text = std::str::from_utf8(self.counted(length_bytes)?);
-        Ok(Value::Text(
-            text.map_err(|_| "has a text that is not UTF-8")?,
-        ))
+        Ok(text.map_or(Value::Opaque, Value::Text))
     }
 
     /// A signed integer of any size.

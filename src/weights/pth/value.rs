@@ -1,12 +1,17 @@
 //! The values of a pickle of weights: containers, storages and tensors in a flat heap.
 //!
-//! Values refer to each other by index, so that neither depth nor cycles can exhaust the stack.
+//! Values refer to each other by index, so that neither depth nor cycles can exhaust the stack. Everything that is
+//! neither a container nor a tensor is a foreign object: its name is kept, and nothing is done with it.
 
 use super::super::{Checked, StoredType};
+use super::names::Global;
 use std::ops::Range;
 
 /// The largest number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 64;
+
+/// More entries than any state dict has.
+const MOST_COPIED: usize = 1 << 20;
 
 /// A value on the stack. Containers, storages and tensors are indices into the [`Heap`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +28,8 @@ pub enum Value<'a> {
     Global(Global),
     Storage(usize),
     Tensor(usize),
+    /// A function, class or object that weights do not need. It is skipped.
+    Foreign(usize),
 }
 
 impl std::fmt::Display for Value<'_> {
@@ -39,46 +46,8 @@ impl std::fmt::Display for Value<'_> {
             Value::Global(_) => f.write_str("a name"),
             Value::Storage(_) => f.write_str("a storage"),
             Value::Tensor(_) => f.write_str("a tensor"),
+            Value::Foreign(_) => f.write_str("an object"),
         }
-    }
-}
-
-/// The names that a pickle may use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Global {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(StoredType),
-}
-
-impl Global {
-    /// The meaning of `module.name`.
-    ///
-    /// # Errors
-    /// For every name that a state dict does not need.
-    pub fn named(module: &str, name: &str) -> Checked<Self> {
-        Ok(match (module, name) {
-            ("collections", "OrderedDict") => Global::OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2") => Global::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Global::RebuildParameter,
-            ("torch", "DoubleStorage") => Global::Storage(StoredType::F64),
-            ("torch", "FloatStorage") => Global::Storage(StoredType::F32),
-            ("torch", "HalfStorage") => Global::Storage(StoredType::F16),
-            ("torch", "BFloat16Storage") => Global::Storage(StoredType::Bf16),
-            ("torch", "LongStorage") => Global::Storage(StoredType::I64),
-            ("torch", "IntStorage") => Global::Storage(StoredType::I32),
-            ("torch", "ShortStorage") => Global::Storage(StoredType::I16),
-            ("torch", "CharStorage") => Global::Storage(StoredType::I8),
-            ("torch", "ByteStorage") => Global::Storage(StoredType::U8),
-            ("torch", "BoolStorage") => Global::Storage(StoredType::Bool),
-            _ => {
-                return Err(format!(
-                    "names \"{module}.{name}\", which a state dict does not need; nothing was executed. \
-                     Save the model's state_dict() alone"
-                ));
-            }
-        })
     }
 }
 
@@ -93,14 +62,17 @@ pub struct Storage<'a> {
 }
 
 /// A tensor in a storage.
+#[derive(Clone, Copy)]
 pub struct Tensor {
     /// Index of its storage in the heap.
     pub storage: usize,
     /// The index of its first element in the storage.
     pub first: usize,
-    pub shape: Vec<usize>,
+    /// Indices of two tuples in the heap, which have been checked ([`Heap::sizes`]). They are not copied, because many
+    /// tensors can refer to the same tuple.
+    pub shape: usize,
     /// Distance of neighbours along each dimension, in elements.
-    pub strides: Vec<usize>,
+    pub strides: usize,
 }
 
 /// Everything that a pickle has made.
@@ -109,8 +81,13 @@ pub struct Heap<'a> {
     tuples: Vec<Vec<Value<'a>>>,
     lists: Vec<Vec<Value<'a>>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    /// Module and name of each foreign object's class or function.
+    foreign: Vec<(&'a str, &'a str)>,
     pub storages: Vec<Storage<'a>>,
-    pub tensors: Vec<Tensor>,
+    /// `None` is a tensor that was made empty, and not yet given its content.
+    tensors: Vec<Option<Tensor>>,
+    /// Number of values that calls have copied.
+    copied: usize,
 }
 
 impl<'a> Heap<'a> {
@@ -127,6 +104,23 @@ impl<'a> Heap<'a> {
     pub fn new_dict(&mut self) -> Value<'a> {
         self.dicts.push(Vec::new());
         Value::Dict(self.dicts.len() - 1)
+    }
+
+    fn new_tensor(&mut self, tensor: Option<Tensor>) -> Value<'a> {
+        self.tensors.push(tensor);
+        Value::Tensor(self.tensors.len() - 1)
+    }
+
+    /// The value of `module.name`.
+    ///
+    /// # Errors
+    /// For a name that runs something when Python reads it.
+    pub fn name(&mut self, module: &'a str, name: &'a str) -> Checked<Value<'a>> {
+        if let Some(global) = Global::named(module, name)? {
+            return Ok(Value::Global(global));
+        }
+        self.foreign.push((module, name));
+        Ok(Value::Foreign(self.foreign.len() - 1))
     }
 
     pub fn tuple(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
@@ -159,46 +153,71 @@ impl<'a> Heap<'a> {
             .map(|&(_, value)| value)
     }
 
+    /// The content of a tensor; `None` if it never got any.
+    pub fn tensor(&self, index: usize) -> Option<Tensor> {
+        self.tensors[index]
+    }
+
+    /// Module and name of the class or function of a foreign object.
+    pub fn foreign(&self, value: Value<'a>) -> Option<String> {
+        match value {
+            Value::Foreign(i) => Some(format!("{}.{}", self.foreign[i].0, self.foreign[i].1)),
+            _ => None,
+        }
+    }
+
     pub fn append(&mut self, list: Value<'a>, values: &[Value<'a>]) -> Checked<()> {
-        let Value::List(i) = list else {
-            return Err(format!("appends to {list}, expected a list"));
-        };
-        self.lists[i].extend_from_slice(values);
+        match list {
+            Value::List(i) => self.lists[i].extend_from_slice(values),
+            Value::Foreign(_) => {}
+            _ => return Err(format!("appends to {list}, expected a list")),
+        }
         Ok(())
     }
 
     /// Adds entries to a dict: key, value, key, value, …
     pub fn insert(&mut self, dict: Value<'a>, values: &[Value<'a>]) -> Checked<()> {
-        let (Value::Dict(i), (pairs, [])) = (dict, values.as_chunks()) else {
-            return Err(format!("adds {} keys and values to {dict}", values.len()));
-        };
-        self.dicts[i].extend(pairs.iter().map(|&[key, value]| (key, value)));
-        Ok(())
+        match (dict, values.as_chunks()) {
+            (Value::Foreign(_), _) => Ok(()),
+            (Value::Dict(i), (pairs, [])) => {
+                self.dicts[i].extend(pairs.iter().map(|&[key, value]| (key, value)));
+                Ok(())
+            }
+            _ => Err(format!("adds {} keys and values to {dict}", values.len())),
+        }
     }
 
     /// The value that `function(*arguments)` stands for.
     pub fn call(&mut self, function: Value<'a>, arguments: Value<'a>) -> Checked<Value<'a>> {
         let given = self.tuple(arguments).unwrap_or_default();
         match (function, given) {
+            (Value::Foreign(_), _) => Ok(function),
             (Value::Global(Global::OrderedDict), []) => Ok(self.new_dict()),
-            (Value::Global(Global::RebuildParameter), &[tensor @ Value::Tensor(_), ..]) => {
-                Ok(tensor)
+            (Value::Global(Global::OrderedDict), &[items]) => self.dict_of(items),
+            (Value::Global(Global::Size), &[sizes @ Value::Tuple(_)]) => Ok(sizes),
+            (Value::Global(Global::Tensor | Global::Parameter), []) => Ok(self.new_tensor(None)),
+            (
+                Value::Global(Global::Parameter | Global::RebuildParameter),
+                &[tensor @ Value::Tensor(_), ..],
+            ) => Ok(tensor),
+            // A tensor of a kind that is not read.
+            (
+                Value::Global(Global::Parameter | Global::RebuildParameter | Global::RebuildTensor),
+                &[other @ Value::Foreign(_), ..],
+            ) => Ok(other),
+            (Value::Global(Global::RebuildTensor), &[storage, first, shape, strides, ..]) => {
+                let tensor = self.describe(storage, first, shape, strides)?;
+                Ok(self.new_tensor(Some(tensor)))
             }
             (
-                Value::Global(Global::RebuildTensor),
+                Value::Global(Global::RebuildFromType),
                 &[
-                    Value::Storage(storage),
-                    Value::Int(first),
-                    shape,
-                    strides,
+                    function @ Value::Global(Global::RebuildTensor | Global::RebuildParameter),
+                    _class,
+                    arguments,
                     ..,
                 ],
-            ) => {
-                let tensor = self.describe(storage, first, shape, strides);
-                let tensor = tensor.ok_or("describes a tensor with impossible numbers")?;
-                self.tensors.push(tensor);
-                Ok(Value::Tensor(self.tensors.len() - 1))
-            }
+            ) => self.call(function, arguments),
             _ => Err(format!(
                 "calls {function} {function:?} with {} arguments",
                 given.len()
@@ -206,24 +225,76 @@ impl<'a> Heap<'a> {
         }
     }
 
-    fn describe(
-        &self,
-        storage: usize,
-        first: i64,
-        shape: Value<'a>,
-        strides: Value<'a>,
-    ) -> Option<Tensor> {
-        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
-        (shape.len() == strides.len()).then_some(Tensor {
-            storage,
-            first: first.try_into().ok()?,
-            shape,
-            strides,
-        })
+    /// Gives an object its state, as Python's `__setstate__` does. Only tensors have one that matters.
+    pub fn set_state(&mut self, object: Value<'a>, state: Value<'a>) -> Checked<()> {
+        match object {
+            // Attributes of an OrderedDict: versions of modules, which are not needed.
+            Value::Dict(_) | Value::Foreign(_) => Ok(()),
+            Value::Tensor(i) if self.tensors[i].is_some() => Ok(()),
+            Value::Tensor(i) => {
+                let content = match self.tuple(state) {
+                    Some(&[Value::Tensor(data), ..]) => self.tensors[data],
+                    Some(&[storage, first, shape, strides, ..]) => {
+                        Some(self.describe(storage, first, shape, strides)?)
+                    }
+                    _ => return Err(format!("gives a tensor the content {state}")),
+                };
+                self.tensors[i] = content;
+                Ok(())
+            }
+            _ => Err(format!("sets attributes of {object}")),
+        }
     }
 
-    fn sizes(&self, tuple: Value<'a>) -> Option<Vec<usize>> {
-        let values = self.tuple(tuple)?;
+    /// A dict from a list of pairs: the state of an OrderedDict in Python 2.
+    fn dict_of(&mut self, items: Value<'a>) -> Checked<Value<'a>> {
+        let not_pairs = || format!("makes a dict from {items}, expected a list of pairs");
+        let list = self.list(items).ok_or_else(not_pairs)?;
+        // A list can be copied again and again by a few bytes of the pickle each time.
+        let copied = self.copied + list.len();
+        if copied > MOST_COPIED {
+            return Err(format!("copies more than {MOST_COPIED} values"));
+        }
+        let pair = |&item: &Value<'a>| match self.tuple(item).or_else(|| self.list(item))? {
+            &[key, value] => Some((key, value)),
+            _ => None,
+        };
+        let pairs: Option<Vec<_>> = list.iter().map(pair).collect();
+        self.copied = copied;
+        self.dicts.push(pairs.ok_or_else(not_pairs)?);
+        Ok(Value::Dict(self.dicts.len() - 1))
+    }
+
+    fn describe(
+        &self,
+        storage: Value<'a>,
+        first: Value<'a>,
+        shape: Value<'a>,
+        strides: Value<'a>,
+    ) -> Checked<Tensor> {
+        let impossible = || "describes a tensor with impossible numbers".to_string();
+        let (Value::Storage(storage), Value::Tuple(shape), Value::Tuple(strides)) =
+            (storage, shape, strides)
+        else {
+            return Err(impossible());
+        };
+        let tensor = Tensor {
+            storage,
+            first: size(first).ok_or_else(impossible)?,
+            shape,
+            strides,
+        };
+        let extents = self.sizes(tensor.shape).map(|sizes| sizes.len());
+        let steps = self.sizes(tensor.strides).map(|sizes| sizes.len());
+        if extents.is_none() || extents != steps {
+            return Err(impossible());
+        }
+        Ok(tensor)
+    }
+
+    /// The numbers in a tuple; `None` if they cannot be sizes of a tensor.
+    pub fn sizes(&self, tuple: usize) -> Option<Vec<usize>> {
+        let values = &self.tuples[tuple];
         if values.len() > MOST_DIMENSIONS {
             return None;
         }
@@ -232,7 +303,11 @@ impl<'a> Heap<'a> {
 
     /// The storage that a persistent id names: `("storage", type, key, location, elements)`. Legacy files have a sixth
     /// value, which is `None` or `(key, first element, elements)` of the part that belongs to the storage.
+    /// A storage of a type that is not read, such as complex numbers, is a foreign object.
     pub fn refer(&mut self, id: Value<'a>) -> Checked<Value<'a>> {
+        if let Some(&[Value::Text("storage"), other @ Value::Foreign(_), ..]) = self.tuple(id) {
+            return Ok(other);
+        }
         let storage = self
             .storage(id)
             .ok_or("refers to something that is not a storage")?;
