@@ -282,7 +282,11 @@ fn errors_name_the_key_what_was_found_and_what_was_expected() {
         "encoder-blocks: found [3, 0], expected one or more whole numbers from 1 to 1000";
     assert_eq!(about("encoder-blocks = [3, 0]"), expected);
     // Sizes beyond this wrap in a shape, or need more memory than any machine has.
-    for (key, most) in [("image-size", 16384), ("positions", 1024), ("hidden", 65536)] {
+    for (key, most) in [
+        ("image-size", 16384),
+        ("positions", 1024),
+        ("hidden", 65536),
+    ] {
         let expected = format!("{key}: found 4294967296, expected a whole number from 1 to {most}");
         assert_eq!(about(&format!("{key} = 4294967296")), expected);
     }

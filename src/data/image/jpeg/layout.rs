@@ -224,11 +224,6 @@ impl<'a> Reader<'a> {
             0xC5..=0xC7 => return Err(kind("in a hierarchy of sizes")),
             0xC9..=0xCB | 0xCD..=0xCF => return Err(kind("with arithmetic coding")),
             0xDA => self.scan(segment)?,
-            0xDC => {
-                return Err(format!(
-                    "this JPEG tells its height after its data; {CONVERT}"
-                ));
-            }
             0xE0 if segment.starts_with(b"JFIF\0") => self.has_jfif = true,
             0xEE if segment.starts_with(b"Adobe") => self.adobe = segment.get(11).copied(),
             _ => {}
