@@ -78,6 +78,52 @@ fn maps_and_pictures_follow_the_words() {
     assert_eq!(keys, ["caption", "image"]);
 }
 
+/// File systems limit the length of a name, and the picture's is longer than the image's.
+#[test]
+fn a_long_name_has_a_picture_too() {
+    let tiny = trained("attend");
+    let names = ["a", "b"].map(|end| format!("{}ä{end}.png", "x".repeat(240)));
+    for name in &names {
+        tiny.image(1).save(tiny.path(name)).unwrap();
+    }
+    let pictures = tiny.path("pictures");
+    let options = ["--json", "--attention-out", pictures.to_str().unwrap()];
+    let images = names.each_ref().map(String::as_str);
+    let said = lines(&caption(&tiny, &images, &options));
+    let drawn: Vec<_> = said
+        .iter()
+        .map(|line| line["picture"].as_str().unwrap())
+        .collect();
+    assert_ne!(drawn[0], drawn[1]);
+    for path in drawn {
+        image::open(path).unwrap();
+    }
+}
+
+/// The name is shown with a replacement character.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf8_is_shown_nevertheless() {
+    use std::os::unix::ffi::OsStrExt;
+    let tiny = trained("attend");
+    let image = tiny
+        .path("x")
+        .with_file_name(std::ffi::OsStr::from_bytes(b"caf\xe9.jpg"));
+    fs::copy(tiny.images().join("a.jpg"), &image).unwrap();
+    let pictures = tiny.path("pictures");
+    for options in [
+        &[][..],
+        &["--json", "--attention-out", pictures.to_str().unwrap()],
+    ] {
+        let mut command = showtell();
+        command.arg("caption").arg("--run").arg(tiny.path("run"));
+        let output = command.arg(&image).args(options).output().unwrap();
+        succeeded(&output);
+        assert!(stdout(&output).contains("caf\u{fffd}.jpg"));
+    }
+    assert_eq!(fs::read_dir(&pictures).unwrap().count(), 1);
+}
+
 #[test]
 fn eval_and_caption_find_the_same_with_a_beam() {
     for model in ["attend", "show-tell"] {

@@ -326,7 +326,7 @@ fn a_file_can_give_the_folder_and_the_device_too() {
         (
             "threads",
             Value::from(0),
-            "threads: found 0, expected a whole number from 1 on",
+            "threads: found 0, expected a whole number from 1 to 4096",
         ),
         (
             "device",

@@ -16,6 +16,7 @@ mod cli_weights;
 mod counts;
 mod data_check;
 mod data_image;
+mod data_image_formats;
 mod data_loader;
 mod data_stats;
 mod data_text;

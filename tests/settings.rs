@@ -181,12 +181,15 @@ fn declarations_are_complete() {
 
 /// Values that a setting takes.
 fn values(setting: &'static Setting) -> BoxedStrategy<Value> {
-    let to = |least: u64| (least as i64..=i64::MAX).prop_map(Value::Integer);
+    let to = |least: u64, most: Option<u64>| {
+        let most = most.map_or(i64::MAX, |most| most as i64);
+        (least as i64..=most).prop_map(Value::Integer)
+    };
     match setting.kind {
         Kind::Switch { .. } => any::<bool>().prop_map(Value::Boolean).boxed(),
-        Kind::Integer { least } => to(least).boxed(),
+        Kind::Integer { least, most } => to(least, most).boxed(),
         Kind::Number { least, below } => (least..below.min(1e30)).prop_map(Value::Float).boxed(),
-        Kind::Integers { least } => proptest::collection::vec(to(least), 1..6)
+        Kind::Integers { least, most } => proptest::collection::vec(to(least, most), 1..6)
             .prop_map(Value::Array)
             .boxed(),
         Kind::Choice(words) => (0..words.len()).prop_map(|i| words[i].0.into()).boxed(),
@@ -265,7 +268,7 @@ fn refused(text: &str) -> String {
 #[test]
 fn errors_name_the_key_what_was_found_and_what_was_expected() {
     let about = |text: &str| refused(&format!("model = \"attend\"\n{text}"));
-    let expected = "batch-size: found 0, expected a whole number from 1 on";
+    let expected = "batch-size: found 0, expected a whole number from 1 to 65536";
     assert_eq!(about("batch-size = 0"), expected);
     let expected = "dropout: found 1.0, expected a number from 0 on, below 1";
     assert_eq!(about("dropout = 1"), expected);
@@ -275,8 +278,18 @@ fn errors_name_the_key_what_was_found_and_what_was_expected() {
     assert_eq!(about("max-steps = -1"), expected);
     let expected = "schedule: found \"cosine\", expected plateau, linear or none";
     assert_eq!(about("schedule = \"cosine\""), expected);
-    let expected = "encoder-blocks: found [3, 0], expected one or more whole numbers from 1 on";
+    let expected =
+        "encoder-blocks: found [3, 0], expected one or more whole numbers from 1 to 1000";
     assert_eq!(about("encoder-blocks = [3, 0]"), expected);
+    // Sizes beyond this wrap in a shape, or need more memory than any machine has.
+    for (key, most) in [
+        ("image-size", 16384),
+        ("positions", 1024),
+        ("hidden", 65536),
+    ] {
+        let expected = format!("{key}: found 4294967296, expected a whole number from 1 to {most}");
+        assert_eq!(about(&format!("{key} = 4294967296")), expected);
+    }
     let expected = "hiden: there is no such setting; the nearest is hidden";
     assert_eq!(about("hiden = 3"), expected);
     let expected = "model: found \"attent\", expected show-tell or attend";

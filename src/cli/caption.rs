@@ -2,18 +2,19 @@
 
 use super::device::DeviceArgs;
 use super::search::SearchArgs;
+use super::tell;
 use crate::data::image;
-use crate::decode::{Search, Sentence};
-use crate::files;
+use crate::decode::Sentence;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
 use crate::train::run::RunDirectory;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,9 @@ pub struct CaptionArgs {
     /// Folder of the run
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// Images: JPEG or PNG
+    /// Images: JPEG, PNG, WebP, GIF or BMP
+    ///
+    /// An image that cannot be read is named on stderr, and the others are captioned; the exit status is then 1.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Print one JSON object per line
@@ -47,8 +50,8 @@ pub struct CaptionArgs {
 
 #[derive(Serialize)]
 struct Line<'a> {
-    #[serde(serialize_with = "files::serialize_lossy")]
-    image: &'a Path,
+    /// The path; what is not UTF-8 in it is replaced.
+    image: Cow<'a, str>,
     caption: String,
     /// The drawn attention.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,38 +91,73 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
         None => Vec::new(),
     };
     let batch = search.batch(BATCH);
-    let mut out = std::io::stdout().lock();
+    let mut unreadable = Vec::new();
     for (chunk, images) in args.images.chunks(batch).enumerate() {
-        let sentences = sentences(&engine, images, search)?;
-        for (i, (image, sentence)) in images.iter().zip(&sentences).enumerate() {
+        let side = engine.captioner.config().image_size;
+        let (read, pixels) = read(images, side, &mut unreadable);
+        if read.is_empty() {
+            continue;
+        }
+        let sentences = search.caption(&engine, &pixels)?;
+        for (&i, sentence) in read.iter().zip(&sentences) {
             let attention = grid.map(|grid| attention(&engine, sentence, grid));
             let picture = pictures.get(chunk * batch + i);
             if let (Some(picture), Some(attention)) = (picture, &attention) {
-                draw(image, attention, picture)?;
+                draw(&images[i], attention, picture)?;
             }
             let line = Line {
-                image,
+                image: images[i].to_string_lossy(),
                 caption: engine.vocabulary.decode(&sentence.tokens),
-                picture: picture.map(|path| path.to_string_lossy()),
+                picture: picture.map(|picture| picture.to_string_lossy()),
                 attention: attention.filter(|_| args.maps),
             };
-            if args.json {
-                writeln!(out, "{}", serde_json::to_string(&line)?)?;
-            } else {
-                writeln!(out, "{}\t{}", line.image.display(), line.caption)?;
-            }
+            print(&line, args.json)?;
         }
+    }
+    if let Some(first) = unreadable.first() {
+        bail!(
+            "{} of {} images cannot be read: see the warnings; the first is {}",
+            unreadable.len(),
+            args.images.len(),
+            first.display()
+        );
     }
     Ok(())
 }
 
-fn sentences(engine: &Engine, paths: &[PathBuf], search: Search) -> Result<Vec<Sentence>> {
-    let side = engine.captioner.config().image_size;
-    let mut pixels = Vec::with_capacity(paths.len() * side * side * 3);
-    for path in paths {
-        pixels.extend(image::load(path, side)?.pixels);
+/// The indices of the images that can be read, and their pixels, one image after the other. The others are named on
+/// stderr and added to `unreadable`.
+fn read<'a>(
+    images: &'a [PathBuf],
+    side: usize,
+    unreadable: &mut Vec<&'a Path>,
+) -> (Vec<usize>, Vec<u8>) {
+    let mut read = Vec::with_capacity(images.len());
+    let mut pixels = Vec::with_capacity(images.len() * side * side * 3);
+    for (i, path) in images.iter().enumerate() {
+        match image::load(path, side) {
+            Ok(image) => {
+                read.push(i);
+                pixels.extend(image.pixels);
+            }
+            Err(error) => {
+                tell(format_args!("showtell: warning: no caption: {error}"));
+                unreadable.push(path);
+            }
+        }
     }
-    Ok(search.caption(engine, &pixels)?)
+    (read, pixels)
+}
+
+fn print(line: &Line, json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(line)?)?;
+    } else {
+        writeln!(out, "{}\t{}", line.image, line.caption)?;
+    }
+    out.flush()?;
+    Ok(())
 }
 
 fn attention<'a>(engine: &'a Engine, sentence: &'a Sentence, grid: [usize; 2]) -> Attention<'a> {
@@ -143,9 +181,9 @@ fn draw(image: &Path, attention: &Attention, picture: &Path) -> Result<()> {
 fn picture_paths(directory: &Path, images: &[PathBuf]) -> Vec<PathBuf> {
     let mut taken = HashSet::new();
     let mut path = |image: &PathBuf| {
-        let stem = image.file_stem().unwrap_or(image.as_os_str());
+        let stem = shortened(image.file_stem().unwrap_or(image.as_os_str()));
         let numbered = |n: usize| {
-            let mut name = OsString::from(stem);
+            let mut name = stem.clone();
             if n > 1 {
                 name.push(format!("-{n}"));
             }
@@ -157,4 +195,26 @@ fn picture_paths(directory: &Path, images: &[PathBuf]) -> Vec<PathBuf> {
             .expect("numbers do not run out")
     };
     images.iter().map(&mut path).collect()
+}
+
+/// Bytes of a name that a picture's name begins with. With everything behind it the name stays below 255 bytes, the limit
+/// of most file systems, and below 143 bytes, the limit where names are encrypted.
+const STEM: usize = 96;
+
+/// A name that is too long, cut and ended by a hash of the whole.
+fn shortened(stem: &OsStr) -> OsString {
+    if stem.len() <= STEM {
+        return stem.into();
+    }
+    let digest = Sha256::digest(stem.as_encoded_bytes());
+    let hash: String = digest[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let text = stem.to_string_lossy();
+    let mut end = STEM - hash.len() - 1;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}-{hash}", &text[..end]).into()
 }

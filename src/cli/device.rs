@@ -22,7 +22,7 @@ crate::settings! {
         /// The CPU always computes in f32.
         precision: Option<PrecisionChoice> = choice(PrecisionChoice::WORDS, "PRECISION");
         /// Threads that compute on the CPU and decode images; default: one per processor
-        threads: Option<usize> = integer(1);
+        threads: Option<usize> = integer(1).most(4096);
     }
 }
 

@@ -6,7 +6,7 @@
 //! Pillow 13, images that shrink more in height than in width go through the passes in the other order there; the
 //! published runs are older.
 //!
-//! Tried: fast_image_resize 6.1, which takes 0.28 ms per photo instead of 0.78 (decoding takes 2.4 ms). Its
+//! Tried: fast_image_resize 6.1, which takes 0.28 ms per photo instead of 0.78 (decoding takes 2.4 to 3.1 ms). Its
 //! weights have fewer bits, so that one value in six is off by one.
 
 use super::image::Rgb;

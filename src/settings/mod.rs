@@ -74,6 +74,8 @@ pub enum Kind {
     Integer {
         /// The smallest one allowed.
         least: u64,
+        /// The largest one allowed, if there is a limit.
+        most: Option<u64>,
     },
     /// A finite number.
     Number {
@@ -86,6 +88,8 @@ pub enum Kind {
     Integers {
         /// The smallest one allowed.
         least: u64,
+        /// The largest one allowed, if there is a limit.
+        most: Option<u64>,
     },
     /// One of several words, each with its meaning.
     Choice(&'static [(&'static str, &'static str)]),
@@ -123,7 +127,7 @@ pub const fn switch(off: &'static str) -> Setting {
 
 /// A whole number from `least` on.
 pub const fn integer(least: u64) -> Setting {
-    of_kind(Kind::Integer { least }, "N")
+    of_kind(Kind::Integer { least, most: None }, "N")
 }
 
 /// A finite number from `least` on, smaller than `below`, which may be infinite.
@@ -133,7 +137,7 @@ pub const fn number(least: f64, below: f64) -> Setting {
 
 /// One or more whole numbers from `least` on.
 pub const fn integers(least: u64) -> Setting {
-    of_kind(Kind::Integers { least }, "N,…")
+    of_kind(Kind::Integers { least, most: None }, "N,…")
 }
 
 /// One of several words, each with its meaning. [`choices!`](crate::choices!) makes the list.
@@ -162,6 +166,15 @@ impl Setting {
     /// The default, as a flag would give it. A setting without one is not set, unless a recipe sets it.
     pub const fn default(mut self, text: &'static str) -> Self {
         self.default = Some(text);
+        self
+    }
+
+    /// The largest number that is allowed, for one or more whole numbers.
+    pub const fn most(mut self, number: u64) -> Self {
+        match &mut self.kind {
+            Kind::Integer { most, .. } | Kind::Integers { most, .. } => *most = Some(number),
+            _ => panic!("only whole numbers have a largest one"),
+        }
         self
     }
 

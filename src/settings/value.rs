@@ -77,15 +77,20 @@ impl Setting {
     }
 
     fn allows(&self, value: &Value) -> bool {
-        let from = |least: u64, number: i64| u64::try_from(number).is_ok_and(|n| n >= least);
+        let within = |least: u64, most: Option<u64>, number: i64| {
+            u64::try_from(number).is_ok_and(|n| n >= least && most.is_none_or(|most| n <= most))
+        };
         match (self.kind, value) {
             (Kind::Switch { .. }, Value::Boolean(_)) => true,
-            (Kind::Integer { least }, &Value::Integer(number)) => from(least, number),
+            (Kind::Integer { least, most }, &Value::Integer(number)) => within(least, most, number),
             (Kind::Number { least, below }, &Value::Float(number)) => {
                 number.is_finite() && (least..below).contains(&number)
             }
-            (Kind::Integers { least }, Value::Array(numbers)) => {
-                let allowed = |v: &Value| v.as_integer().is_some_and(|number| from(least, number));
+            (Kind::Integers { least, most }, Value::Array(numbers)) => {
+                let allowed = |v: &Value| {
+                    v.as_integer()
+                        .is_some_and(|number| within(least, most, number))
+                };
                 !numbers.is_empty() && numbers.iter().all(allowed)
             }
             (Kind::Choice(words), Value::String(text)) => {
@@ -101,13 +106,13 @@ impl Setting {
     pub fn expected(&self) -> String {
         let mut expected = match self.kind {
             Kind::Switch { .. } => "true or false".into(),
-            Kind::Integer { least } => format!("a whole number from {least} on"),
+            Kind::Integer { least, most } => format!("a whole number {}", range(least, most)),
             Kind::Number { least, below } if below.is_finite() => {
                 format!("a number from {least} on, below {below}")
             }
             Kind::Number { least, .. } => format!("a finite number from {least} on"),
-            Kind::Integers { least } => {
-                format!("one or more whole numbers from {least} on")
+            Kind::Integers { least, most } => {
+                format!("one or more whole numbers {}", range(least, most))
             }
             Kind::Choice(words) => any_of(words.iter().map(|&(word, _)| word)),
             Kind::Path { word: None } => "a path".into(),
@@ -129,4 +134,11 @@ pub fn any_of<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
         Some((last, _)) => (*last).into(),
         None => "nothing".into(),
     }
+}
+
+fn range(least: u64, most: Option<u64>) -> String {
+    most.map_or_else(
+        || format!("from {least} on"),
+        |most| format!("from {least} to {most}"),
+    )
 }

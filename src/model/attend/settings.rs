@@ -10,11 +10,11 @@ crate::settings! {
     pub struct Settings {}
     "Decoder attend" {
         /// Size of the layer in which attention scores the places of the image (A)
-        attention: usize = integer(1).default("256");
+        attention: usize = integer(1).most(65536).default("256");
         /// Side of the square grid of places that attention looks at
         ///
         /// The encoder's output is pooled, or spread out, to this grid: 14 means 14 x 14 places.
-        positions: usize = integer(1).default("14");
+        positions: usize = integer(1).most(1024).default("14");
         /// Dropout of the state before words are scored: the share of elements set to 0
         dropout: f64 = number(0.0, 1.0).default("0.5").value_name("P");
         /// Weight of the doubly stochastic regulariser in the loss

@@ -10,7 +10,7 @@ crate::settings! {
     pub struct Settings {}
     "Decoder show-tell" {
         /// Layers of the LSTM
-        layers: usize = integer(1).default("2");
+        layers: usize = integer(1).most(1000).default("2");
         /// Dropout of the words' embeddings: the share of elements set to 0
         embed_dropout: f64 = number(0.0, 1.0).default("0.3").value_name("P");
         /// Dropout between the layers of the LSTM: the share of elements set to 0

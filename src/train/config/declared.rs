@@ -97,7 +97,7 @@ crate::settings! {
         /// The data set: a folder in the layout of Flickr8k
         data: Option<PathBuf> = path("DIR").may_change();
         /// Side of the square that images are resized to, in pixels
-        image_size: usize = integer(1).default("256").value_name("PIXELS");
+        image_size: usize = integer(1).most(16384).default("256").value_name("PIXELS");
         /// Train on the first N images of the training list only; 0 for all
         limit_images: Option<usize> = integer(1).or_none("0").default("0");
         /// Use the first N captions of every training image only; 0 for all
@@ -121,14 +121,14 @@ crate::settings! {
         /// Bottleneck blocks in each stage of the ResNet
         ///
         /// 3,4,6,3 is ResNet-50 and 3,4,23,3 is ResNet-101.
-        encoder_blocks: Vec<usize> = integers(1);
+        encoder_blocks: Vec<usize> = integers(1).most(1000);
         /// Channels that the first convolution of the ResNet gives
         ///
         /// The first stage ends with four times as many channels, and every later one with twice as many as the stage
         /// before.
-        encoder_width: usize = integer(1).default("64");
+        encoder_width: usize = integer(1).most(4096).default("64");
         /// Side of the square filters of the first convolution, in pixels
-        encoder_stem: usize = integer(1).default("7").value_name("PIXELS");
+        encoder_stem: usize = integer(1).most(255).default("7").value_name("PIXELS");
         /// The statistics with which batch-norm normalises in training
         encoder_batch_norm: EncoderBatchNorm =
             choice(EncoderBatchNorm::WORDS, "STATISTICS").default("running");
@@ -188,9 +188,9 @@ crate::settings! {
 
     "Length, validation and checkpoints" {
         /// Samples per step; a sample is one caption with its image
-        batch_size: usize = integer(1);
+        batch_size: usize = integer(1).most(65536);
         /// Train for N epochs: passes over all samples
-        epochs: usize = integer(0).may_change();
+        epochs: usize = integer(0).most(1_000_000).may_change();
         /// Stop after N steps, even inside an epoch; 0 for no limit
         ///
         /// With --schedule linear, which ends at this step, it cannot change when a run is resumed.
@@ -211,7 +211,7 @@ crate::settings! {
         /// Seed of everything random: initial weights, order, augmentation, dropout
         ///
         /// The same seed gives the same weights, bit for bit, on any number of threads.
-        seed: u64 = integer(0).default("8");
+        seed: u64 = integer(0).most(i64::MAX as u64).default("8");
     }
 
     "Decoder" {
@@ -221,8 +221,8 @@ crate::settings! {
         /// parameters and buffers; the others start as they would without it.
         init: Option<PathBuf> = path("FILE");
         /// Size of the embeddings of words (E)
-        embed: usize = integer(1);
+        embed: usize = integer(1).most(65536);
         /// Size of the decoder's state (H)
-        hidden: usize = integer(1);
+        hidden: usize = integer(1).most(65536);
     }
 }

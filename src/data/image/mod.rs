@@ -1,9 +1,12 @@
-//! Reads JPEG and PNG files as RGB images.
+//! Reads image files as RGB images.
 //!
 //! Colours are converted as by Pillow's `convert("RGB")`: a gray value is copied to all three channels, palette
 //! indices are replaced by their colours, alpha is dropped without blending, and CMYK is converted. Samples of 16
 //! bits keep their high byte. (Pillow does so for colour, but saturates 16-bit gray at 255, which loses the
 //! picture.) The EXIF orientation is ignored, as is usual in training pipelines.
+
+mod foreign;
+mod jpeg;
 
 use super::resize::resize;
 use crate::error::{Error, Result};
@@ -12,9 +15,11 @@ use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-/// Images with more pixels are refused before they are decoded, because a small file can claim a huge image.
-const MAX_PIXELS: u64 = 1 << 26;
-/// Memory for decoding; a pixel has at most four samples of 16 bits.
+/// Images with more pixels are refused before they are decoded, because a small file can claim a huge image. Pillow
+/// has the same limit: twice the pixels from which on it warns.
+const MAX_PIXELS: u64 = 178_956_970;
+/// The bound of what a decoder allocates, in bytes: four samples of 16 bits per pixel. It is reached only by images with
+/// that many pixels and samples; a photo takes 3 bytes per pixel.
 const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// An RGB image in memory.
@@ -36,43 +41,54 @@ pub fn load(path: &Path, size: usize) -> Result<Rgb> {
     Ok(resize(&decode(path)?, size, size))
 }
 
-/// Decodes a JPEG or PNG file.
+/// Decodes a JPEG, PNG, WebP, GIF or BMP file; of an animation, the first picture.
 ///
 /// # Errors
-/// When the file cannot be read, is neither JPEG nor PNG, is damaged or cut short, or has more than 2^26
-/// pixels. The error names the file.
+/// When the file cannot be read, is not a regular file, has another format, is damaged or cut short, has a layout
+/// that no decoder here reads, or has more than 178,956,970 pixels. The error names the file.
 pub fn decode(path: &Path) -> Result<Rgb> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = read(path)?;
     // If a decoder panics on a damaged file, only that file is lost.
     let decoded = catch_unwind(|| decode_bytes(&bytes));
     let decoded = decoded.unwrap_or_else(|_| Err("the decoder panicked on this image".into()));
     decoded.map_err(|message| Error::file(path, message))
 }
 
-fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
-        _ => return Err("neither a JPEG nor a PNG image".to_string()),
-    };
-    // Without this check the decoder would fill the missing part with gray and report no error.
-    if format == ImageFormat::Jpeg && !reaches_end_of_image(bytes) {
-        return Err("this JPEG is truncated: it has no end-of-image marker".to_string());
+/// The bytes of a regular file. A pipe would be waited for, and a device may never end.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+    if metadata.is_dir() {
+        return Err(Error::file(path, "this is a folder, not an image"));
     }
+    if !metadata.is_file() {
+        let message =
+            "not a regular file (it is a pipe, a socket or a device), so it is not opened";
+        return Err(Error::file(path, message));
+    }
+    std::fs::read(path).map_err(Error::io(path))
+}
+
+fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    match image::guess_format(bytes) {
+        Ok(Jpeg) => jpeg::decode(bytes),
+        Ok(format @ (Bmp | Gif | Png | WebP)) => decode_with_image(bytes, format),
+        _ => Err(format!(
+            "neither a JPEG nor a PNG image{}",
+            foreign::describe(bytes)
+        )),
+    }
+}
+
+/// Decodes by the crate `image`.
+fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<Rgb, String> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(describe)?;
     let (width, height) = decoder.dimensions();
-    match u64::from(width) * u64::from(height) {
-        0 => return Err(format!("the image has {width} x {height} pixels")),
-        pixels if pixels > MAX_PIXELS => {
-            return Err(format!(
-                "the image has {width} x {height} pixels; the limit is {MAX_PIXELS} pixels"
-            ));
-        }
-        _ => {}
-    }
+    check_size(width, height)?;
     let image = DynamicImage::from_decoder(decoder).map_err(describe)?;
     let pixels = match image.color().bytes_per_pixel() / image.color().channel_count() {
         1 => image.into_rgb8().into_raw(),
@@ -88,6 +104,17 @@ fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
     })
 }
 
+fn check_size(width: u32, height: u32) -> Result<(), String> {
+    match u64::from(width) * u64::from(height) {
+        0 => Err(format!("the image has {width} x {height} pixels")),
+        pixels if pixels > MAX_PIXELS => Err(format!(
+            "the image has {width} x {height} pixels; the limit is {MAX_PIXELS} pixels. \
+             Make it smaller, for example with: magick photo.jpg -resize 4000x4000 smaller.jpg"
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn describe(error: ImageError) -> String {
     match error {
         ImageError::Limits(error) => {
@@ -95,29 +122,4 @@ fn describe(error: ImageError) -> String {
         }
         error => format!("cannot be decoded: {error}"),
     }
-}
-
-/// Whether the segments and the entropy-coded data of a JPEG lead to an end-of-image marker (ITU-T T.81,
-/// annex B).
-fn reaches_end_of_image(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(start) = rest.iter().position(|&byte| byte == 0xFF) {
-        rest = &rest[start + 1..];
-        match rest.first() {
-            // A fill byte before a marker: the next round starts at it.
-            Some(0xFF) => {}
-            Some(0xD9) => return true,
-            // An escaped 0xFF, TEM, restart markers and the start of the image have no length.
-            Some(0x00 | 0x01 | 0xD0..=0xD8) => rest = &rest[1..],
-            Some(_) => {
-                let Some(&[high, low]) = rest.get(1..3).and_then(|l| l.first_chunk()) else {
-                    return false;
-                };
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                rest = rest.get(1 + length..).unwrap_or_default();
-            }
-            None => return false,
-        }
-    }
-    false
 }
