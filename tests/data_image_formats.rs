@@ -120,7 +120,8 @@ fn what_is_not_read_is_named() {
     let directory = TempDir::new().unwrap();
     let jpeg = file("jpeg-420-36x21/one").bytes;
     let kind = |sof| patched(&jpeg, [0xFF, 0xC0], 1, sof);
-    let brand = |brand: &[u8; 4]| [b"\0\0\0\x18ftyp", &brand[..], b"\0\0\0\0mif1miaf"].concat();
+    let brand =
+        |brand: &[u8; 4]| [&b"\0\0\0\x18ftyp"[..], &brand[..], b"\0\0\0\0mif1miaf"].concat();
     let cases: [(Vec<u8>, &str); 22] = [
         (kind(0xC9), "arithmetic coding"),
         (kind(0xCA), "arithmetic coding"),
