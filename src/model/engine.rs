@@ -2,7 +2,6 @@
 
 use super::captioner::{Captioner, CaptionerConfig, ENCODER_PREFIX};
 use super::captions::{Captions, Losses};
-use crate::data::batches::Batch;
 use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
 use crate::error::Result;
@@ -117,19 +116,12 @@ impl Engine {
         (self.captioner).calibrate(&self.ctx, &self.params, images, count)
     }
 
-    /// The losses of features and a batch of captions.
+    /// [`Decoder::loss`](super::Decoder::loss).
     ///
     /// # Errors
     /// As the operations.
-    pub fn losses(&self, features: &Tensor, batch: &Batch) -> Result<Losses> {
-        let captions = self.upload_captions(batch)?;
+    pub fn losses(&self, features: &Tensor, captions: &Captions) -> Result<Losses> {
         let decoder = &self.captioner.decoder;
-        decoder.loss(&self.ctx, &self.params, features, &captions)
-    }
-
-    /// A batch's captions, in the step arena.
-    pub(crate) fn upload_captions(&self, batch: &Batch) -> Result<Captions> {
-        let (steps, tokens) = (batch.steps, batch.time_major());
-        Captions::upload(&self.ctx, steps, batch.len(), &tokens)
+        decoder.loss(&self.ctx, &self.params, features, captions)
     }
 }

@@ -1,11 +1,13 @@
 //! What a run trains and validates on.
 
 use super::config::Config;
+use crate::data::batches::Batch;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
-use crate::model::{Model, VocabularyOf};
+use crate::model::{Captions, Model, VocabularyOf};
+use crate::tensor::Context;
 
 /// The vocabulary of a model, from the captions that it is counted from.
 pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
@@ -45,4 +47,12 @@ pub fn validation_samples(
     let samples = || Samples::new(dataset, Split::Dev, vocabulary, Limits::default());
     let samples = config.validate.then(samples);
     samples.filter(|samples| !samples.is_empty())
+}
+
+/// A batch's captions, in the step arena.
+///
+/// # Errors
+/// When the device has no memory left.
+pub fn upload_captions(ctx: &Context, batch: &Batch) -> Result<Captions> {
+    Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())
 }

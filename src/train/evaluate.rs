@@ -1,5 +1,6 @@
 //! Losses and captions of a split, from features.
 
+use super::data::upload_captions;
 use super::features::Features;
 use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
@@ -106,7 +107,7 @@ impl<'a> Evaluator<'a> {
             let Losses {
                 loss,
                 cross_entropy,
-            } = engine.losses(features, batch)?;
+            } = engine.losses(features, &upload_captions(&engine.ctx, batch)?)?;
             Ok([loss.download_later()?, cross_entropy.download_later()?])
         })
     }

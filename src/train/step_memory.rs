@@ -5,7 +5,7 @@
 //! smaller batch may need more scratch than a larger one, where its sums are cut into more parts.
 
 use super::config::{Config, EncoderWeights};
-use super::data::{training_samples, validation_samples};
+use super::data::{training_samples, upload_captions, validation_samples};
 use super::evaluate;
 use super::features::{self, Features};
 use super::run::structure;
@@ -147,8 +147,10 @@ impl DryRun {
 
     fn losses(&self, batch: usize, steps: usize) -> Result<()> {
         let (engine, batch) = (&self.stepper.engine, Batch::blank(batch, steps));
-        let losses = |features: &Tensor| engine.losses(features, &batch).map(drop);
-        self.features.with_batch(engine, &batch.images, losses)
+        self.features.with_batch(engine, &batch.images, |features| {
+            let captions = upload_captions(&engine.ctx, &batch)?;
+            engine.losses(features, &captions).map(drop)
+        })
     }
 
     fn captions(&self, batch: usize) -> Result<()> {

@@ -8,6 +8,7 @@ use crate::ops::copy;
 use crate::tensor::{DType, Pending, Tensor};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::Config;
+use crate::train::data::upload_captions;
 use crate::train::features::Features;
 use crate::train::optimiser::Optimiser;
 use crate::train::step_graph::StepGraphs;
@@ -113,7 +114,7 @@ impl StepState {
         place: StepPlace,
     ) -> Result<Pending<f32>> {
         let (ctx, captioner, params) = (&engine.ctx, &engine.captioner, &engine.params);
-        let captions = engine.upload_captions(batch)?;
+        let captions = upload_captions(ctx, batch)?;
         self.noise.set_step(place.taken as u32)?;
         self.optimiser.begin_step(place.rates)?;
         // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
