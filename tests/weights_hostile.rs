@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use showtell::weights::WeightFile;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Files in all formats, under tests/pth.
 const FILES: [&str; 11] = [
@@ -106,24 +107,25 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-#[test]
-fn damaged_files_never_panic() {
-    let files = FILES.map(|name| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pth");
-        fs::read(path.join(name)).unwrap()
-    });
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("weights");
-    // PROPTEST_CASES asks for more.
-    let cases = std::env::var("PROPTEST_CASES").ok();
-    let cases = cases.and_then(|cases| cases.parse().ok()).unwrap_or(1000);
-    proptest!(ProptestConfig::with_cases(cases), |(file in 0..FILES.len(), changes in changes())| {
-        let mut bytes = files[file].clone();
+/// The files without damage.
+static GOOD: LazyLock<[Vec<u8>; FILES.len()]> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pth");
+    FILES.map(|name| fs::read(folder.join(name)).unwrap())
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// The variable PROPTEST_CASES asks for more cases.
+    #[test]
+    fn damaged_files_never_panic(file in 0..FILES.len(), changes in changes()) {
+        let mut bytes = GOOD[file].clone();
         for change in &changes {
-            apply(&mut bytes, change, &files);
+            apply(&mut bytes, change, &GOOD[..]);
         }
-        read(&path, &bytes)?;
-    });
+        let directory = tempfile::tempdir().unwrap();
+        read(&directory.path().join("weights"), &bytes)?;
+    }
 }
 
 /// A list is made once, and a dict is made from it by 30 bytes, again and again.
