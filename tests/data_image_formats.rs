@@ -101,8 +101,11 @@ fn zero_bytes_may_stand_for_the_end_but_not_for_pixels() {
         assert!(pairs.map(|(a, b)| a.abs_diff(*b)).max() <= Some(4));
         for missing in [2, 3, 10, 60, 150] {
             let cut = [&bytes[..end - missing], &[0; 64]].concat();
-            let error = decoded(&directory, &cut).unwrap_err();
-            assert!(error.contains("truncated"), "{layout}: {error}");
+            match decoded(&directory, &cut) {
+                // The bytes that are missing decide no pixel.
+                Ok(image) => assert_eq!((missing, image), (2, padded.clone()), "{layout}"),
+                Err(error) => assert!(error.contains("truncated"), "{layout}: {error}"),
+            }
         }
     }
 }
@@ -210,7 +213,9 @@ fn a_photo_of_108_megapixels_is_read() {
         .save(&path)
         .unwrap();
     let image = showtell::data::image::load(&path, 4).unwrap();
-    let row = [30, 90, 150, 210];
+    // The means of x / 50, rounded down, about x = 1,500, 4,500, 7,500 and 10,500. At both borders the triangle of the filter is
+    // cut off at half its width, which moves its centre inwards by 2/21 of 3,000 pixels: 5.7 levels.
+    let row = [35, 90, 150, 204];
     assert_eq!((image.width, image.height), (4, 4));
     for (pixel, expected) in image.pixels.chunks(3).zip(row.iter().cycle()) {
         assert!(

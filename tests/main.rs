@@ -61,6 +61,7 @@ mod resume;
 mod resume_killed;
 mod scenes;
 mod settings;
+mod settings_readme;
 mod steady_state;
 mod step_arena;
 mod threads;
