@@ -99,12 +99,15 @@ fn zero_bytes_may_stand_for_the_end_but_not_for_pixels() {
         let padded = decoded(&directory, &[&bytes[..end], &[0; 64]].concat()).unwrap();
         let pairs = whole.pixels.iter().zip(&padded.pixels);
         assert!(pairs.map(|(a, b)| a.abs_diff(*b)).max() <= Some(4));
-        for missing in [2, 3, 10, 60, 150] {
+        for missing in 1..200 {
             let cut = [&bytes[..end - missing], &[0; 64]].concat();
             match decoded(&directory, &cut) {
-                // The bytes that are missing decide no pixel.
-                Ok(image) => assert_eq!((missing, image), (2, padded.clone()), "{layout}"),
-                Err(error) => assert!(error.contains("truncated"), "{layout}: {error}"),
+                // Where the bytes that are missing decide no pixel.
+                Ok(image) => assert_eq!(image, padded, "{layout}, {missing} bytes missing"),
+                Err(error) => {
+                    let told = ["truncated", "damaged"].iter().any(|w| error.contains(w));
+                    assert!(told, "{layout}: {error}");
+                }
             }
         }
     }

@@ -208,11 +208,11 @@ fn memory_is_told_before_it_is_taken_and_too_much_is_refused() {
     );
     if cfg!(target_os = "linux") {
         let huge = place.path("huge");
-        let more = ["--encoder-weights=random", "--hidden=300000", "--fine-tune"];
+        let more = ["--encoder-weights=random", "--hidden=65536", "--fine-tune"];
         let message = fail(&huge, &place.flags(&more));
         // Two layers of four gates each, which read h and, the second, the h of the first: 12 H² weights, and as many
         // gradients and momenta. Beside them nothing counts.
-        let expected = 3.0 * 12.0 * 300_000_f64.powi(2) * 4.0 / f64::from(1 << 20);
+        let expected = 3.0 * 12.0 * 65_536_f64.powi(2) * 4.0 / f64::from(1 << 20);
         let (_, needed) = message.split_once("this run needs about ").expect(&message);
         let needed: f64 = needed.split(' ').next().unwrap().parse().unwrap();
         let ratio = needed / expected;

@@ -91,10 +91,10 @@ fn cmyk_to_rgb(inks: &[u8]) -> [u8; 3] {
     [left(inks[0]), left(inks[1]), left(inks[2])]
 }
 
-/// Decodes a file in which zero bytes stand where the end was. All pixels are there if they are the same whatever follows
-/// the data.
+/// Decodes a file in which zero bytes stand where the end was. All pixels are there if they are the same whatever bits follow
+/// the data: one filler alone may decode to the same pixels as another by chance, [`FILLERS`] of them hardly do.
 fn decode_without_end(bytes: &[u8], layout: &Layout) -> Result<Rgb, String> {
-    let length = bytes
+    let mut length = bytes
         .iter()
         .rposition(|&byte| byte != 0)
         .map_or(0, |i| i + 1);
@@ -102,21 +102,33 @@ fn decode_without_end(bytes: &[u8], layout: &Layout) -> Result<Rgb, String> {
     if length == bytes.len() {
         return Err(cut_short.into());
     }
-    let followed_by = |filler: u8| {
-        let padded = [&bytes[..length], &[filler; FILLER], &[0xFF, 0xD9]].concat();
-        let decoded = decode_with_jpeg_decoder(&padded, layout);
-        decoded.map_err(|_| format!("{cut_short}, and zero bytes stand where pixels are missing"))
+    // A zero after FF belongs to the data: FF and a filler would be a marker, at which a decoder stops, whatever the filler.
+    if bytes[..length].ends_with(&[0xFF]) {
+        length += 1;
+    }
+    let missing = || format!("{cut_short}, and zero bytes stand where pixels are missing");
+    let followed_by = |filler: usize| {
+        let filler = (0..FILLER).map(|at| filler_byte(filler * FILLER + at));
+        let filler: Vec<u8> = filler.collect();
+        let padded = [&bytes[..length], &filler, &[0xFF, 0xD9]].concat();
+        decode_with_jpeg_decoder(&padded, layout).map_err(|_| missing())
     };
     let image = followed_by(0)?;
-    for filler in [0x55, 0xAA] {
+    for filler in 1..FILLERS {
         if followed_by(filler)? != image {
-            return Err(format!(
-                "{cut_short}, and zero bytes stand where pixels are missing"
-            ));
+            return Err(missing());
         }
     }
     Ok(image)
 }
+
+/// A byte that looks random (Knuth's multiplicative hash), and is never FF, which would begin a marker.
+fn filler_byte(number: usize) -> u8 {
+    ((number as u32).wrapping_mul(2_654_435_761) >> 24).min(0xFE) as u8
+}
+
+/// How many different bits are tried after the data.
+const FILLERS: usize = 16;
 
 /// Bytes after the data of a file without an end: more than a decoder reads ahead.
 const FILLER: usize = 64;
