@@ -92,7 +92,11 @@ fn all_files_give_pillows_pixels() {
 #[test]
 fn zero_bytes_may_stand_for_the_end_but_not_for_pixels() {
     let directory = TempDir::new().unwrap();
-    for layout in ["one", "each", "progressive"] {
+    let progressive = file("jpeg-420-36x21/progressive").bytes;
+    let padded = [&progressive[..progressive.len() - 2], &[0; 64]].concat();
+    let error = decoded(&directory, &padded).unwrap_err();
+    assert!(error.contains("progressive"), "{error}");
+    for layout in ["one", "each"] {
         let File { bytes, .. } = file(&format!("jpeg-420-36x21/{layout}"));
         let end = bytes.len() - 2;
         let whole = decoded(&directory, &bytes).unwrap();

@@ -102,6 +102,13 @@ fn decode_without_end(bytes: &[u8], layout: &Layout) -> Result<Rgb, String> {
     if length == bytes.len() {
         return Err(cut_short.into());
     }
+    // The scans that refine its pixels may be missing as a whole, and nothing would show it.
+    if layout.coding == Coding::Progressive {
+        return Err(format!(
+            "{cut_short}, and a progressive JPEG does not show whether all its pixels are there: open it with a \
+             program that shows it whole, and save it again"
+        ));
+    }
     // A zero after FF belongs to the data: FF and a filler would be a marker, at which a decoder stops, whatever the filler.
     if bytes[..length].ends_with(&[0xFF]) {
         length += 1;
