@@ -177,4 +177,12 @@ fn a_resumed_run_keeps_its_settings() {
     let nothing = place.path().join("nothing");
     let message = refused(resume(&nothing, &[]));
     assert!(message.contains("has no config.toml"), "{message}");
+    fs::remove_file(out.join("last.safetensors")).unwrap();
+    let before = left(&out);
+    let message = refused(resume(&out, &["--epochs=2"]));
+    assert!(
+        message.contains("last.safetensors: is missing"),
+        "{message}"
+    );
+    assert_same(&left(&out), &before, "without its last checkpoint");
 }

@@ -42,8 +42,7 @@ impl RunDirectory {
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory::at(path.as_ref());
         std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
-        let has_steps = std::fs::metadata(run.steps()).is_ok_and(|about| about.len() > 0);
-        if has_steps || run.last().exists() {
+        if run.has_steps() || run.last().exists() {
             let message = "holds a run already: resume that run, choose another folder, or remove this one first";
             return Err(Error::file(&run.path, message));
         }
@@ -88,13 +87,23 @@ impl RunDirectory {
     }
 
     /// The last checkpoint, where the run goes on; `None` when it ended before the first.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be read, or is missing although the run has taken steps, which starting again would lose.
     pub fn open_last(&self) -> Result<Option<Checkpoint>> {
         let path = self.last();
         if path.exists() {
-            Checkpoint::open(&path).map(Some)
-        } else {
-            Ok(None)
+            return Checkpoint::open(&path).map(Some);
         }
+        if self.has_steps() || self.best().exists() {
+            let message = "is missing, but the run has taken steps: put the file back, or start another run in another folder";
+            return Err(Error::file(path, message));
+        }
+        Ok(None)
+    }
+
+    fn has_steps(&self) -> bool {
+        std::fs::metadata(self.steps()).is_ok_and(|about| about.len() > 0)
     }
 
     /// The captioner of the best checkpoint, or of the last when none was validated, ready for inference.
