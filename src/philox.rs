@@ -6,8 +6,8 @@
 //!
 //! - masks: [column / 4, row, step, site], lane column % 4, with row = b << 12 | t ([`row_id`]). Neither the
 //!   length of the padded batch, nor threads, nor the device enter.
-//! - streams ([`word`], [`uniform`], [`normal`]): [index / 4, its high half, stream, 2^32 - 1], which is
-//!   why 2^32 - 1 is no site.
+//! - streams ([`word`], [`uniform`], [`normal`]): [index / 4, its high half, stream, 2^32 - 1], so that
+//!   no site may have the number 2^32 - 1.
 
 use crate::error::{Error, Result};
 

@@ -20,7 +20,7 @@ pub const ENCODER_PREFIX: &str = "encoder.";
 /// What distinguishes one captioner from another.
 #[derive(Clone, Debug)]
 pub struct CaptionerConfig {
-    /// The encoder.
+    /// Blocks, widths and stem of the encoder.
     pub encoder: ResNetConfig,
     /// Images are squares of this many pixels.
     pub image_size: usize,
@@ -52,9 +52,9 @@ pub enum Input<'a> {
 /// An encoder and a decoder: their structure, and where their parameters are.
 pub struct Captioner {
     config: CaptionerConfig,
-    /// The encoder.
+    /// Gives the map (N, h, w, D) of a batch of images.
     pub encoder: ResNet,
-    /// The decoder.
+    /// Gives captions from the map, or from its mean.
     pub decoder: Box<dyn Decoder>,
     /// Height and width of the encoder's map.
     map: [usize; 2],

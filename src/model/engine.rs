@@ -1,4 +1,4 @@
-//! The engine: a captioner on a device, with its parameters and the words it speaks.
+//! The engine: a captioner on a device, with its parameters and its vocabulary.
 
 use super::captioner::{Captioner, CaptionerConfig, ENCODER_PREFIX};
 use super::captions::{Captions, Losses};
@@ -24,7 +24,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Room for a captioner that speaks these words; all parameters are zero.
+    /// A captioner with this vocabulary; all its parameters are zero.
     ///
     /// # Errors
     /// When the configuration cannot work, or the device has no memory left.

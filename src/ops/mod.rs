@@ -65,7 +65,11 @@ macro_rules! dispatch {
 macro_rules! compute {
     ($ctx:expr, $dtype:expr, $function:ident($($argument:expr),*)) => {
         match $dtype {
-            _ if $ctx.device().is_planning() => Ok(()),
+            $crate::tensor::DType::F32 | $crate::tensor::DType::F64
+                if $ctx.device().is_planning() =>
+            {
+                Ok(())
+            }
             $crate::tensor::DType::F32 => cpu::$function::<f32>($ctx, $($argument),*),
             $crate::tensor::DType::F64 => cpu::$function::<f64>($ctx, $($argument),*),
             other => Err($crate::error::Error::operation(

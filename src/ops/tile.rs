@@ -4,8 +4,8 @@ use super::kernels::tile::{Cut, LARGE, SMALL, TALL};
 use super::launch::{Blocks, Launch};
 use half::bf16;
 
-/// A part of a sum is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`, lest adding up the
-/// parts takes longer than making them.
+/// A part of a sum is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`: adding up shorter
+/// parts would take longer than making them.
 const STEP: usize = SMALL.kbytes / size_of::<bf16>();
 const SHORTEST: usize = 256;
 

@@ -1,7 +1,7 @@
 //! How much memory a run will take, part by part, before it takes any.
 //!
-//! What lies on the device is counted to the byte: see [`step_memory`](super::step_memory). Left out is what nobody
-//! but the code that takes it can count: what a driver, a library or the system allocates for itself, and on the CPU what
+//! What lies on the device is counted to the byte: see [`step_memory`](super::step_memory). Left out is what only
+//! the code that takes it can count: what a driver, a library or the system allocates for itself, and on the CPU what
 //! the threads of an operation keep for themselves while they compute, whose size depends on how many of them happen
 //! to run at once. So on the CPU the sum is a little low.
 
@@ -82,8 +82,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Why a planned run does not fit into the memory that is left: the device's, or this machine's where the device has
-    /// none of its own. `None` when it fits, or when nobody can tell what is left.
+    /// Why a planned run does not fit into the memory that is left: the device's, or that of this machine where the device
+    /// has none of its own. `None` when it fits, or when nobody can tell what is left.
     pub fn shortage(&self, config: &Config, plan: &MemoryPlan) -> Result<Option<Shortage>> {
         let own = self.device.free_memory()?;
         let needs = |plan: &MemoryPlan| match own {

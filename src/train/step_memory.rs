@@ -23,7 +23,8 @@ use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Bytes that a run takes on its device. What a driver or a library allocates for itself is not among them.
+/// Bytes that a run takes on its device. What a driver or a library allocates for itself,
+/// such as the nodes of a recorded graph, is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
     /// Trained and frozen weights, and the folded copies of the latter.

@@ -361,9 +361,10 @@ impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
         let filters = self.filters(panel);
         for (sums, row) in tile.iter().zip(pixels) {
             let to = &mut self.y[row * self.ld..][filters.clone()];
-            match to.len() == self.filters.width {
-                true => bytemuck::cast_slice_mut(to).copy_from_slice(sums),
-                false => to.copy_from_slice(&bytemuck::cast_slice(sums)[..to.len()]),
+            if to.len() == self.filters.width {
+                bytemuck::cast_slice_mut(to).copy_from_slice(sums);
+            } else {
+                to.copy_from_slice(&bytemuck::cast_slice(sums)[..to.len()]);
             }
         }
     }
@@ -373,9 +374,10 @@ impl<'r, T: Lanes, F: Fn(usize) -> &'r [T]> Block<'_, T, F> {
 #[inline(always)]
 fn read<T: Lanes, S: Simd, const VECTORS: usize>(simd: S, from: &[T]) -> [T::Vector<S>; VECTORS] {
     let mut row = [T::splat(simd, T::zero()); VECTORS];
-    match size_of_val(from) == size_of_val(&row) {
-        true => row.copy_from_slice(bytemuck::cast_slice(from)),
-        false => bytemuck::cast_slice_mut(&mut row)[..from.len()].copy_from_slice(from),
+    if size_of_val(from) == size_of_val(&row) {
+        row.copy_from_slice(bytemuck::cast_slice(from));
+    } else {
+        bytemuck::cast_slice_mut(&mut row)[..from.len()].copy_from_slice(from);
     }
     row
 }

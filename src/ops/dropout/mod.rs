@@ -82,7 +82,7 @@ impl Mask {
             format!("the probability should be in [0, 1), is {p}")
         })?;
         check::that(OP, site.site != philox::STREAM_SITE, || {
-            format!("{} is no site", site.site)
+            format!("site {} is reserved for streams", site.site)
         })?;
         check::tensor(OP, "step", &site.step, &[1], DType::U32)?;
         let (steps, batch) = match *x.shape().dims() {

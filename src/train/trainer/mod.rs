@@ -276,7 +276,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// `taken` batches of the epoch are behind us: saves when it is time to, or when the observer wants to stop.
+    /// Called when `taken` batches of the epoch are done: saves when it is time to, or when the observer wants to stop.
     fn after_step(&mut self, taken: usize, observer: &mut dyn Observer) -> Result<Ended> {
         self.position.epoch_batches = taken;
         let every = self.config().checkpoint_every;
