@@ -36,7 +36,7 @@ fn is_read_by_zune(layout: &Layout) -> bool {
         [luma, cb, cr] => {
             let (h, v) = luma.sampling;
             let known = h <= 2 && v <= 2 && [cb, cr].iter().all(|c| c.sampling == (1, 1));
-            (known, h == 1 || layout.width % 16 == 0)
+            (known, h == 1 || layout.width.is_multiple_of(16))
         }
         _ => return false,
     };

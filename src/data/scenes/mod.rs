@@ -320,9 +320,9 @@ impl SceneSet {
         ];
         for (name, scenes) in lists {
             let names: String = scenes.map(|index| file_name(index) + "\n").collect();
-            files::write_text(&directory.join(name), &names)?;
+            files::write_text(directory.join(name), &names)?;
         }
-        files::write_text(&directory.join("Flickr8k.token.txt"), &captions)
+        files::write_text(directory.join("Flickr8k.token.txt"), &captions)
     }
 }
 
