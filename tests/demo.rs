@@ -93,7 +93,7 @@ fn check_scores(out: &Path, outcome: &Value) {
         .iter()
         .map(|entry| entry["caption"].as_str().unwrap())
         .collect();
-    let dataset = Flickr8k::open(&out.join("data")).unwrap();
+    let dataset = Flickr8k::open(out.join("data")).unwrap();
     let images = dataset.split(Split::Test);
     let references: Vec<Vec<String>> = images
         .iter()
