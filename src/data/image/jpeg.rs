@@ -9,7 +9,7 @@ mod layout;
 use super::{MAX_BYTES, Rgb, check_size, decode_with_image};
 use image::ImageFormat;
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
-use layout::{Coding, Colour, Layout};
+use layout::{Coding, Colour, Layout, TRUNCATED};
 
 /// Decodes a JPEG file.
 ///
@@ -98,14 +98,13 @@ fn decode_without_end(bytes: &[u8], layout: &Layout) -> Result<Rgb, String> {
         .iter()
         .rposition(|&byte| byte != 0)
         .map_or(0, |i| i + 1);
-    let cut_short = "this JPEG is truncated: it has no end-of-image marker";
     if length == bytes.len() {
-        return Err(cut_short.into());
+        return Err(TRUNCATED.into());
     }
     // The scans that refine its pixels may be missing as a whole, and nothing would show it.
     if layout.coding == Coding::Progressive {
         return Err(format!(
-            "{cut_short}, and a progressive JPEG does not show whether all its pixels are there: open it with a \
+            "{TRUNCATED}, and a progressive JPEG does not show whether all its pixels are there: open it with a \
              program that shows it whole, and save it again"
         ));
     }
@@ -113,7 +112,7 @@ fn decode_without_end(bytes: &[u8], layout: &Layout) -> Result<Rgb, String> {
     if bytes[..length].ends_with(&[0xFF]) {
         length += 1;
     }
-    let missing = || format!("{cut_short}, and zero bytes stand where pixels are missing");
+    let missing = || format!("{TRUNCATED}, and zero bytes stand where pixels are missing");
     let followed_by = |filler: usize| {
         let filler = (0..FILLER).map(|at| filler_byte(filler * FILLER + at));
         let filler: Vec<u8> = filler.collect();

@@ -52,7 +52,8 @@ pub struct Layout {
 /// More scans than any program writes; a file with many costs much time.
 const MAX_SCANS: usize = 100;
 
-const TRUNCATED: &str = "this JPEG is truncated: it has no end-of-image marker";
+/// What is said of a file that was cut short.
+pub const TRUNCATED: &str = "this JPEG is truncated: it has no end-of-image marker";
 
 impl Layout {
     /// Reads the markers.
