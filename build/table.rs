@@ -93,6 +93,7 @@ impl Module<'_> {
             out += &format!("#[allow(unused_imports)] pub use super::{include}::*;\n");
         }
         out += image;
+        out += &self.vectors();
         let mut families: Vec<(&str, Vec<&Kernel>)> = Vec::new();
         for item in &self.file.items {
             match item {
@@ -149,7 +150,8 @@ impl Module<'_> {
         }
     }
 
-    /// A struct with the constants, which its `new` computes from the parameters.
+    /// A struct with the constants, which its `new` computes from the parameters, and with the name of the alias for it, as
+    /// kernels have it in their names.
     fn template(&self, template: &Template) -> Result<String, String> {
         let name = &template.name.text;
         let mut locals: Vec<&str> = template.parameters.iter().map(|p| &**p).collect();
@@ -167,8 +169,8 @@ impl Module<'_> {
             locals.push(&constant.name.text);
         }
         Ok(format!(
-            "{UNUSED}#[derive(Clone, Copy, Debug)]\npub struct {name} {{ {fields}}}\n\
-             impl {name} {{ pub const fn new({parameters}) -> Self {{ {body}{name} {{ {names}}} }} }}\n"
+            "{UNUSED}#[derive(Clone, Copy, Debug)]\npub struct {name} {{ pub key: &'static str, {fields}}}\n\
+             impl {name} {{ pub const fn new(key: &'static str, {parameters}) -> Self {{ {body}{name} {{ key, {names}}} }} }}\n"
         ))
     }
 
@@ -182,10 +184,31 @@ impl Module<'_> {
         let arguments = alias.arguments.iter();
         let arguments = arguments.map(|value| self.translate(&alias.name, value, &[]));
         let arguments = arguments.collect::<Result<Vec<_>, _>>()?.join(", ");
-        let name = alias.name.text.to_uppercase();
+        let key = &alias.name.text;
+        let name = key.to_uppercase();
         Ok(format!(
-            "{UNUSED}pub const {name}: {template} = {template}::new({arguments});\n"
+            "{UNUSED}pub const {name}: {template} = {template}::new({key:?}, {arguments});\n"
         ))
+    }
+
+    /// The aliases of this file for `Vector`: their names, as kernels have them in theirs, element types and widths.
+    fn vectors(&self) -> String {
+        let vectors = self.file.items.iter().filter_map(|item| match item {
+            Item::Alias(alias) if alias.template == "Vector" => match &alias.arguments[..] {
+                [element, width] => {
+                    let element = dtype(self.scalar(&[&element.first()?.text])?)?;
+                    let (name, width) = (&alias.name.text, &width.first()?.text);
+                    Some(format!("({name:?}, DType::{element}, {width}), "))
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        let vectors: String = vectors.collect();
+        if vectors.is_empty() {
+            return vectors;
+        }
+        format!("pub const VECTORS: &[(&str, DType, usize)] = &[{vectors}];\n")
     }
 
     /// Whether a kernel of any file takes the struct by value.
@@ -320,13 +343,7 @@ impl Module<'_> {
             _ => (false, kind),
         };
         if let [pointee @ .., "*"] = kind {
-            let element = match self.scalar(pointee)? {
-                "f32" => "F32",
-                "half::bf16" => "Bf16",
-                "u32" => "U32",
-                "u8" => "U8",
-                _ => return None,
-            };
+            let element = dtype(self.scalar(pointee)?)?;
             return Some(Parameter::Pointer(!is_const, element));
         }
         if let Some(scalar) = self.scalar(kind) {
@@ -369,6 +386,17 @@ impl Parameter {
             Parameter::Pointer(true, _) => "Output<'a>".into(),
             Parameter::Value(kind) => kind.clone(),
         }
+    }
+}
+
+/// The `DType` of a Rust type.
+fn dtype(scalar: &str) -> Option<&'static str> {
+    match scalar {
+        "f32" => Some("F32"),
+        "half::bf16" => Some("Bf16"),
+        "u32" => Some("U32"),
+        "u8" => Some("U8"),
+        _ => None,
     }
 }
 

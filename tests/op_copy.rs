@@ -106,6 +106,6 @@ fn ids_are_not_cast() {
         zeros(&ctx, [1, 2], DType::F64),
     );
     let error = copy::forward(&ctx, &ids, &mut wide).unwrap_err();
-    let expected = "copy: the CUDA device has no cast from u32 to f64";
-    assert_eq!(error.to_string(), expected);
+    let expected = "copy: the CUDA device has no kernel for u32, f64, ";
+    assert!(error.to_string().starts_with(expected), "{error}");
 }

@@ -50,9 +50,9 @@ pub struct Lengths {
 /// V, the number of words, including the four special ones.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VocabularySizes {
-    /// Words of all captions: the vocabulary of attend.
+    /// Words of all captions.
     pub all_captions: usize,
-    /// Words of the training captions: the vocabulary of show-tell.
+    /// Words of the training captions.
     pub train_captions: usize,
 }
 

@@ -49,7 +49,7 @@ pub struct Architecture {
 pub enum VocabularyOf {
     /// Those of the training images.
     TrainingCaptions,
-    /// All captions of the data set, as the published recipe of attend has it.
+    /// All captions of the data set, as some published recipes have it.
     AllCaptions,
 }
 

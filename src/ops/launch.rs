@@ -5,6 +5,7 @@
 //! member's declaration has, they are on this device, and what is written overlaps nothing else of the run.
 
 use super::given::Given;
+use super::kernels::vector::VECTORS;
 use crate::device::cuda::{Cuda, Grid, Kernel};
 use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
@@ -127,18 +128,10 @@ pub struct Vector {
 impl Vector {
     /// The type's name in the names of kernels.
     pub fn key(self) -> &'static str {
-        match (self.dtype, self.width) {
-            (DType::F32, 1) => "f32x1",
-            (DType::F32, 4) => "f32x4",
-            (DType::Bf16, 1) => "bf16x1",
-            (DType::Bf16, 4) => "bf16x4",
-            (DType::Bf16, 8) => "bf16x8",
-            (DType::U32, 1) => "u32x1",
-            (DType::U32, 4) => "u32x4",
-            (DType::U8, 1) => "u8x1",
-            (DType::U8, 16) => "u8x16",
-            (other, _) => key(other),
-        }
+        let is_this =
+            |&&(_, dtype, width): &&(_, DType, usize)| (dtype, width) == (self.dtype, self.width);
+        let named = VECTORS.iter().find(is_this);
+        named.map_or(key(self.dtype), |&(name, ..)| name)
     }
 }
 
@@ -147,11 +140,14 @@ pub fn key(dtype: DType) -> &'static str {
     dtype.word()
 }
 
-/// The most elements of a tensor that are one access: 16 bytes where its rows start at multiples of them, else one.
+/// The most elements of a tensor that are one access: the widest vector of its type where all rows start at multiples of
+/// its size, else one.
 fn widest(tensor: &Tensor, one_row: bool) -> usize {
+    let of_type = VECTORS.iter().filter(|vector| vector.1 == tensor.dtype());
+    let width = of_type.map(|vector| vector.2).max().unwrap_or(1);
+    let bytes = (width * tensor.dtype().bytes()) as u64;
     let start = tensor.memory().address().unwrap_or(0) + tensor.byte_range().start as u64;
-    let width = 16 / tensor.dtype().bytes();
-    let aligned = start.is_multiple_of(16) && (one_row || tensor.ld().is_multiple_of(width));
+    let aligned = start.is_multiple_of(bytes) && (one_row || tensor.ld().is_multiple_of(width));
     if aligned { width } else { 1 }
 }
 

@@ -22,9 +22,9 @@ impl Tiles {
     /// The large tiles of an arithmetic where they fill the multiprocessors, else small ones.
     pub fn new(launch: &Launch, arithmetic: &str, size: [usize; 2]) -> Self {
         let large = if arithmetic == "f32" {
-            Tiles::of("tall", TALL, size)
+            Tiles::of(TALL, size)
         } else {
-            Tiles::of("large", LARGE, size)
+            Tiles::of(LARGE, size)
         };
         if large.count >= launch.multiprocessors() {
             large
@@ -34,12 +34,12 @@ impl Tiles {
     }
 
     pub fn small(size: [usize; 2]) -> Self {
-        Tiles::of("small", SMALL, size)
+        Tiles::of(SMALL, size)
     }
 
-    fn of(key: &'static str, cut: Cut, [rows, cols]: [usize; 2]) -> Self {
+    fn of(cut: Cut, [rows, cols]: [usize; 2]) -> Self {
         Tiles {
-            key,
+            key: cut.key,
             count: rows.div_ceil(cut.m) * cols.div_ceil(cut.n),
             shared: cut.shared_bytes,
         }

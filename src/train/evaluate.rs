@@ -162,7 +162,7 @@ impl<'a> Evaluator<'a> {
         bleu::corpus(&self.pairs(captioned))
     }
 
-    /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: the published protocol of show-tell.
+    /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: a protocol that published results also use.
     pub fn sentence_bleu(&self, captioned: &[Captioned]) -> [f64; 4] {
         let mut pairs = Vec::new();
         for pair in self.pairs(captioned) {

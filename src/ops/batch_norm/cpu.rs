@@ -198,19 +198,8 @@ pub fn backward<T: Float>(
         vec![0.0; 2 * c]
     };
     let (d_gamma, d_beta) = sums.split_at(c);
-    for (to, sums) in [(gradients.gamma, d_gamma), (gradients.beta, d_beta)] {
-        let Some(mut to) = host.write_some::<T>(to)? else {
-            continue;
-        };
-        for (to, &sum) in to.row(0).iter_mut().zip(sums) {
-            let before = if accumulate == Accumulate::Yes {
-                *to
-            } else {
-                T::zero()
-            };
-            *to = before + T::of(sum);
-        }
-    }
+    write_sums::<T>(&host, d_gamma, accumulate, gradients.gamma)?;
+    write_sums::<T>(&host, d_beta, accumulate, gradients.beta)?;
     let Some(mut dx) = host.write_some::<T>(gradients.x)? else {
         return Ok(());
     };
@@ -230,6 +219,27 @@ pub fn backward<T: Float>(
             dx[c] = scale[c] * (dy[c] - shift[c] - (x[c] - mean[c]) * slope[c]);
         }
     });
+    Ok(())
+}
+
+/// `to` becomes, or is increased by, `sums`, if it is wanted.
+fn write_sums<T: Float>(
+    host: &Host,
+    sums: &[f64],
+    accumulate: Accumulate,
+    to: Option<&mut Tensor>,
+) -> Result<()> {
+    let Some(mut to) = host.write_some::<T>(to)? else {
+        return Ok(());
+    };
+    for (to, &sum) in to.row(0).iter_mut().zip(sums) {
+        let before = if accumulate == Accumulate::Yes {
+            *to
+        } else {
+            T::zero()
+        };
+        *to = before + T::of(sum);
+    }
     Ok(())
 }
 

@@ -62,10 +62,10 @@ pub fn step_forward(
         c_ld: launch.size(c.ld())?,
         h_ld: launch.size(h.ld())?,
     };
-    let (key, cut) = if h.rows() <= FEW {
-        ("short_step", SHORT_STEP)
+    let cut = if h.rows() <= FEW {
+        SHORT_STEP
     } else {
-        ("tall_step", TALL_STEP)
+        TALL_STEP
     };
     let blocks = [
         h.cols().div_ceil(cut.n / GATES),
@@ -85,7 +85,7 @@ pub fn step_forward(
         h: h.into(),
     };
     let blocks = Blocks::new(blocks).shared(cut.shared_bytes);
-    launch.run(&[arithmetic, key], blocks, arguments)
+    launch.run(&[arithmetic, cut.key], blocks, arguments)
 }
 
 pub fn cell_backward(
