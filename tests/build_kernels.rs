@@ -121,6 +121,7 @@ fn a_macro_makes_a_family_of_kernels() {
     let table = table_of(text).unwrap();
     for kernel in [
         "impl Arguments for SomeStep<'_>",
+        "VECTORS: &[(&str, DType, usize)] = &[(\"f32x4\", DType::F32, 4), (\"bf16x8\", DType::Bf16, 8), ];",
         "key: &[\"f32x4\", \"large\"], kernel: Kernel::new(&IMAGE, \"some_step_f32x4_large\", (THREADS) as u32), \
          elements: &[DType::F32, ]",
         "key: &[\"bf16x8\", \"small\"], kernel: Kernel::new(&IMAGE, \"some_step_bf16x8_small\", (THREADS) as u32), \
@@ -154,8 +155,8 @@ fn constants_and_functions_are_those_of_cuda() {
         "pub const EPSILON: f32 = 1e-5;",
         "pub const fn shared_bytes(rows: usize, cols: usize) -> usize",
         "rows * cols + THREADS / WARP",
-        "let m = m_; let area = m * n_; Cut { m, area, }",
-        "pub const LARGE: Cut = Cut::new(128, 2 * WARP);",
+        "let m = m_; let area = m * n_; Cut { key, m, area, }",
+        "pub const LARGE: Cut = Cut::new(\"large\", 128, 2 * WARP);",
         "pub use super::some::*;",
         "Kernel::new(&IMAGE, \"one_f32\", (LARGE.area) as u32)",
     ] {
