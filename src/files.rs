@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// one is there, never a part of one. After an error, the temporary file is removed.
 ///
 /// A device or a pipe (`/dev/stdout`) is written to directly, because replacing it would take it away from
-/// everybody.
+/// everybody. Where `path` is a symbolic link, the file that it points to is replaced, and the link stays.
 ///
 /// # Errors
 /// What `content` returns, or an error of the operating system with the name of the file.
@@ -22,8 +22,8 @@ pub fn write_atomically(
     path: impl AsRef<Path>,
     content: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
 ) -> Result<()> {
-    let path = path.as_ref();
-    if fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+    let path = &*destination(path.as_ref())?;
+    if is_special(path) {
         let special = OpenOptions::new().write(true).open(path);
         return fill(special.map_err(Error::io(path))?, path, content).map(drop);
     }
@@ -37,6 +37,47 @@ pub fn write_atomically(
     }
     renamed?;
     sync_directory(path)
+}
+
+/// Finds out early whether [`write_atomically`] can write to `path`, so that no long work ends with nowhere to put its
+/// result. Changes nothing.
+///
+/// # Errors
+/// When the folder does not exist or cannot be written to, or `path` is a folder.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let path = &*destination(path)?;
+    if is_special(path) {
+        return Ok(());
+    }
+    if path.is_dir() {
+        return Err(Error::file(
+            path,
+            "is a folder, expected the name of a file",
+        ));
+    }
+    let (file, aside) = create_aside(path)?;
+    drop(file);
+    fs::remove_file(&aside).map_err(Error::io(&aside))
+}
+
+/// What exists, but is neither a file nor a folder.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir())
+}
+
+/// What a path means behind its symbolic links. The file itself need not exist.
+fn destination(path: &Path) -> Result<PathBuf> {
+    /// More links than any system follows.
+    const MOST: usize = 64;
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST {
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            // Not a link, or nothing.
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Error::file(path, "is a symbolic link that leads to itself"))
 }
 
 /// Replaces the file `path` by this text, as [`write_atomically`].
@@ -118,7 +159,16 @@ fn sync_directory(path: &Path) -> Result<()> {
         _ => Path::new("."),
     };
     let handle = File::open(directory).map_err(Error::io(directory))?;
-    handle.sync_all().map_err(Error::io(directory))
+    allow_unsupported(handle.sync_all()).map_err(Error::io(directory))
+}
+
+/// Some network and shared file systems cannot sync a directory, and say that the request is invalid. They have their own
+/// ways to keep a rename.
+fn allow_unsupported(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Maps a file into memory for reading.
@@ -209,6 +259,15 @@ pub fn serialize_lossy<S: serde::Serializer>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_cannot_be_synced_is_no_error() {
+        for kind in [ErrorKind::InvalidInput, ErrorKind::Unsupported] {
+            assert!(allow_unsupported(Err(kind.into())).is_ok());
+        }
+        assert!(allow_unsupported(Err(ErrorKind::StorageFull.into())).is_err());
+        assert!(allow_unsupported(Ok(())).is_ok());
+    }
 
     #[test]
     fn a_file_that_cannot_be_mapped_is_read() {

@@ -3,8 +3,10 @@
 use super::device::DeviceArgs;
 use super::search::SearchArgs;
 use super::tell;
+use super::trained::TrainedArgs;
 use crate::data::image;
 use crate::decode::Sentence;
+use crate::files;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
 use crate::train::run::RunDirectory;
@@ -25,9 +27,8 @@ const BATCH: usize = 16;
 /// Captions images with a run's best checkpoint
 #[derive(Args)]
 pub struct CaptionArgs {
-    /// Folder of the run
-    #[arg(long, value_name = "RUN")]
-    run: PathBuf,
+    #[command(flatten)]
+    trained: TrainedArgs,
     /// Images: JPEG, PNG, WebP, GIF or BMP
     ///
     /// An image that cannot be read is named on stderr, and the others are captioned; the exit status is then 1.
@@ -72,21 +73,25 @@ struct Attention<'a> {
 
 pub fn caption(args: CaptionArgs) -> Result<()> {
     let search = args.search.search()?;
-    let run = RunDirectory::open(&args.run)?;
-    let engine = run.engine(&args.device.open()?)?;
+    let run = RunDirectory::open(&args.trained.run)?;
+    let engine = args.trained.engine(&run, &args.device.open()?)?;
     let grid = engine.captioner.decoder.attention_grid();
     if (args.maps || args.attention_out.is_some()) && grid.is_none() {
         bail!(
             "{}: a {} captioner has no attention to show: \
              leave out --attention-out and --maps, or give a run of a captioner that has",
-            args.run.display(),
+            args.trained.run.display(),
             engine.captioner.config().decoder.name
         );
     }
     let pictures = match &args.attention_out {
         Some(directory) => {
             fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-            picture_paths(directory, &args.images)
+            let paths = picture_paths(directory, &args.images);
+            paths
+                .iter()
+                .try_for_each(|path| files::check_writable(path))?;
+            paths
         }
         None => Vec::new(),
     };

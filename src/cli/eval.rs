@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use super::flags;
 use super::progress::Progress;
 use super::search::SearchArgs;
+use super::trained::TrainedArgs;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
@@ -25,9 +26,8 @@ use std::sync::Arc;
 /// Evaluates a run's best checkpoint: losses, BLEU, captions
 #[derive(Args)]
 pub struct EvalArgs {
-    /// Folder of the run
-    #[arg(long, value_name = "RUN")]
-    run: PathBuf,
+    #[command(flatten)]
+    trained: TrainedArgs,
     /// The data set: a folder in the layout of Flickr8k
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -110,10 +110,12 @@ struct Evaluation {
 
 pub fn eval(args: EvalArgs) -> Result<()> {
     let search = args.search.search()?;
-    let run = RunDirectory::open(&args.run)?;
+    let run = RunDirectory::open(&args.trained.run)?;
     let mut config = run.read_config()?;
     args.cache.put_into(&mut config)?;
-    let engine = run.engine(&args.device.open()?)?;
+    let out = args.out.clone().unwrap_or_else(|| args.default_out());
+    files::check_writable(&out)?;
+    let engine = args.trained.engine(&run, &args.device.open()?)?;
     let dataset = Flickr8k::open(&args.data)?;
     let mut progress = Progress::new();
     for warning in dataset.warnings() {
@@ -123,9 +125,21 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         dataset.require_images(args.split)?;
     }
     let cache = Cache::of(&config);
-    let (evaluation, captions) = evaluate(&args, search, &engine, &dataset, cache, &mut progress)?;
-    write_captions(&evaluation, &captions, args.json)?;
-    super::print(args.json, &evaluation, text)
+    let (mut evaluation, captions) =
+        evaluate(&args, search, &engine, &dataset, cache, &mut progress)?;
+    evaluation.captions = out;
+    // What took long to compute is shown first, in case the disk has filled up meanwhile.
+    super::print(args.json, &evaluation, text)?;
+    write_captions(&evaluation, &captions, args.json)
+}
+
+impl EvalArgs {
+    /// The file for the captions when none is given.
+    fn default_out(&self) -> PathBuf {
+        let ending = if self.json { "json" } else { "txt" };
+        let name = format!("captions-{}.{ending}", self.split);
+        self.trained.run.join(name)
+    }
 }
 
 fn evaluate(
@@ -160,8 +174,6 @@ fn evaluate(
     let losses = evaluator.losses(&samples, progress)?;
     let images = samples.images();
     let captions = evaluator.captions(&images, progress)?;
-    let ending = if args.json { "json" } else { "txt" };
-    let default = args.run.join(format!("captions-{}.{ending}", args.split));
     let evaluation = Evaluation {
         split: args.split.to_string(),
         images: images.len(),
@@ -171,7 +183,7 @@ fn evaluate(
         bleu_corpus: evaluator.bleu(&captions),
         bleu_sentence_mean: evaluator.sentence_bleu(&captions),
         distinct_captions: distinct(&captions),
-        captions: args.out.clone().unwrap_or(default),
+        captions: PathBuf::new(),
     };
     Ok((evaluation, captions))
 }
@@ -201,7 +213,7 @@ fn text(e: &Evaluation) -> String {
          loss {:.4}, cross-entropy {:.4}\n\
          BLEU-1/2/3/4 corpus         {corpus}\n\
          BLEU-1/2/3/4 sentence mean  {mean}\n\
-         {} distinct captions, written to {}\n",
+         {} distinct captions; the file of all captions is {}\n",
         e.split,
         e.images,
         e.samples,

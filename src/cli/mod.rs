@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand.
 //!
 //! Results go to stdout, progress and warnings to stderr. The exit status is 0 for success, 1 for a failure, 2 for
-//! wrong usage, and 130 after Ctrl-C.
+//! wrong usage, and 128 + the number of the signal when a signal ended the program: 130 after Ctrl-C.
 
 mod caption;
 mod check;
@@ -12,7 +12,9 @@ mod eval;
 mod flags;
 mod progress;
 mod search;
+mod signals;
 mod train;
+mod trained;
 mod weights;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -20,9 +22,6 @@ use serde::Serialize;
 use std::fmt::Arguments;
 use std::io::Write;
 use std::process::ExitCode;
-
-/// The exit status that shells give to a command that Ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// Trains image captioners, and captions images with them
 #[derive(Parser)]
@@ -82,13 +81,11 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
         Ok(status) => status,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) if error.is::<train::Interrupted>() => {
-            tell(format_args!("showtell: {error}"));
-            ExitCode::from(INTERRUPTED)
-        }
         Err(error) => {
             tell(format_args!("showtell: {}", flags::message(&error)));
-            ExitCode::FAILURE
+            let interrupted = error.downcast_ref::<train::Interrupted>();
+            let signal = interrupted.and_then(|interrupted| interrupted.signal);
+            signal.map_or(ExitCode::FAILURE, |signal| signals::status(signal).into())
         }
     }
 }

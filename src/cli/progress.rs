@@ -1,14 +1,15 @@
 //! Progress on stderr: a bar on a terminal; otherwise a plain line every few seconds.
 
+use super::signals::Stop;
 use super::tell;
 use crate::train::log::{EpochRecord, StepRecord};
 use crate::train::{Observer, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// The longest time until a signal is answered on stderr.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 /// The shortest time between two plain lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -22,8 +23,8 @@ pub struct Progress {
     samples: usize,
     started: Instant,
     last_line: Instant,
-    /// Whether Ctrl-C was pressed.
-    interrupted: Arc<AtomicBool>,
+    /// The signal that asks training to stop.
+    stop: Stop,
 }
 
 impl Progress {
@@ -37,22 +38,29 @@ impl Progress {
             samples: 0,
             started: Instant::now(),
             last_line: Instant::now(),
-            interrupted: Arc::default(),
+            stop: Stop::default(),
         }
     }
 
-    /// From now on Ctrl-C asks training to stop. The second time it ends the process at once.
-    pub fn stop_on_interrupt(&self) -> anyhow::Result<()> {
-        let interrupted = self.interrupted.clone();
-        ctrlc::set_handler(move || {
-            if interrupted.swap(true, Ordering::Relaxed) {
-                std::process::exit(super::INTERRUPTED.into());
+    /// From now on Ctrl-C and the like ask training to stop. The second time they end the process at once.
+    pub fn stop_on_signal(&self) -> anyhow::Result<()> {
+        self.stop.listen()?;
+        let stop = self.stop.clone();
+        // A handler may not print, and a step may take long: so another thread says at once that the signal has come.
+        std::thread::spawn(move || {
+            while stop.signal().is_none() {
+                std::thread::sleep(SIGNAL_INTERVAL);
             }
             tell(format_args!(
                 "showtell: saving a checkpoint; press Ctrl-C again to stop at once"
             ));
-        })?;
+        });
         Ok(())
+    }
+
+    /// The signal that asked training to stop.
+    pub fn signal(&self) -> Option<i32> {
+        self.stop.signal()
     }
 
     fn name(&self) -> String {
@@ -131,7 +139,7 @@ impl Observer for Progress {
     }
 
     fn wants_to_stop(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.stop.signal().is_some()
     }
 
     fn warn(&mut self, message: &str) {

@@ -161,10 +161,14 @@ impl FromArgMatches for TrainArgs {
     }
 }
 
-/// The user pressed Ctrl-C; a checkpoint was saved.
+/// A signal, such as that of Ctrl-C, ended training; a checkpoint was saved.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped; to continue: showtell train --resume --out {}", .0.display())]
-pub struct Interrupted(PathBuf);
+#[error("stopped; to continue: showtell train --resume --out {}", run.display())]
+pub struct Interrupted {
+    run: PathBuf,
+    /// None when something else asked training to stop.
+    pub signal: Option<i32>,
+}
 
 /// The settings of a command: flags and file together.
 struct Given {
@@ -230,25 +234,28 @@ pub fn train(args: TrainArgs) -> Result<()> {
 }
 
 fn resume(args: &TrainArgs, given: Given) -> Result<()> {
-    let directory = RunDirectory::open(&given.out)?;
+    let mut directory = RunDirectory::open(&given.out)?;
+    directory.lock()?;
     files::remove_leftovers(directory.path())?;
     let config = directory.read_config()?.resumed(given.settings.clone())?;
     args.warn_of_other_decoders(&config);
     let mut checkpoint = directory.open_last()?;
     if let Some(checkpoint) = &mut checkpoint {
+        match &config.encoder_weights {
+            Some(EncoderWeights::File(path)) if given.settings.contains_key("encoder-weights") => {
+                checkpoint.set_encoder_file(path)?;
+            }
+            _ => checkpoint.look_where_settings_say(&config),
+        }
         let position = &checkpoint.position;
         if directory.is_finished(&config, position)? {
             let (epochs, steps) = (position.epoch, position.step);
             tell(format_args!(
                 "this run is finished: {epochs} epochs, {steps} steps; a larger --epochs or --max-steps continues it"
             ));
+            directory.write_config(&config)?;
             writeln!(std::io::stdout(), "{}", given.out.display())?;
             return Ok(());
-        }
-        if let (Some(source), Some(EncoderWeights::File(path))) =
-            (&mut checkpoint.encoder, &config.encoder_weights)
-        {
-            source.path = path.clone();
         }
         directory.write_config(&config)?;
     }
@@ -294,9 +301,12 @@ fn run(
         "{trained} trainable parameters, vocabulary {words}"
     ));
     let mut trainer = trainer(given, config, engine, &dataset, existing, &mut progress)?;
-    progress.stop_on_interrupt()?;
+    progress.stop_on_signal()?;
     match trainer.train(&mut progress)? {
-        Ended::Interrupted => Err(Interrupted(given.out.clone()).into()),
+        Ended::Interrupted => {
+            let (run, signal) = (given.out.clone(), progress.signal());
+            Err(Interrupted { run, signal }.into())
+        }
         Ended::Finished => {
             writeln!(std::io::stdout(), "{}", given.out.display())?;
             Ok(())

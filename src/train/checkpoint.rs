@@ -5,7 +5,7 @@
 //! like in front. The metadata holds the format version, the position, and, if a frozen encoder is not in the file,
 //! where it came from.
 
-use super::config::Config;
+use super::config::{Config, EncoderWeights};
 use super::optimiser::Optimiser;
 use super::schedule::ScheduleState;
 use crate::error::{Error, Result};
@@ -94,18 +94,35 @@ impl EncoderSource {
         Ok(EncoderSource { path, sha256 })
     }
 
+    /// The file where it was, or else one of the same name and content in these folders.
+    ///
     /// # Errors
-    /// When the file is missing, or is not the same file any more.
-    fn verify(&self) -> Result<()> {
-        let found = hash(&self.path)?;
-        if found == self.sha256 {
-            return Ok(());
+    /// When the file is missing everywhere, or is not the same file any more.
+    fn find(&self, folders: &[&Path]) -> Result<PathBuf> {
+        let beside = |folder: &&Path| Some(folder.join(self.path.file_name()?));
+        let places = std::iter::once(self.path.clone()).chain(folders.iter().filter_map(beside));
+        let mut other = None;
+        for place in places.filter(|place| place.exists()) {
+            let found = hash(&place)?;
+            if found == self.sha256 {
+                return Ok(place);
+            }
+            other.get_or_insert((place, found));
         }
-        let message = format!(
-            "is not the encoder this run was trained with: expected sha256 {}, found {found}",
-            self.sha256
-        );
-        Err(Error::file(&self.path, message))
+        Err(match other {
+            Some((place, found)) => {
+                let message = format!(
+                    "is not the encoder this run was trained with: expected sha256 {}, found {found}",
+                    self.sha256
+                );
+                Error::file(place, message)
+            }
+            None => {
+                let message = "the run's encoder was read from this file, which is not there now, nor is it in the run's \
+                               folder or beside it: say where it is with `encoder-weights = FILE`";
+                Error::file(&self.path, message)
+            }
+        })
     }
 }
 
@@ -179,6 +196,8 @@ fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
 /// An opened checkpoint.
 pub struct Checkpoint {
     file: WeightFile,
+    /// Where the encoder's file may be, too: the folder of the checkpoint, and the folder around it.
+    folders: Vec<PathBuf>,
     /// Where the run was.
     pub position: Position,
     /// Where the encoder is, when it is not in the file.
@@ -209,23 +228,52 @@ impl Checkpoint {
             .get(ENCODER_KEY)
             .map(|text| serde_json::from_str(text));
         let encoder = encoder.transpose().map_err(damaged)?;
+        let folder = std::path::absolute(path).map_err(Error::io(path))?;
         Ok(Checkpoint {
             file,
+            folders: folder.ancestors().skip(1).take(2).map(Into::into).collect(),
             position,
             encoder,
         })
     }
 
+    /// The frozen encoder's file is now this one, and is looked for nowhere else.
+    ///
+    /// # Errors
+    /// When the checkpoint has the weights of the encoder itself, or the file is not the one that the run was trained with.
+    pub fn set_encoder_file(&mut self, path: &Path) -> Result<()> {
+        let Some(source) = &mut self.encoder else {
+            let message = "the checkpoint has the weights of the encoder itself: leave this out";
+            return Err(Error::setting("encoder-weights", message));
+        };
+        source.path = std::path::absolute(path).map_err(Error::io(path))?;
+        self.folders.clear();
+        if !source.path.exists() {
+            return Err(Error::file(path, "does not exist"));
+        }
+        source.find(&[]).map(drop)
+    }
+
+    /// Looks for the frozen encoder first where these settings say.
+    pub fn look_where_settings_say(&mut self, config: &Config) {
+        if let (Some(source), Some(EncoderWeights::File(path))) =
+            (&mut self.encoder, &config.encoder_weights)
+            && path.exists()
+        {
+            source.path.clone_from(path);
+        }
+    }
+
     /// Gives the engine the weights of the checkpoint, and those of a frozen encoder from the file that the checkpoint
-    /// names. The engine is then ready for inference.
+    /// names, or from the same file in the run's folder or beside it. The engine is then ready for inference.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape, or the encoder's file is not the same file any more.
     pub fn restore(&self, engine: &mut Engine) -> Result<()> {
         self.load_weights(&engine.params)?;
         if let Some(source) = &self.encoder {
-            source.verify()?;
-            engine.load_encoder(&source.path)?;
+            let folders: Vec<&Path> = self.folders.iter().map(PathBuf::as_path).collect();
+            engine.load_encoder(&source.find(&folders)?)?;
         }
         engine.prepare()
     }

@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod feature_cache;
 pub mod features;
 pub mod initial;
+mod lock;
 pub mod log;
 pub mod memory_plan;
 pub mod optimiser;

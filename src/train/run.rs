@@ -1,9 +1,10 @@
 //! A run's directory, and the captioner that it describes.
 //!
-//! `config.toml`, `vocab.txt`, `steps.jsonl`, `epochs.jsonl`, `best.safetensors`, `last.safetensors`.
+//! `config.toml`, `vocab.txt`, `steps.jsonl`, `epochs.jsonl`, `best.safetensors`, `last.safetensors`, `lock`.
 
 use super::checkpoint::{Checkpoint, Position};
 use super::config::{Config, EncoderBatchNorm};
+use super::lock::RunLock;
 use crate::data::vocabulary::Vocabulary;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use crate::model::{CaptionerConfig, Engine, MODELS, Model};
 use crate::nn::resnet::ResNetConfig;
 use crate::ops::window::Window;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The files of a run.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct RunDirectory {
     path: PathBuf,
     /// The kinds of decoder that the run's settings may name.
     models: Vec<Model>,
+    /// Held by the process that trains the run.
+    lock: Option<Arc<RunLock>>,
 }
 
 impl RunDirectory {
@@ -26,6 +30,7 @@ impl RunDirectory {
         RunDirectory {
             path: path.to_path_buf(),
             models: MODELS.to_vec(),
+            lock: None,
         }
     }
 
@@ -35,13 +40,15 @@ impl RunDirectory {
         self
     }
 
-    /// Makes the directory, if it does not exist.
+    /// Makes the directory, if it does not exist, and [locks](RunDirectory::lock) it.
     ///
     /// # Errors
-    /// When the directory holds a run that has a checkpoint or took a step, and would be lost.
+    /// When another process trains in the directory, or it holds a run that has a checkpoint or took a step, and would be
+    /// lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let run = RunDirectory::at(path.as_ref());
+        let mut run = RunDirectory::at(path.as_ref());
         std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
+        run.lock()?;
         if run.has_steps() || run.last().exists() {
             let message = "holds a run already: resume that run, choose another folder, or remove this one first";
             return Err(Error::file(&run.path, message));
@@ -61,6 +68,18 @@ impl RunDirectory {
             return Err(Error::file(&run.path, message));
         }
         Ok(run)
+    }
+
+    /// Keeps other processes from training this run, until this value and its copies are dropped or the process ends.
+    /// They can still read it. On a file system without locks, nothing is locked.
+    ///
+    /// # Errors
+    /// When another process trains this run, or the file `lock` cannot be written.
+    pub fn lock(&mut self) -> Result<()> {
+        if self.lock.is_none() {
+            self.lock = Some(Arc::new(RunLock::take(&self.path.join("lock"))?));
+        }
+        Ok(())
     }
 
     /// The directory.
@@ -108,15 +127,40 @@ impl RunDirectory {
 
     /// The captioner of the best checkpoint, or of the last when none was validated, ready for inference.
     ///
+    /// The file of a frozen encoder is looked for where `config.toml` says, where it was when the checkpoint was saved, in
+    /// the run's folder, and in the folder around it.
+    ///
     /// # Errors
-    /// When a file of the run is missing or damaged, or the device has no memory left.
+    /// When a file of the run is missing or damaged, the encoder's file is another one than in training, or the device has
+    /// no memory left.
     pub fn engine(&self, device: &Device) -> Result<Engine> {
-        let vocabulary = Vocabulary::load(self.vocabulary())?;
-        let structure = structure(&self.read_config()?, vocabulary.len());
-        let mut engine = Engine::new(device, &structure, vocabulary)?;
+        self.engine_of(device, |checkpoint, config| {
+            checkpoint.look_where_settings_say(config);
+            Ok(())
+        })
+    }
+
+    /// As [`RunDirectory::engine`], with the frozen encoder's weights from this file.
+    ///
+    /// # Errors
+    /// Also when the checkpoint has the encoder's weights itself.
+    pub fn engine_with_encoder(&self, device: &Device, encoder: &Path) -> Result<Engine> {
+        self.engine_of(device, |checkpoint, _| checkpoint.set_encoder_file(encoder))
+    }
+
+    fn engine_of(
+        &self,
+        device: &Device,
+        find_encoder: impl FnOnce(&mut Checkpoint, &Config) -> Result<()>,
+    ) -> Result<Engine> {
         let best = self.best();
         let path = if best.is_file() { best } else { self.last() };
-        Checkpoint::open(&path)?.restore(&mut engine)?;
+        let (mut checkpoint, config) = (Checkpoint::open(&path)?, self.read_config()?);
+        find_encoder(&mut checkpoint, &config)?;
+        let vocabulary = Vocabulary::load(self.vocabulary())?;
+        let structure = structure(&config, vocabulary.len());
+        let mut engine = Engine::new(device, &structure, vocabulary)?;
+        checkpoint.restore(&mut engine)?;
         Ok(engine)
     }
 

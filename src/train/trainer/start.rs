@@ -24,13 +24,14 @@ impl<'a> Trainer<'a> {
     /// from.
     ///
     /// # Errors
-    /// When there is no sample to train on, an image cannot be read, a file cannot be written, or the device fails.
+    /// When another process trains this run, there is no sample to train on, an image cannot be read, a file cannot be written, or the device fails.
     pub fn start(
-        setup: Setup<'a>,
+        mut setup: Setup<'a>,
         engine: Engine,
         initial: Initial,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        setup.run.lock()?;
         setup.run.write_config(&setup.config)?;
         engine.vocabulary.save(setup.run.vocabulary())?;
         let position = Position::start(&setup.config);
@@ -47,13 +48,14 @@ impl<'a> Trainer<'a> {
     /// Goes on from a checkpoint of this run; later records are cut off. The engine needs no weights.
     ///
     /// # Errors
-    /// When the checkpoint does not fit the engine, records are missing, or the device fails.
+    /// When another process trains this run, the checkpoint does not fit the engine, records are missing, or the device fails.
     pub fn resume(
-        setup: Setup<'a>,
+        mut setup: Setup<'a>,
         mut engine: Engine,
         checkpoint: &Checkpoint,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        setup.run.lock()?;
         checkpoint.restore(&mut engine)?;
         let mut trainer = Trainer::at(checkpoint.position.clone(), setup, engine)?;
         trainer.encoder.clone_from(&checkpoint.encoder);
