@@ -22,11 +22,12 @@ pub fn write_atomically(
     path: impl AsRef<Path>,
     content: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
 ) -> Result<()> {
-    let path = &*destination(path.as_ref())?;
+    let path = path.as_ref();
     if is_special(path) {
         let special = OpenOptions::new().write(true).open(path);
         return fill(special.map_err(Error::io(path))?, path, content).map(drop);
     }
+    let path = &*destination(path)?;
     let (file, aside) = create_aside(path)?;
     let written =
         fill(file, path, content).and_then(|file| file.sync_all().map_err(Error::io(path)));
@@ -45,10 +46,11 @@ pub fn write_atomically(
 /// # Errors
 /// When the folder does not exist or cannot be written to, or `path` is a folder.
 pub fn check_writable(path: &Path) -> Result<()> {
-    let path = &*destination(path)?;
+    // A pipe is not opened: its reader would take the end of this check for the end of the file.
     if is_special(path) {
         return Ok(());
     }
+    let path = &*destination(path)?;
     if path.is_dir() {
         return Err(Error::file(
             path,

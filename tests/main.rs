@@ -59,6 +59,7 @@ mod report;
 mod resnet_full_size;
 mod resume;
 mod resume_killed;
+mod run_folder;
 mod scenes;
 mod settings;
 mod settings_readme;

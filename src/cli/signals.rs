@@ -16,17 +16,20 @@ const SIGNALS: &[i32] = &[SIGINT, SIGTERM];
 pub struct Stop(Arc<AtomicUsize>);
 
 impl Stop {
-    /// From now on the first signal is only noted, and the second one ends the process at once. A signal that the process
-    /// was started to ignore, as by `nohup`, stays ignored.
+    /// From now on the first signal is only noted, and Ctrl-C after it ends the process at once. Other signals do not: batch
+    /// systems and closing terminals send theirs more than once. A signal that the process was started to ignore, as by
+    /// `nohup`, stays ignored.
     ///
     /// # Errors
     /// When the operating system refuses the handler of a signal.
     pub fn listen(&self) -> io::Result<()> {
-        let second = Arc::new(AtomicBool::new(false));
+        let noted = Arc::new(AtomicBool::new(false));
         for &signal in SIGNALS.iter().filter(|&&signal| !is_ignored(signal)) {
             // In this order: the first signal passes the shutdown, and then arms it.
-            flag::register_conditional_shutdown(signal, status(signal).into(), second.clone())?;
-            flag::register(signal, second.clone())?;
+            if signal == SIGINT {
+                flag::register_conditional_shutdown(signal, status(signal).into(), noted.clone())?;
+            }
+            flag::register(signal, noted.clone())?;
             flag::register_usize(signal, self.0.clone(), signal as usize)?;
         }
         Ok(())

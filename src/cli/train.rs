@@ -331,6 +331,7 @@ fn trainer<'a>(
     };
     let directory = match existing {
         Some((run, Some(checkpoint))) => {
+            warn_if_unlocked(&run, progress);
             let resumed = Trainer::resume(setup(config, run), engine, &checkpoint, progress);
             return Ok(resumed?);
         }
@@ -343,6 +344,16 @@ fn trainer<'a>(
         Some(run) => run,
         None => RunDirectory::create(&given.out)?,
     };
+    warn_if_unlocked(&run, progress);
     let trainer = Trainer::start(setup(config, run), engine, initial, progress);
     Ok(trainer?)
+}
+
+fn warn_if_unlocked(run: &RunDirectory, progress: &mut Progress) {
+    if !run.is_locked() {
+        let path = run.path().display();
+        progress.warn(&format!(
+            "{path}: this file system has no locks: take care that no other process trains this run"
+        ));
+    }
 }

@@ -196,7 +196,7 @@ fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
 /// An opened checkpoint.
 pub struct Checkpoint {
     file: WeightFile,
-    /// Where the encoder's file may be, too: the folder of the checkpoint, and the folder around it.
+    /// Where a file of the encoder's name may be, too: the folder of the checkpoint, the folder around it.
     folders: Vec<PathBuf>,
     /// Where the run was.
     pub position: Position,
@@ -260,7 +260,8 @@ impl Checkpoint {
             (&mut self.encoder, &config.encoder_weights)
             && path.exists()
         {
-            source.path.clone_from(path);
+            let recorded = std::mem::replace(&mut source.path, path.clone());
+            self.folders.extend(recorded.parent().map(Into::into));
         }
     }
 

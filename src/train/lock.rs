@@ -9,7 +9,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct RunLock {
     /// None on a file system without locks.
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl RunLock {
@@ -26,7 +26,7 @@ impl RunLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),
-            Err(TryLockError::Error(_)) => return Ok(RunLock { _file: None }),
+            Err(TryLockError::Error(_)) => return Ok(RunLock { file: None }),
         }
         let process = std::process::id();
         let holder = match host() {
@@ -38,7 +38,12 @@ impl RunLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(holder.as_bytes()));
         written.map_err(Error::io(path))?;
-        Ok(RunLock { _file: Some(file) })
+        Ok(RunLock { file: Some(file) })
+    }
+
+    /// Whether the file system has locks, so that this one keeps others away.
+    pub fn is_held(&self) -> bool {
+        self.file.is_some()
     }
 }
 

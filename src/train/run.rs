@@ -82,6 +82,12 @@ impl RunDirectory {
         Ok(())
     }
 
+    /// Whether other processes are kept from training this run: not before [`RunDirectory::lock`], and not on a file system
+    /// without locks.
+    pub fn is_locked(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| lock.is_held())
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

@@ -24,7 +24,8 @@ impl<'a> Trainer<'a> {
     /// from.
     ///
     /// # Errors
-    /// When another process trains this run, there is no sample to train on, an image cannot be read, a file cannot be written, or the device fails.
+    /// When another process trains this run, there is no sample to train on, an image cannot be read, a file cannot
+    /// be written, or the device fails.
     pub fn start(
         mut setup: Setup<'a>,
         engine: Engine,
@@ -48,7 +49,8 @@ impl<'a> Trainer<'a> {
     /// Goes on from a checkpoint of this run; later records are cut off. The engine needs no weights.
     ///
     /// # Errors
-    /// When another process trains this run, the checkpoint does not fit the engine, records are missing, or the device fails.
+    /// When another process trains this run, the checkpoint does not fit the engine, records are missing, or the
+    /// device fails.
     pub fn resume(
         mut setup: Setup<'a>,
         mut engine: Engine,
