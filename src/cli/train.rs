@@ -17,7 +17,7 @@ use crate::train::memory_plan::Planner;
 use crate::train::run::{RunDirectory, structure};
 use crate::train::trainer::{self, Ended, Setup, Trainer};
 use anyhow::{Result, bail};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::io::Write;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ fn run_flags() -> Vec<Arg> {
     let models = MODELS
         .iter()
         .map(|model| PossibleValue::new(model.name).help(model.help));
-    let parser = PossibleValuesParser::new(models).map(Value::String);
+    let parser = flags::WordParser(PossibleValuesParser::new(models));
     let out = PLACE.iter().flat_map(|setting| flags::flags(setting, None));
     let mut run: Vec<Arg> = out
         .map(|out| out.required_unless_present("config"))
