@@ -4,7 +4,6 @@ use super::device::{self, DeviceArgs};
 use super::progress::Progress;
 use super::{flags, tell};
 use crate::data::flickr8k::{Flickr8k, Split};
-use crate::data::vocabulary::Vocabulary;
 use crate::error::Error;
 use crate::files;
 use crate::model::{Engine, MODELS};
@@ -257,7 +256,6 @@ fn resume(args: &TrainArgs, given: Given) -> Result<()> {
             writeln!(std::io::stdout(), "{}", given.out.display())?;
             return Ok(());
         }
-        directory.write_config(&config)?;
     }
     run(&given, config, Some((directory, checkpoint)))
 }
@@ -282,7 +280,7 @@ fn run(
         dataset.require_images(Split::Train)?;
     }
     let vocabulary = match &existing {
-        Some((directory, Some(_))) => Vocabulary::load(directory.vocabulary())?,
+        Some((directory, Some(checkpoint))) => directory.read_vocabulary(checkpoint)?,
         _ => trainer::vocabulary(config.model, &dataset),
     };
     let planner = Planner {
