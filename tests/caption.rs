@@ -159,9 +159,17 @@ fn what_cannot_be_shown_is_refused() {
     }
     assert!(!pictures.exists());
     let negative = ["--beam", "2", "--length-penalty=-1"];
-    let message = failed(&caption(&tiny, &image, &negative));
-    assert!(message.contains("length penalty 0 or more"), "{message}");
-    let wrong: [&[&str]; 3] = [&["--beam", "0"], &["--maps"], &["--length-penalty", "1"]];
+    let message = stderr(&caption(&tiny, &image, &negative));
+    assert!(
+        message.contains("'--length-penalty <X>': expected a number from 0"),
+        "{message}"
+    );
+    let wrong: [&[&str]; 4] = [
+        &["--beam", "0"],
+        &negative,
+        &["--maps"],
+        &["--length-penalty", "1"],
+    ];
     for options in wrong {
         let output = caption(&tiny, &image, options);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

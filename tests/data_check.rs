@@ -215,7 +215,7 @@ fn faults_of_images() {
         "undecodable-image",
         "e.jpg",
         None,
-        "neither a JPEG nor a PNG",
+        "not a JPEG, PNG, WebP, GIF or BMP image",
         |tiny| {
             tiny.write_image("e.jpg", b"GIF");
         },

@@ -197,7 +197,7 @@ fn files_that_are_not_images_are_errors() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("x.jpg");
     for content in [&b""[..], b"hello"] {
-        assert!(error_of(&path, content).contains("neither a JPEG nor a PNG"));
+        assert!(error_of(&path, content).contains("not a JPEG, PNG, WebP, GIF or BMP image"));
     }
     fs::remove_file(&path).unwrap();
     assert!(load(&path, 8).unwrap_err().to_string().contains("x.jpg"));

@@ -136,7 +136,7 @@ fn nothing_to_train_on_is_wrong_usage() {
         let mut command = showtell();
         command.arg("demo").arg("--out").arg(directory.path());
         let error = ended(2, &command.args(nothing).output().unwrap());
-        says(&error, &[nothing[0], "at least 1"]);
+        says(&error, &[nothing[0], "from 1 to 1000000"]);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -315,7 +315,10 @@ fn images_left_out_are_told_of_again_and_missed_when_wanted() {
     }
     assert_eq!(losses(&tiny, "first"), losses(&tiny, "second"));
     let error = failed(&tiny.train("third", &options(&cache, &[])));
-    assert!(error.contains("c.jpg: neither a JPEG nor a PNG"), "{error}");
+    assert!(
+        error.contains("c.jpg: not a JPEG, PNG, WebP, GIF or BMP image"),
+        "{error}"
+    );
 }
 
 #[test]

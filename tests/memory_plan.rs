@@ -116,6 +116,54 @@ fn the_gpus_peak_is_planned_in_bf16() {
     check_all(|| cuda(Precision::Bf16));
 }
 
+/// A GPU without room for the run: what helps, and that the CPU would do.
+fn check_a_small_gpu(data: &Path) {
+    let facts = Facts {
+        ordinal: 0,
+        name: "a small GPU".into(),
+        capability: (8, 0),
+        multiprocessors: 8,
+        memory: 1 << 20,
+        shared: 160 << 10,
+    };
+    let device = Device::planning_cuda(facts, Precision::F32);
+    let config = Config {
+        augment: false,
+        ..small(ATTEND)
+    };
+    let dataset = Flickr8k::open(data).unwrap();
+    let vocabulary = trainer::vocabulary(config.model, &dataset);
+    let planner = Planner {
+        device: &device,
+        dataset: &dataset,
+        vocabulary: &vocabulary,
+    };
+    let plan = planner.plan(&config).unwrap();
+    let shortage = planner
+        .shortage(&config, &plan)
+        .unwrap()
+        .expect("1 MiB is too little");
+    let text = shortage.to_string();
+    assert!(
+        text.contains(" of the GPU's memory, 1.0 MiB are available"),
+        "{text}"
+    );
+    // The features lie in the machine's memory, so that keeping them elsewhere gives the GPU nothing.
+    assert!(!text.contains("feature-cache"), "{text}");
+    for remedy in &shortage.remedies {
+        assert!(remedy.needed < plan.device.total(), "{remedy:?}");
+    }
+    if cfg!(target_os = "linux") {
+        let on_cpu = shortage.on_cpu.expect("the machine has room");
+        let cpu = Planner {
+            device: &Device::cpu(),
+            ..planner
+        };
+        assert_eq!(on_cpu, cpu.plan(&config).unwrap().total());
+        assert!(text.contains("`device = \"cpu\"`"), "{text}");
+    }
+}
+
 /// Neither a driver nor compiled kernels are needed: this process has loaded no emulator.
 #[test]
 fn a_gpu_that_is_not_here_can_be_planned_for() {
@@ -149,4 +197,5 @@ fn a_gpu_that_is_not_here_can_be_planned_for() {
     assert!(device.is_planning() && device.records());
     assert_eq!(device.free_memory().unwrap(), Some(80 << 30));
     assert_eq!(device.name(), "a dry run of a GPU elsewhere, tf32");
+    check_a_small_gpu(data.path());
 }

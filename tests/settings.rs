@@ -272,9 +272,10 @@ fn errors_name_the_key_what_was_found_and_what_was_expected() {
     assert_eq!(about("batch-size = 0"), expected);
     let expected = "dropout: found 1.0, expected a number from 0 on, below 1";
     assert_eq!(about("dropout = 1"), expected);
-    let expected = "lr: found \"fast\", expected a finite number from 0 on";
+    let expected = "lr: found \"fast\", expected a number from 0 to 3.4e38";
     assert_eq!(about("lr = \"fast\""), expected);
-    let expected = "max-steps: found -1, expected a whole number from 1 on, or 0 for none";
+    let expected =
+        "max-steps: found -1, expected a whole number from 1 to 4294967295, or 0 for none";
     assert_eq!(about("max-steps = -1"), expected);
     let expected = "schedule: found \"cosine\", expected plateau, linear or none";
     assert_eq!(about("schedule = \"cosine\""), expected);

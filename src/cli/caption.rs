@@ -4,7 +4,7 @@ use super::device::DeviceArgs;
 use super::search::SearchArgs;
 use super::tell;
 use super::trained::TrainedArgs;
-use crate::data::image;
+use crate::data::{digest, image};
 use crate::decode::Sentence;
 use crate::files;
 use crate::model::Engine;
@@ -211,11 +211,7 @@ fn shortened(stem: &OsStr) -> OsString {
     if stem.len() <= STEM {
         return stem.into();
     }
-    let digest = Sha256::digest(stem.as_encoded_bytes());
-    let hash: String = digest[..6]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = digest::hexadecimal(&Sha256::digest(stem.as_encoded_bytes())[..6]);
     let text = stem.to_string_lossy();
     let mut end = STEM - hash.len() - 1;
     while !text.is_char_boundary(end) {

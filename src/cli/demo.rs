@@ -14,6 +14,7 @@ use crate::metrics::bleu;
 use crate::model::Engine;
 use crate::model::attend::ATTEND;
 use crate::report::{self, attention, curves};
+use crate::settings::integer;
 use crate::train::config::{Config, EncoderBatchNorm, Schedule};
 use crate::train::evaluate::{Captioned, Evaluator};
 use crate::train::features::Encoding;
@@ -23,6 +24,7 @@ use crate::train::trainer::{self, Setup, Trainer};
 use crate::train::{Stage, log};
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::TypedValueParser;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,13 +43,13 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", default_value = "showtell-demo")]
     out: PathBuf,
     /// Seed of the scenes and of the training
-    #[arg(long, value_name = "N", default_value = flags::default_of("seed"))]
+    #[arg(long, value_name = "N", default_value = flags::declared("seed").default, value_parser = seed())]
     seed: u64,
     /// Scenes to train on
-    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = count())]
     scenes: usize,
     /// Training steps, of 32 captions each
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = count())]
     steps: usize,
     /// Print the result as JSON
     #[arg(long)]
@@ -56,12 +58,12 @@ pub struct DemoArgs {
     device: DeviceArgs,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("it must be at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
+fn seed() -> impl TypedValueParser<Value = u64> {
+    flags::number(*flags::declared("seed"))
+}
+
+fn count() -> impl TypedValueParser<Value = usize> {
+    flags::number(integer(1).most(1_000_000))
 }
 
 /// The scores on unseen scenes. BLEU is from 0 to 1.

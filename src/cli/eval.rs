@@ -32,7 +32,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The images to evaluate: train, dev, test, or test+unlisted, which is every image in neither train nor dev
-    #[arg(long, default_value = "test")]
+    #[arg(long, default_value = "test", value_parser = flags::named::<Split>())]
     split: Split,
     /// File for the captions [default: captions-SPLIT.txt, or .json, in the run's folder]
     #[arg(long, value_name = "FILE")]
@@ -172,6 +172,15 @@ fn evaluate(
     let samples = Arc::new(features.covered(&samples));
     let evaluator = Evaluator::new(engine, dataset, &features, search);
     let losses = evaluator.losses(&samples, progress)?;
+    if !losses.loss.is_finite() {
+        anyhow::bail!(
+            "{}: the loss on the split {} is {}, so that scores and captions would mean nothing: the weights of this run are \
+             too large to compute with; evaluate another run",
+            args.trained.run.display(),
+            args.split,
+            losses.loss
+        );
+    }
     let images = samples.images();
     let captions = evaluator.captions(&images, progress)?;
     let evaluation = Evaluation {

@@ -3,10 +3,12 @@
 use super::{device, train};
 use crate::error::Error;
 use crate::model::MODELS;
-use crate::settings::{Kind, Setting, Table, Value};
+use crate::settings::{Kind, Setting, Table, Typed, Value};
 use crate::train::config::{self, Config};
 use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::ffi::OsStr;
+use std::str::FromStr;
 
 /// Why a path is refused that the settings of a run cannot hold.
 const NOT_UTF8: &str = "it is not UTF-8, which config.toml has to be: rename it, or give a symbolic link of another name";
@@ -37,17 +39,66 @@ pub fn flags(setting: &'static Setting, default: Option<String>) -> Vec<Arg> {
             let values = words
                 .iter()
                 .map(|&(word, meaning)| PossibleValue::new(word).help(meaning.trim()));
-            let parser = PossibleValuesParser::new(values).map(Value::String);
+            let parser = WordParser(PossibleValuesParser::new(values));
             vec![flag.value_name(setting.value_name).value_parser(parser)]
         }
-        _ => {
+        Kind::Path { .. } => {
             let parser = OsStringValueParser::new().try_map(|text| match text.to_str() {
                 Some(text) => setting.parse(text),
                 None => Err(NOT_UTF8.into()),
             });
             vec![flag.value_name(setting.value_name).value_parser(parser)]
         }
+        _ => {
+            let parser = OsStringValueParser::new();
+            let parser = parser.try_map(|text| setting.parse(&text.to_string_lossy()));
+            vec![flag.value_name(setting.value_name).value_parser(parser)]
+        }
     }
+}
+
+/// Takes one of several words. An error names the flag, even for a text that is not UTF-8, which clap's own parser does not
+/// name.
+#[derive(Clone)]
+pub struct WordParser(pub PossibleValuesParser);
+
+impl TypedValueParser for WordParser {
+    type Value = Value;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        flag: Option<&Arg>,
+        text: &OsStr,
+    ) -> Result<Value, clap::Error> {
+        let text = text.to_string_lossy();
+        let word = self.0.parse_ref(command, flag, OsStr::new(&*text))?;
+        Ok(Value::String(word))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
+/// A parser for a number that is no setting of a run, but takes the values that `setting` would.
+pub fn number<T: Typed + Clone + Send + Sync + 'static>(
+    setting: Setting,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |text| {
+        let value = setting.parse(&text.to_string_lossy())?;
+        let allowed = setting.check(&value).ok().flatten();
+        let number = allowed.as_ref().and_then(T::from_value);
+        number.ok_or_else(|| format!("expected {}", setting.expected()))
+    })
+}
+
+/// A parser for a type that says itself what it expects.
+pub fn named<T>() -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = Error> + Clone + Send + Sync + 'static,
+{
+    OsStringValueParser::new().try_map(|text| text.to_string_lossy().parse::<T>())
 }
 
 /// The flag that turns a switch off, without its dashes.
@@ -160,15 +211,13 @@ pub fn spelled(text: &str) -> String {
     spelled
 }
 
-/// The default that every recipe gives to a common setting, as text.
+/// The declaration of a setting that every run has.
 ///
 /// # Panics
-/// When the library declares no such setting with a default.
-pub fn default_of(key: &str) -> &'static str {
-    let declared = Config::SETTINGS.iter().find(|setting| setting.key == key);
-    declared
-        .and_then(|setting| setting.default)
-        .expect("the setting is declared with a default")
+/// When the library declares no such setting.
+pub fn declared(key: &str) -> &'static Setting {
+    let found = Config::SETTINGS.iter().find(|setting| setting.key == key);
+    found.expect("the setting is declared")
 }
 
 /// Whether a key is that of a setting that has a flag.

@@ -4,7 +4,6 @@ use super::device::{self, DeviceArgs};
 use super::progress::Progress;
 use super::{flags, tell};
 use crate::data::flickr8k::{Flickr8k, Split};
-use crate::data::vocabulary::Vocabulary;
 use crate::error::Error;
 use crate::files;
 use crate::model::{Engine, MODELS};
@@ -17,7 +16,7 @@ use crate::train::memory_plan::Planner;
 use crate::train::run::{RunDirectory, structure};
 use crate::train::trainer::{self, Ended, Setup, Trainer};
 use anyhow::{Result, bail};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use std::io::Write;
 use std::path::PathBuf;
@@ -89,7 +88,7 @@ fn run_flags() -> Vec<Arg> {
     let models = MODELS
         .iter()
         .map(|model| PossibleValue::new(model.name).help(model.help));
-    let parser = PossibleValuesParser::new(models).map(Value::String);
+    let parser = flags::WordParser(PossibleValuesParser::new(models));
     let out = PLACE.iter().flat_map(|setting| flags::flags(setting, None));
     let mut run: Vec<Arg> = out
         .map(|out| out.required_unless_present("config"))
@@ -257,7 +256,6 @@ fn resume(args: &TrainArgs, given: Given) -> Result<()> {
             writeln!(std::io::stdout(), "{}", given.out.display())?;
             return Ok(());
         }
-        directory.write_config(&config)?;
     }
     run(&given, config, Some((directory, checkpoint)))
 }
@@ -282,7 +280,7 @@ fn run(
         dataset.require_images(Split::Train)?;
     }
     let vocabulary = match &existing {
-        Some((directory, Some(_))) => Vocabulary::load(directory.vocabulary())?,
+        Some((directory, Some(checkpoint))) => directory.read_vocabulary(checkpoint)?,
         _ => trainer::vocabulary(config.model, &dataset),
     };
     let planner = Planner {

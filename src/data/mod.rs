@@ -6,6 +6,7 @@
 pub mod augment;
 pub mod batches;
 pub mod check;
+pub mod digest;
 pub mod flickr8k;
 pub mod image;
 pub mod loader;

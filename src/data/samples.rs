@@ -1,5 +1,6 @@
 //! The samples of a split: pairs of an image and an encoded caption, in the order of the list.
 
+use super::digest;
 use super::flickr8k::{Flickr8k, Split};
 use super::vocabulary::Vocabulary;
 use std::collections::{BTreeSet, HashSet};
@@ -11,6 +12,17 @@ pub struct Limits {
     pub images: Option<usize>,
     /// Use this many captions of each image, from the first one.
     pub captions_per_image: Option<usize>,
+}
+
+/// The images of a split and their captions, in the order of the list.
+fn pairs(dataset: &Flickr8k, split: Split, limits: Limits) -> impl Iterator<Item = (usize, &str)> {
+    let images = dataset.split(split).iter();
+    let images = images.take(limits.images.unwrap_or(usize::MAX));
+    images.flat_map(move |&image| {
+        let captions = dataset.images()[image].captions.iter();
+        let captions = captions.take(limits.captions_per_image.unwrap_or(usize::MAX));
+        captions.map(move |caption| (image, &**caption))
+    })
 }
 
 /// Pairs of an image (its index in the data set) and a caption `<sos> w1 … wn <eos>`.
@@ -26,14 +38,19 @@ impl Samples {
     /// The samples of `split`, captions encoded with `vocabulary`.
     pub fn new(dataset: &Flickr8k, split: Split, vocabulary: &Vocabulary, limits: Limits) -> Self {
         let mut samples = Samples::default();
-        let images = dataset.split(split).iter();
-        for &image in images.take(limits.images.unwrap_or(usize::MAX)) {
-            let captions = dataset.images()[image].captions.iter();
-            for caption in captions.take(limits.captions_per_image.unwrap_or(usize::MAX)) {
-                samples.push(image, &vocabulary.encode(caption));
-            }
+        for (image, caption) in pairs(dataset, split, limits) {
+            samples.push(image, &vocabulary.encode(caption));
         }
         samples
+    }
+
+    /// SHA-256, in hexadecimal, of what [`new`](Samples::new) takes from the data set: the name of each sample's image and
+    /// its caption. Where the files lie has no part in it.
+    pub fn sha256(dataset: &Flickr8k, split: Split, limits: Limits) -> String {
+        let pairs = pairs(dataset, split, limits);
+        digest::of_texts(
+            pairs.flat_map(|(image, caption)| [&*dataset.images()[image].name, caption]),
+        )
     }
 
     /// Every image once, in this order, with an empty caption: for encoding or captioning images.

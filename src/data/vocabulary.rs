@@ -1,7 +1,9 @@
 //! The vocabulary: words and their ids.
 
+use super::digest;
 use crate::error::{Error, Result};
 use crate::files;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -139,13 +141,22 @@ impl Vocabulary {
         words.join(" ")
     }
 
+    /// SHA-256 of the file that [`save`](Self::save) writes, in hexadecimal: two vocabularies with the same hash have the
+    /// same words under the same ids.
+    pub fn sha256(&self) -> String {
+        digest::hexadecimal(&Sha256::digest(self.text()))
+    }
+
+    fn text(&self) -> String {
+        self.words.join("\n") + "\n"
+    }
+
     /// Writes the words to a file, one per line, in the order of their ids. The file appears whole or not at all.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let text = self.words.join("\n") + "\n";
-        files::write_text(path, &text)
+        files::write_text(path, &self.text())
     }
 
     /// Reads a file that [`save`](Self::save) has written.

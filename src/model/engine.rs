@@ -85,6 +85,21 @@ impl Engine {
         Ok(result)
     }
 
+    /// [`with_images`](Engine::with_images) of `count` images that have no numbers, for a dry run.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn with_blank_images<R>(
+        &self,
+        count: usize,
+        body: impl FnOnce(&Tensor) -> Result<R>,
+    ) -> Result<R> {
+        let side = self.captioner.config().image_size;
+        let result = body(&self.ctx.empty([count, side, side, 3], DType::U8)?)?;
+        self.ctx.reset()?;
+        Ok(result)
+    }
+
     /// Images (N, S, S, 3) in the step arena, from pixels on the host.
     ///
     /// # Errors

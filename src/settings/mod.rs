@@ -77,7 +77,7 @@ pub enum Kind {
         /// The largest one allowed, if there is a limit.
         most: Option<u64>,
     },
-    /// A finite number.
+    /// A number that is finite in 32 bits.
     Number {
         /// The smallest one allowed.
         least: f64,
@@ -130,7 +130,7 @@ pub const fn integer(least: u64) -> Setting {
     of_kind(Kind::Integer { least, most: None }, "N")
 }
 
-/// A finite number from `least` on, smaller than `below`, which may be infinite.
+/// A number from `least` on, smaller than `below`, which may be infinite: the number has to be finite in 32 bits all the same.
 pub const fn number(least: f64, below: f64) -> Setting {
     of_kind(Kind::Number { least, below }, "X")
 }

@@ -4,6 +4,9 @@ use super::{Kind, Setting};
 use crate::error::{Error, Result};
 use toml::Value;
 
+/// The largest number that 32 bits hold, in which devices compute, rounded down.
+const LARGEST: &str = "3.4e38";
+
 impl Setting {
     /// The value that the text of a flag, or of a default, stands for. Only its form is checked: see
     /// [`check`](Setting::check) for its range.
@@ -47,7 +50,7 @@ impl Setting {
         if self.allows(&value) {
             return Ok(Some(value));
         }
-        let message = format!("found {value}, expected {}", self.expected());
+        let message = format!("found {}, expected {}", shown(&value), self.expected());
         Err(Error::setting(self.key, message))
     }
 
@@ -84,7 +87,7 @@ impl Setting {
             (Kind::Switch { .. }, Value::Boolean(_)) => true,
             (Kind::Integer { least, most }, &Value::Integer(number)) => within(least, most, number),
             (Kind::Number { least, below }, &Value::Float(number)) => {
-                number.is_finite() && (least..below).contains(&number)
+                (number as f32).is_finite() && (least..below).contains(&number)
             }
             (Kind::Integers { least, most }, Value::Array(numbers)) => {
                 let allowed = |v: &Value| {
@@ -110,7 +113,7 @@ impl Setting {
             Kind::Number { least, below } if below.is_finite() => {
                 format!("a number from {least} on, below {below}")
             }
-            Kind::Number { least, .. } => format!("a finite number from {least} on"),
+            Kind::Number { least, .. } => format!("a number from {least} to {LARGEST}"),
             Kind::Integers { least, most } => {
                 format!("one or more whole numbers {}", range(least, most))
             }
@@ -123,6 +126,14 @@ impl Setting {
             expected += &format!(", or {none} for none");
         }
         expected
+    }
+}
+
+/// A value as it stands in a message: large and small numbers with an exponent.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Float(number) => format!("{number:?}"),
+        other => other.to_string(),
     }
 }
 

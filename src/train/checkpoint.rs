@@ -2,18 +2,21 @@
 //! its layouts, so that weights move both ways.
 //!
 //! Parameters and buffers have PyTorch's names. The optimiser's state has the same names with `optimizer.exp_avg.` or the
-//! like in front. The metadata holds the format version, the position, and, if a frozen encoder is not in the file,
-//! where it came from.
+//! like in front. The metadata holds the format version, the position, hashes of the words and captions that the weights
+//! belong to, and, if a frozen encoder is not in the file, where it came from.
 
 use super::config::{Config, EncoderWeights};
 use super::optimiser::Optimiser;
 use super::schedule::ScheduleState;
+use super::trained_on::{self, TrainedOn};
+use crate::data::digest;
+use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Engine;
 use crate::nn::params::{Id, Params};
 use crate::weights::safetensors::{self, Spec};
-use crate::weights::{StoredType, WeightFile};
+use crate::weights::{StoredType, WeightFile, torchvision};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -59,6 +62,25 @@ impl Position {
             optimiser_steps: 0,
             epoch_sums: [0.0; 2],
         }
+    }
+
+    /// Checks what a run keeps true; a damaged file may say anything.
+    fn check(&self) -> std::result::Result<(), String> {
+        let rates = self.schedule.lr;
+        let counts = [self.epoch_step as u64, self.optimiser_steps];
+        if self.epoch_step > self.epoch_batches || counts.iter().any(|&count| count > self.step) {
+            return Err(format!(
+                "{} steps in the epoch and {} of the optimiser, of {} in all",
+                self.epoch_step, self.optimiser_steps, self.step
+            ));
+        }
+        if !rates
+            .iter()
+            .all(|&rate| rate >= 0.0 && (rate as f32).is_finite())
+        {
+            return Err(format!("learning rates {rates:?}"));
+        }
+        Ok(())
     }
 
     /// Whether as many steps were taken as the settings allow.
@@ -128,20 +150,20 @@ impl EncoderSource {
 
 /// SHA-256 of a file, in hexadecimal.
 fn hash(path: &Path) -> Result<String> {
-    let digest = Sha256::digest(&*files::map(path)?);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(digest::hexadecimal(&Sha256::digest(&*files::map(path)?)))
 }
 
 /// Writes a checkpoint. With a `source`, the encoder is left out, and the checkpoint names its file.
 ///
 /// # Errors
-/// [`Error::Diverged`] when a weight is not a finite number; then no file is written. When the file cannot be
+/// [`Error::Diverged`] when a weight, or a number of the optimiser's state, is not finite; then no file is written. When the file cannot be
 /// written.
 pub fn save(
     path: &Path,
     params: &Params,
     optimiser: &Optimiser,
     position: &Position,
+    trained_on: &TrainedOn,
     source: Option<&EncoderSource>,
 ) -> Result<()> {
     let text =
@@ -151,6 +173,10 @@ pub fn save(
         (
             POSITION_KEY.to_string(),
             text(serde_json::to_string(position))?,
+        ),
+        (
+            trained_on::KEY.to_string(),
+            text(serde_json::to_string(trained_on))?,
         ),
     ]);
     if let Some(source) = source {
@@ -177,7 +203,9 @@ pub fn save(
             None => finite(params, stored[i])?,
             Some(i) => {
                 let ((_, arena), id) = (state[i / trained.len()], trained[i % trained.len()]);
-                params.read(id, &params.slice_of(id, arena)?)?
+                let values = params.read(id, &params.slice_of(id, arena)?)?;
+                check_finite(&values, "a number of the optimiser's state")?;
+                values
             }
         };
         Ok(Cow::Owned(bytemuck::cast_slice(&values).to_vec()))
@@ -187,10 +215,17 @@ pub fn save(
 /// The values of a tensor. Those of a trained one must be finite.
 fn finite(params: &Params, id: Id) -> Result<Vec<f32>> {
     let values = params.export(id)?;
-    if params.is_trained(id) && !values.iter().all(|value| value.is_finite()) {
-        return Err(Error::Diverged("a weight is not a finite number".into()));
+    if params.is_trained(id) {
+        check_finite(&values, "a weight")?;
     }
     Ok(values)
+}
+
+fn check_finite(values: &[f32], what: &str) -> Result<()> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(Error::Diverged(format!("{what} is {value}"))),
+        None => Ok(()),
+    }
 }
 
 /// An opened checkpoint.
@@ -200,6 +235,8 @@ pub struct Checkpoint {
     folders: Vec<PathBuf>,
     /// Where the run was.
     pub position: Position,
+    /// What the weights belong to; `None` in files from before it was stored.
+    pub trained_on: Option<TrainedOn>,
     /// Where the encoder is, when it is not in the file.
     pub encoder: Option<EncoderSource>,
 }
@@ -221,15 +258,18 @@ impl Checkpoint {
             );
             return Err(Error::file(path, message));
         }
-        let damaged = |e: serde_json::Error| Error::file(path, format!("damaged position: {e}"));
+        let damaged = |what: String| Error::file(path, format!("damaged position: {what}"));
         let position = metadata.get(POSITION_KEY).map_or("", String::as_str);
-        let position = serde_json::from_str(position).map_err(damaged)?;
+        let position: Position =
+            serde_json::from_str(position).map_err(|e| damaged(e.to_string()))?;
+        position.check().map_err(damaged)?;
         let encoder = metadata
             .get(ENCODER_KEY)
             .map(|text| serde_json::from_str(text));
-        let encoder = encoder.transpose().map_err(damaged)?;
+        let encoder = encoder.transpose().map_err(|e| damaged(e.to_string()))?;
         let folder = std::path::absolute(path).map_err(Error::io(path))?;
         Ok(Checkpoint {
+            trained_on: TrainedOn::read(&file)?,
             file,
             folders: folder.ancestors().skip(1).take(2).map(Into::into).collect(),
             position,
@@ -265,6 +305,28 @@ impl Checkpoint {
         }
     }
 
+    /// Checks that the weights were trained with this vocabulary, which was read from the file `words`. A checkpoint
+    /// without the hash of its vocabulary is taken at its word.
+    ///
+    /// # Errors
+    /// When they were trained with another one.
+    pub fn check_vocabulary(&self, vocabulary: &Vocabulary, words: &Path) -> Result<()> {
+        self.trained_on.as_ref().map_or(Ok(()), |trained_on| {
+            trained_on.check_vocabulary(&vocabulary.sha256(), words, self.file.path())
+        })
+    }
+
+    /// Checks that a run of this configuration can go on from here with these words and captions. A checkpoint without
+    /// their hashes is taken at its word.
+    ///
+    /// # Errors
+    /// When the run was started with others.
+    pub fn check_data(&self, found: &TrainedOn, config: &Config) -> Result<()> {
+        self.trained_on.as_ref().map_or(Ok(()), |trained_on| {
+            trained_on.check_data(found, config, self.file.path())
+        })
+    }
+
     /// Gives the engine the weights of the checkpoint, and those of a frozen encoder from the file that the checkpoint
     /// names, or from the same file in the run's folder or beside it. The engine is then ready for inference.
     ///
@@ -296,7 +358,7 @@ impl Checkpoint {
             for id in params.ids().filter(|&id| params.is_trained(id)) {
                 let name = format!("{STATE_PREFIX}{name}.{}", params.name(id));
                 let tensor = self.file.tensor(&name, params.shape(id))?;
-                params.write(id, params.slice_of(id, arena)?, &tensor.floats()?)?;
+                params.write(id, params.slice_of(id, arena)?, &tensor.finite_floats()?)?;
             }
         }
         optimiser.set_steps(self.position.optimiser_steps);
@@ -304,30 +366,57 @@ impl Checkpoint {
     }
 }
 
-/// Loads any subset of parameters and buffers by name (the setting `init`). Returns the names that are missing in the
-/// file.
+/// The part of a model that a file gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subset {
+    /// Names of the parameters and buffers that the file does not have.
+    pub missing: Vec<String>,
+    /// What stands in front of all names in the file, such as `module.`, and was left out; mostly nothing.
+    pub prefix: String,
+}
+
+/// Loads any subset of parameters and buffers by name (the setting `init`). A usual prefix of the names, such as `module.`,
+/// is left out.
 ///
 /// # Errors
-/// When the file has a tensor that the model does not have, one with another shape, or a number that is not finite.
-pub fn load_subset(path: &Path, params: &Params) -> Result<Vec<String>> {
+/// When the file has a tensor that the model does not have, one with another shape, or a number that is not finite; when
+/// the file is a checkpoint that was trained with another vocabulary.
+pub fn load_subset(path: &Path, params: &Params, vocabulary: &Vocabulary) -> Result<Subset> {
     let file = WeightFile::open(path)?;
+    let prefix = torchvision::common_prefix(&file, "model", |name| params.find(name).is_some())?;
+    let mut given = Vec::new();
     for tensor in file.tensors() {
-        let name = tensor.name();
-        if name.ends_with("num_batches_tracked") || name.starts_with(STATE_PREFIX) {
+        let name = tensor.name().strip_prefix(prefix);
+        if name.is_some_and(is_no_parameter) {
             continue;
         }
-        let Some(id) = params.find(name) else {
+        let Some(id) = name.and_then(|name| params.find(name)) else {
             let message = format!(
-                "tensor {name} {:?}: the model has no parameter of that name",
+                "tensor {} {:?}: the model has no parameter of that name",
+                tensor.name(),
                 tensor.shape()
             );
             return Err(Error::file(path, message));
         };
-        let tensor = file.tensor(name, params.shape(id))?;
+        given.push((tensor, id));
+    }
+    if let Some(trained_on) = TrainedOn::read(&file)? {
+        trained_on.check_initial(&vocabulary.sha256(), path)?;
+    }
+    for &(tensor, id) in &given {
+        let tensor = file.tensor(tensor.name(), params.shape(id))?;
         params.import(id, &tensor.finite_floats()?)?;
     }
     let missing = params
         .ids()
-        .filter(|&id| file.find(params.name(id)).is_none());
-    Ok(missing.map(|id| params.name(id).to_string()).collect())
+        .filter(|id| !given.iter().any(|(_, given)| given == id));
+    Ok(Subset {
+        missing: missing.map(|id| params.name(id).to_string()).collect(),
+        prefix: prefix.into(),
+    })
+}
+
+/// Whether a name is that of a counter of batch-norm, or of the optimiser's state.
+fn is_no_parameter(name: &str) -> bool {
+    name.ends_with("num_batches_tracked") || name.starts_with(STATE_PREFIX)
 }

@@ -17,6 +17,14 @@ pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
     }
 }
 
+/// How much of the training split a run uses.
+pub fn training_limits(config: &Config) -> Limits {
+    Limits {
+        images: config.limit_images,
+        captions_per_image: config.captions_per_image,
+    }
+}
+
 /// The samples that a run trains on.
 ///
 /// # Errors
@@ -26,11 +34,7 @@ pub fn training_samples(
     dataset: &Flickr8k,
     vocabulary: &Vocabulary,
 ) -> Result<Samples> {
-    let limits = Limits {
-        images: config.limit_images,
-        captions_per_image: config.captions_per_image,
-    };
-    let samples = Samples::new(dataset, Split::Train, vocabulary, limits);
+    let samples = Samples::new(dataset, Split::Train, vocabulary, training_limits(config));
     if samples.is_empty() {
         let message = "the training list names no image that has a caption";
         return Err(Error::Config(message.into()));

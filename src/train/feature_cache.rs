@@ -20,6 +20,7 @@
 //! can be removed.
 
 use super::config::FeatureType;
+use crate::data::digest;
 use crate::data::flickr8k::Flickr8k;
 use crate::error::{Error, Result};
 use crate::files;
@@ -96,8 +97,7 @@ impl Header {
 
     /// The file's place in a cache.
     pub fn path(&self, directory: &Path) -> PathBuf {
-        let name: String = self.key[..16].iter().map(|b| format!("{b:02x}")).collect();
-        directory.join(name + ".features")
+        directory.join(digest::hexadecimal(&self.key[..16]) + ".features")
     }
 
     /// Bytes of the file when every image can be read.

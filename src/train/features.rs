@@ -29,6 +29,8 @@ pub struct Features {
 enum Values {
     Memory(Vec<f32>),
     Mapped(FeatureFile),
+    /// Those of a dry run, which reads no numbers.
+    Blank,
 }
 
 /// Where features are kept on disk, and how.
@@ -175,7 +177,7 @@ impl Encoding<'_> {
         let samples = Arc::new(Samples::of_images(self.images.iter().copied()));
         let batches = Batches::new(&samples, BATCH, Order::Listed)?;
         let paths = self.dataset.image_paths()?;
-        let mut loader = Loader::new(batches, paths, self.options.clone())?;
+        let mut loader = Loader::new(batches, paths.clone(), self.options.clone())?;
         observer.begin(self.stage, self.images.len());
         let mut done = 0;
         for loaded in &mut loader {
@@ -184,6 +186,7 @@ impl Encoding<'_> {
                 engine.with_images(&loaded.pixels, |images| engine.features(images)?.to_vec())?;
             let rows = values.chunks_exact(values.len() / loaded.batch.len());
             for (&image, row) in loaded.batch.images.iter().zip(rows) {
+                check_finite(row, &paths[image])?;
                 take(image, row)?;
             }
             done += loaded.batch.len();
@@ -196,13 +199,12 @@ impl Encoding<'_> {
 }
 
 impl Features {
-    /// Features of image 0 for a dry run, which reads no numbers.
+    /// Features of image 0 for a dry run.
     pub(super) fn blank(engine: &Engine) -> Self {
-        let size = engine.captioner.feature_shape(1).len();
         Features {
-            size,
+            size: engine.captioner.feature_shape(1).len(),
             rows: HashMap::from([(0, 0)]),
-            values: Values::Memory(vec![0.0; size]),
+            values: Values::Blank,
         }
     }
 
@@ -229,7 +231,7 @@ impl Features {
     pub fn upload(&self, engine: &Engine, images: &[usize]) -> Result<Tensor> {
         let shape = engine.captioner.feature_shape(images.len());
         let batch = engine.ctx.empty(shape, DType::F32)?;
-        let mut read = vec![0.0; self.size];
+        let mut read = Vec::new();
         for (entry, image) in images.iter().enumerate() {
             let row = *self.rows.get(image).ok_or_else(|| {
                 Error::operation("features", format!("image {image} was not computed"))
@@ -237,9 +239,11 @@ impl Features {
             let values = match &self.values {
                 Values::Memory(values) => &values[row * self.size..][..self.size],
                 Values::Mapped(file) => {
+                    read.resize(self.size, 0.0);
                     file.read(row, &mut read);
                     &read
                 }
+                Values::Blank => continue,
             };
             batch.index(entry)?.copy_from_slice(values)?;
         }
@@ -257,6 +261,18 @@ impl Features {
         let missing: BTreeSet<usize> = missing.filter(|&image| !self.contains(image)).collect();
         samples.without(&missing)
     }
+}
+
+/// Checks the features of the image in a file.
+fn check_finite(features: &[f32], image: &Path) -> Result<()> {
+    let Some(value) = features.iter().find(|value| !value.is_finite()) else {
+        return Ok(());
+    };
+    let message = format!(
+        "the encoder gives {value} for this image, expected finite numbers: the encoder's weights are damaged, or are not \
+         those of a ResNet that was trained; use another file for `encoder-weights`"
+    );
+    Err(Error::file(image, message))
 }
 
 /// Tells of images that were left out.

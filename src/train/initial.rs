@@ -1,7 +1,7 @@
 //! The weights that a run begins with.
 
 use super::Observer;
-use super::checkpoint::{self, EncoderSource};
+use super::checkpoint::{self, EncoderSource, Subset};
 use super::config::{Config, EncoderBatchNorm, EncoderWeights};
 use crate::error::{Error, Result};
 use crate::model::Engine;
@@ -34,12 +34,7 @@ impl Initial {
             }
             Some(EncoderWeights::File(path)) => {
                 let prefix = engine.load_encoder(path)?;
-                if !prefix.is_empty() {
-                    observer.note(&format!(
-                        "{}: the names of the encoder's tensors begin with \"{prefix}\", which is left out",
-                        path.display()
-                    ));
-                }
+                note_prefix(path, "encoder's tensors", &prefix, observer);
                 initial.encoder = source(config, path)?;
             }
             None if config.init.is_none() => {
@@ -49,20 +44,27 @@ impl Initial {
             None => {}
         }
         if let Some(init) = &config.init {
-            initial.overwrite(engine, init, config.encoder_weights.is_some())?;
+            let subset = checkpoint::load_subset(init, &engine.params, &engine.vocabulary)?;
+            note_prefix(init, "tensors", &subset.prefix, observer);
+            initial.overwritten(engine, init, &subset, config.encoder_weights.is_some())?;
         }
         Ok(initial)
     }
 
-    /// Reads the tensors of a file with initial weights.
-    fn overwrite(&mut self, engine: &Engine, init: &Path, has_encoder: bool) -> Result<()> {
-        let left = checkpoint::load_subset(init, &engine.params)?;
+    /// Takes note that a file gave these initial weights.
+    fn overwritten(
+        &mut self,
+        engine: &Engine,
+        init: &Path,
+        subset: &Subset,
+        has_encoder: bool,
+    ) -> Result<()> {
         let encoder = engine.captioner.encoder.ids();
-        let name = |id| engine.params.name(id);
-        let given = encoder
-            .iter()
-            .filter(|&&id| !left.iter().any(|left| left == name(id)))
-            .count();
+        let is_missing = |id| {
+            let name = engine.params.name(id);
+            subset.missing.iter().any(|missing| missing == name)
+        };
+        let given = encoder.iter().filter(|&&id| !is_missing(id)).count();
         if given > 0 {
             *self = Initial::default();
         }
@@ -74,6 +76,16 @@ impl Initial {
             return Err(Error::file(init, message));
         }
         Ok(())
+    }
+}
+
+/// Tells of a prefix of a file's names that was left out.
+fn note_prefix(file: &Path, whose: &str, prefix: &str, observer: &mut dyn Observer) {
+    if !prefix.is_empty() {
+        observer.note(&format!(
+            "{}: the names of the {whose} begin with \"{prefix}\", which is left out",
+            file.display()
+        ));
     }
 }
 

@@ -21,6 +21,9 @@ use std::collections::BTreeSet;
 const MIB: f64 = (1 << 20) as f64;
 const BATCH_SIZE: &str = "batch-size";
 
+/// What a setting has to save to be told: the tenth of a MiB that messages show.
+const TOLD: usize = (1 << 20) / 10;
+
 /// Bytes that a run takes.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
@@ -82,30 +85,54 @@ impl Planner<'_> {
         })
     }
 
-    /// Why a planned run does not fit into the memory that is left: the device's, or that of this machine where the device
-    /// has none of its own. `None` when it fits, or when nobody can tell what is left.
+    /// Why a planned run does not fit into the memory that is left: the device's, or that of this machine. `None` when it
+    /// fits, or when nobody can tell what is left.
     pub fn shortage(&self, config: &Config, plan: &MemoryPlan) -> Result<Option<Shortage>> {
-        let own = self.device.free_memory()?;
-        let needs = |plan: &MemoryPlan| match own {
-            Some(_) => plan.device.total(),
+        let (own, machine) = (self.device.free_memory()?, available_memory::bytes());
+        let of_device = |plan: &MemoryPlan| plan.device.total();
+        let of_machine = |plan: &MemoryPlan| match own {
+            Some(_) => plan.features + plan.loader,
             None => plan.total(),
         };
-        let Some(available) = own.or_else(available_memory::bytes) else {
-            return Ok(None);
-        };
-        let needed = needs(plan);
-        if needed <= available {
-            return Ok(None);
+        let lacks = |needed: usize, left: Option<usize>| left.filter(|&left| needed > left);
+        if let Some(left) = lacks(of_device(plan), own) {
+            let mut shortage = self.helped("the GPU's memory", left, config, plan, of_device);
+            shortage.on_cpu = self.on_cpu(config, machine)?;
+            return Ok(Some(shortage));
         }
-        let remedies = alternatives(config).into_iter().map(|other| {
-            Ok(Remedy {
+        let left = lacks(of_machine(plan), machine);
+        Ok(left.map(|left| self.helped("this machine's memory", left, config, plan, of_machine)))
+    }
+
+    /// A shortage of memory at one place, of which a plan takes `needs`, with every setting that takes less in this run.
+    fn helped(
+        &self,
+        place: &'static str,
+        available: usize,
+        config: &Config,
+        plan: &MemoryPlan,
+        needs: impl Fn(&MemoryPlan) -> usize,
+    ) -> Shortage {
+        let remedies = alternatives(config).into_iter().filter_map(|other| {
+            // A run that is refused for another reason is no help.
+            let plan = self.plan(&other.config).ok()?;
+            Some(Remedy {
                 key: other.key,
                 value: other.value,
-                needed: needs(&self.plan(&other.config)?),
+                needed: needs(&plan),
             })
         });
-        let remedies = remedies.collect::<Result<_>>()?;
-        Ok(Some(Shortage::new(needed, available, remedies)))
+        Shortage::new(place, needs(plan), available, remedies.collect())
+    }
+
+    /// Bytes of this machine's memory that the run would take on the CPU, if it has as many.
+    fn on_cpu(&self, config: &Config, machine: Option<usize>) -> Result<Option<usize>> {
+        let cpu = Planner {
+            device: &Device::cpu(),
+            ..*self
+        };
+        let needed = cpu.plan(config)?.total();
+        Ok(machine.filter(|&left| needed <= left).map(|_| needed))
     }
 }
 
@@ -140,6 +167,8 @@ fn images_ahead(config: &Config, work: &Work) -> usize {
 /// A run that does not fit, and what would help.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shortage {
+    /// Whose memory it is, in words.
+    pub place: &'static str,
     /// Bytes.
     pub needed: usize,
     /// Bytes.
@@ -148,6 +177,8 @@ pub struct Shortage {
     pub suffices: bool,
     /// Settings that take less memory than the run as it is.
     pub remedies: Vec<Remedy>,
+    /// Bytes of this machine's memory that the run takes on the CPU, where the GPU has too little and the machine enough.
+    pub on_cpu: Option<usize>,
 }
 
 /// A setting that takes less memory.
@@ -163,8 +194,13 @@ pub struct Remedy {
 
 impl Shortage {
     /// `remedies`: all settings that may help, smaller batches in falling order.
-    fn new(needed: usize, available: usize, mut remedies: Vec<Remedy>) -> Self {
-        remedies.retain(|remedy| remedy.needed < needed);
+    fn new(
+        place: &'static str,
+        needed: usize,
+        available: usize,
+        mut remedies: Vec<Remedy>,
+    ) -> Self {
+        remedies.retain(|remedy| remedy.needed + TOLD <= needed);
         let fits = |remedy: &Remedy| remedy.needed <= available;
         let suffices = remedies.iter().any(fits);
         if suffices {
@@ -177,10 +213,12 @@ impl Shortage {
             });
         }
         Shortage {
+            place,
             needed,
             available,
             suffices,
             remedies,
+            on_cpu: None,
         }
     }
 }
@@ -195,15 +233,24 @@ impl std::fmt::Display for Shortage {
         let (needed, available) = (mebibytes(self.needed), mebibytes(self.available));
         write!(
             f,
-            "this run needs about {needed}, {available} are available. "
+            "this run needs about {needed} of {}, {available} are available. ",
+            self.place
         )?;
         match (self.suffices, remedies.join(", ").as_str()) {
-            (_, "") => write!(f, "No single setting makes it need less"),
-            (true, remedies) => write!(f, "It would fit with {remedies}"),
+            (_, "") => write!(f, "No single setting makes it need less")?,
+            (true, remedies) => write!(f, "It would fit with {remedies}")?,
             (false, remedies) => write!(
                 f,
                 "No single setting makes it fit; it would need less with {remedies}"
+            )?,
+        }
+        match self.on_cpu {
+            Some(needed) => write!(
+                f,
+                ". With `device = \"cpu\"` it fits into this machine's memory ({}), and is slower",
+                mebibytes(needed)
             ),
+            None => Ok(()),
         }
     }
 }
@@ -221,7 +268,7 @@ fn alternatives(config: &Config) -> Vec<Alternative> {
     let mut offer = |key, value: String, change: &dyn Fn(&mut Config)| {
         let mut changed = config.clone();
         change(&mut changed);
-        if changed != *config {
+        if changed != *config && changed.check().is_ok() {
             alternatives.push(Alternative {
                 key,
                 value,
@@ -286,9 +333,10 @@ mod tests {
                 remedy("fine-tune", "false", 9),
                 remedy("augment", "true", 17),
             ];
-            Shortage::new(16 << 20, available << 20, remedies.to_vec()).to_string()
+            let remedies = remedies.to_vec();
+            Shortage::new("its memory", 16 << 20, available << 20, remedies).to_string()
         };
-        let expected = "this run needs about 16.0 MiB, 11.0 MiB are available. It would fit with `batch-size = 8` \
+        let expected = "this run needs about 16.0 MiB of its memory, 11.0 MiB are available. It would fit with `batch-size = 8` \
                         (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert_eq!(told(11), expected);
         let expected =
@@ -297,8 +345,17 @@ mod tests {
         let expected = "No single setting makes it fit; it would need less with `batch-size = 16` (12.0 MiB), \
                         `batch-size = 8` (10.0 MiB), `fine-tune = false` (9.0 MiB)";
         assert!(told(8).ends_with(expected), "{}", told(8));
-        let nothing_helps = Shortage::new(2 << 20, 1 << 20, Vec::new()).to_string();
+        let mut nothing_helps = Shortage::new("its memory", 2 << 20, 1 << 20, Vec::new());
         let expected = "1.0 MiB are available. No single setting makes it need less";
-        assert!(nothing_helps.ends_with(expected), "{nothing_helps}");
+        assert!(
+            nothing_helps.to_string().ends_with(expected),
+            "{nothing_helps}"
+        );
+        nothing_helps.on_cpu = Some(3 << 20);
+        let expected = "need less. With `device = \"cpu\"` it fits into this machine's memory (3.0 MiB), and is slower";
+        assert!(
+            nothing_helps.to_string().ends_with(expected),
+            "{nothing_helps}"
+        );
     }
 }

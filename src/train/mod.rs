@@ -2,6 +2,7 @@
 //! [`Observer`] what happens.
 
 mod available_memory;
+mod batch_values;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod schedule;
 pub mod step_graph;
 pub mod step_memory;
+pub mod trained_on;
 pub mod trainer;
 
 /// A part of the work that takes long.

@@ -163,11 +163,22 @@ impl RunDirectory {
         let path = if best.is_file() { best } else { self.last() };
         let (mut checkpoint, config) = (Checkpoint::open(&path)?, self.read_config()?);
         find_encoder(&mut checkpoint, &config)?;
-        let vocabulary = Vocabulary::load(self.vocabulary())?;
+        let vocabulary = self.read_vocabulary(&checkpoint)?;
         let structure = structure(&config, vocabulary.len());
         let mut engine = Engine::new(device, &structure, vocabulary)?;
         checkpoint.restore(&mut engine)?;
         Ok(engine)
+    }
+
+    /// The words of the run, which this checkpoint was trained with.
+    ///
+    /// # Errors
+    /// When `vocab.txt` cannot be read, or the checkpoint was trained with other words.
+    pub fn read_vocabulary(&self, checkpoint: &Checkpoint) -> Result<Vocabulary> {
+        let path = self.vocabulary();
+        let vocabulary = Vocabulary::load(&path)?;
+        checkpoint.check_vocabulary(&vocabulary, &path)?;
+        Ok(vocabulary)
     }
 
     /// Whether a run at this position has nothing left to do, not even its last record to write.

@@ -4,12 +4,12 @@
 //! scratch, its copies in bf16 and its choice of tiles are the real ones. Every shape of batch that can come is walked: a
 //! smaller batch may need more scratch than a larger one, where its sums are cut into more parts.
 
+use super::batch_values::{calibration_images, check_batches};
 use super::config::{Config, EncoderWeights};
 use super::data::{training_samples, upload_captions, validation_samples};
 use super::evaluate;
 use super::features::{self, Features};
 use super::run::structure;
-use super::trainer::CALIBRATION_IMAGES;
 use super::trainer::stepper::{Source, StepPlace, Stepper};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
@@ -80,10 +80,12 @@ pub struct Work {
 
 impl Work {
     /// # Errors
-    /// When there is nothing to train on.
+    /// When there is nothing to train on, or a batch of it cannot be normalised.
     pub fn new(config: &Config, dataset: &Flickr8k, vocabulary: &Vocabulary) -> Result<Self> {
+        let training = training_samples(config, dataset, vocabulary)?;
+        check_batches(config, training.len())?;
         Ok(Work {
-            training: Arc::new(training_samples(config, dataset, vocabulary)?),
+            training: Arc::new(training),
             validation: validation_samples(config, dataset, vocabulary).map(Arc::new),
         })
     }
@@ -99,7 +101,7 @@ impl DryRun {
     /// All that a run does between its start and its end.
     fn walk(&mut self, config: &Config, work: &Work) -> Result<()> {
         if config.encoder_weights == Some(EncoderWeights::Random) {
-            let images = work.training.images().len().min(CALIBRATION_IMAGES);
+            let images = calibration_images(config, work.training.images().len())?;
             for size in sizes(images, evaluate::BATCH) {
                 self.calibrate(size)?;
             }
@@ -129,21 +131,14 @@ impl DryRun {
         Ok(())
     }
 
-    fn pixels(&self, batch: usize) -> Vec<u8> {
-        let side = self.stepper.engine.captioner.config().image_size;
-        vec![0; batch * side * side * 3]
-    }
-
     fn calibrate(&self, batch: usize) -> Result<()> {
         let engine = &self.stepper.engine;
-        let pixels = self.pixels(batch);
-        engine.with_images(&pixels, |images| engine.calibrate(images, 0))
+        engine.with_blank_images(batch, |images| engine.calibrate(images, 0))
     }
 
     fn encode(&self, batch: usize) -> Result<()> {
         let engine = &self.stepper.engine;
-        let pixels = self.pixels(batch);
-        engine.with_images(&pixels, |images| engine.features(images).map(drop))
+        engine.with_blank_images(batch, |images| engine.features(images).map(drop))
     }
 
     fn losses(&self, batch: usize, steps: usize) -> Result<()> {
@@ -161,11 +156,10 @@ impl DryRun {
     }
 
     fn train(&mut self, batch: usize, steps: usize, from_features: bool) -> Result<()> {
-        let pixels = self.pixels(batch);
         let source = if from_features {
             Source::Features(&self.features)
         } else {
-            Source::Pixels(&pixels)
+            Source::Blank
         };
         let batch = Batch::blank(batch, steps);
         self.stepper.step(&batch, source, StepPlace::default())?;

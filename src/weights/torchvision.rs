@@ -33,16 +33,7 @@ pub fn match_encoder<'a>(
     architecture: &str,
 ) -> Result<Matched<'a>> {
     let known: HashSet<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    let prefix = match prefixes(file, |name| known.contains(name))[..] {
-        [] => "",
-        [prefix] => prefix,
-        [first, second, ..] => {
-            return Err(file.error(format!(
-                "has the encoder's tensors twice, under \"{first}\" and under \"{second}\": save the state dict of the \
-                 one that is wanted"
-            )));
-        }
-    };
+    let prefix = common_prefix(file, "encoder", |name| known.contains(name))?;
     let found = encoder_tensors(file, prefix);
     let by_name: HashMap<_, _> = found.iter().copied().collect();
     let refuse = |message: String| refuse(file, &found, architecture, message);
@@ -71,6 +62,25 @@ pub fn match_encoder<'a>(
     })
 }
 
+/// What stands in front of the names that are `known`, those of `what`: a usual prefix such as `module.`, or nothing.
+///
+/// # Errors
+/// When the names occur under several prefixes.
+pub fn common_prefix<'a>(
+    file: &'a WeightFile,
+    what: &str,
+    known: impl Fn(&str) -> bool,
+) -> Result<&'a str> {
+    match prefixes(file, known)[..] {
+        [] => Ok(""),
+        [prefix] => Ok(prefix),
+        [first, second, ..] => Err(file.error(format!(
+            "has the {what}'s tensors twice, under \"{first}\" and under \"{second}\": save the state dict of the one \
+             that is wanted"
+        ))),
+    }
+}
+
 /// The prefix of the encoder's tensors in a file of unknown architecture; nothing if there is none, or more than one.
 pub fn encoder_prefix(file: &WeightFile) -> &str {
     match prefixes(file, |name| name == "conv1.weight")[..] {
@@ -83,8 +93,7 @@ pub fn encoder_prefix(file: &WeightFile) -> &str {
 fn prefixes(file: &WeightFile, known: impl Fn(&str) -> bool) -> Vec<&str> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for tensor in file.tensors() {
-        let (prefix, name) = split_prefix(tensor.name());
-        if known(name) {
+        if let Some(prefix) = prefix_of(tensor.name(), &known) {
             *counts.entry(prefix).or_default() += 1;
         }
     }
@@ -93,13 +102,15 @@ fn prefixes(file: &WeightFile, known: impl Fn(&str) -> bool) -> Vec<&str> {
     counts.into_keys().collect()
 }
 
-/// A name's usual prefix, which can have several parts, and the rest of the name.
-fn split_prefix(name: &str) -> (&str, &str) {
+/// What stands in front of a name that is `known`: nothing, or a usual prefix, which can have several parts.
+fn prefix_of(name: &str, known: impl Fn(&str) -> bool) -> Option<&str> {
     let mut rest = name;
-    while let Some(shorter) = PREFIX_PARTS.iter().find_map(|part| rest.strip_prefix(part)) {
-        rest = shorter;
+    while !known(rest) {
+        rest = PREFIX_PARTS
+            .iter()
+            .find_map(|part| rest.strip_prefix(part))?;
     }
-    name.split_at(name.len() - rest.len())
+    Some(&name[..name.len() - rest.len()])
 }
 
 /// The tensors of the encoder, with their names without the prefix, in the order of the file.

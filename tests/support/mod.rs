@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod cli;
 mod cuda;
+pub mod damage;
 pub mod data;
 mod golden;
 pub mod left;

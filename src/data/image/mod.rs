@@ -74,7 +74,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
         Ok(Jpeg) => jpeg::decode(bytes),
         Ok(format @ (Bmp | Gif | Png | WebP)) => decode_with_image(bytes, format),
         _ => Err(format!(
-            "neither a JPEG nor a PNG image{}",
+            "not a JPEG, PNG, WebP, GIF or BMP image{}",
             foreign::describe(bytes)
         )),
     }

@@ -56,6 +56,10 @@ crate::choices! {
     }
 }
 
+/// The most images, captions and steps that a setting counts: the numbers that are drawn at random depend on the step as
+/// one of 32 bits.
+const MOST_COUNTED: u64 = u32::MAX as u64;
+
 /// The word for an encoder without trained weights.
 const RANDOM: &str = "random";
 
@@ -99,9 +103,9 @@ crate::settings! {
         /// Side of the square that images are resized to, in pixels
         image_size: usize = integer(1).most(16384).default("256").value_name("PIXELS");
         /// Train on the first N images of the training list only; 0 for all
-        limit_images: Option<usize> = integer(1).or_none("0").default("0");
+        limit_images: Option<usize> = integer(1).most(MOST_COUNTED).or_none("0").default("0");
         /// Use the first N captions of every training image only; 0 for all
-        captions_per_image: Option<usize> = integer(1).or_none("0").default("0");
+        captions_per_image: Option<usize> = integer(1).most(MOST_COUNTED).or_none("0").default("0");
         /// Change training images at random: flip them, rotate them, turn them gray
         ///
         /// The encoder then has to run for every image in every epoch, because the image is never the same.
@@ -137,7 +141,7 @@ crate::settings! {
         /// The first stage of the encoder that --fine-tune trains
         ///
         /// Stages count from 1; 0 trains everything, the first convolution too.
-        fine_tune_from: usize = integer(0).default("2").value_name("STAGE");
+        fine_tune_from: usize = integer(0).most(1000).default("2").value_name("STAGE");
         /// Keep the encoder's outputs in this folder, for this run and later ones; none for no folder
         ///
         /// Turns augmentation off, because only the outputs for unchanged images can be kept.
@@ -183,7 +187,7 @@ crate::settings! {
         /// What the learning rate is multiplied by when --schedule plateau lowers it
         schedule_factor: f64 = number(0.0, f64::INFINITY);
         /// The first epoch after which --schedule plateau may lower the learning rate
-        schedule_from: usize = integer(0).value_name("EPOCH");
+        schedule_from: usize = integer(0).most(1_000_000).value_name("EPOCH");
     }
 
     "Length, validation and checkpoints" {
@@ -194,11 +198,11 @@ crate::settings! {
         /// Stop after N steps, even inside an epoch; 0 for no limit
         ///
         /// With --schedule linear, which ends at this step, it cannot change when a run is resumed.
-        max_steps: Option<usize> = integer(1).or_none("0").default("0").may_change();
+        max_steps: Option<usize> = integer(1).most(MOST_COUNTED).or_none("0").default("0").may_change();
         /// Save a checkpoint after every N steps; 0 for only at the end of every epoch
         ///
         /// Another one is saved at the end of an epoch, if the epoch is validated or N steps have passed since the last.
-        checkpoint_every: Option<usize> = integer(1).or_none("0").default("500").may_change();
+        checkpoint_every: Option<usize> = integer(1).most(MOST_COUNTED).or_none("0").default("500").may_change();
         /// Measure loss and BLEU on the validation images after every epoch
         validate: bool = switch("Do not validate; the last checkpoint counts as the best one").default("true");
         /// The score that says which epoch is the best

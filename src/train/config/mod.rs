@@ -14,6 +14,9 @@ use crate::model::{MODELS, Model};
 use crate::settings::{self, Setting, Table, Value, any_of};
 use std::path::{Path, PathBuf};
 
+/// Stages of an encoder; a ResNet has four. With more, the sizes of the last ones could not be counted.
+const MOST_STAGES: usize = 8;
+
 /// The key that names the decoder.
 pub const MODEL: &str = "model";
 
@@ -148,7 +151,7 @@ impl Config {
     }
 
     /// What one setting alone cannot show: whether they go together.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.clip_norm.is_some() && self.clip_value.is_some() {
             let message = "cannot be used together with `clip-value`; set one of them to 0";
             return Err(Error::setting("clip-norm", message));
@@ -159,6 +162,12 @@ impl Config {
             return Err(Error::setting("max-steps", message));
         }
         let stages = self.encoder_blocks.len();
+        if stages > MOST_STAGES {
+            let message = format!(
+                "found {stages} stages, expected at most {MOST_STAGES}: each has twice as many channels as the one before"
+            );
+            return Err(Error::setting("encoder-blocks", message));
+        }
         if self.fine_tune && self.fine_tune_from > stages {
             let message = format!(
                 "found {}, but the encoder has {stages} stages",

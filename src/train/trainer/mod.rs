@@ -9,11 +9,13 @@ mod start;
 pub(super) mod stepper;
 mod validation;
 
+use super::batch_values::check_batch;
 use super::checkpoint::{EncoderSource, Position};
 use super::config::{Config, Monitor};
 use super::features::{Features, report_skipped};
 use super::log::{EpochRecord, Log, StepRecord};
 use super::run::RunDirectory;
+use super::trained_on::TrainedOn;
 use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
@@ -28,7 +30,6 @@ use std::time::Instant;
 use stepper::{Source, StepPlace, Stepper};
 
 pub use super::data::vocabulary;
-pub(super) use start::CALIBRATION_IMAGES;
 
 /// What a run is: its settings, its data, its folder.
 pub struct Setup<'a> {
@@ -48,6 +49,8 @@ pub struct Trainer<'a> {
     stepper: Stepper,
     /// The file of a frozen encoder, which checkpoints name instead of storing it.
     encoder: Option<EncoderSource>,
+    /// What the weights belong to.
+    trained_on: TrainedOn,
     /// The last step, as long as its numbers are on their way.
     issued: Option<Issued>,
     /// When the numbers of the step before it had arrived.
@@ -224,6 +227,7 @@ impl Trainer<'_> {
         started: Instant,
         observer: &mut dyn Observer,
     ) -> Result<()> {
+        check_batch(self.config(), batch.len(), self.training.len())?;
         let taken = self.position.step;
         let rates = self.position.schedule.rates(self.config(), taken);
         let numbers = (self.stepper).step(batch, source, StepPlace { taken, rates })?;
@@ -266,7 +270,11 @@ impl Trainer<'_> {
         };
         for (what, value) in [("loss", record.loss), ("gradients' norm", record.grad_norm)] {
             if !value.is_finite() {
-                return Err(self.diverged(record.step, &format!("the {what} is {value}")));
+                let what = format!("the {what} is {value}");
+                return Err(match record.step {
+                    1 => Trainer::cannot_begin(&what),
+                    step => self.diverged(step, &what),
+                });
             }
         }
         self.position.epoch_sums[0] += f64::from(record.loss);

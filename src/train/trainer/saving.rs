@@ -19,7 +19,8 @@ impl Trainer<'_> {
     pub(super) fn save(&self, path: &Path) -> Result<()> {
         let (params, optimiser) = (&self.stepper.engine.params, self.stepper.optimiser());
         let encoder = self.encoder.as_ref();
-        let saved = checkpoint::save(path, params, optimiser, &self.position, encoder);
+        let (position, trained_on) = (&self.position, &self.trained_on);
+        let saved = checkpoint::save(path, params, optimiser, position, trained_on, encoder);
         saved.map_err(|error| match error {
             Error::Diverged(what) => self.diverged(self.position.step, &what),
             other => other,
@@ -50,19 +51,27 @@ impl Trainer<'_> {
         Error::Device(format!("{message}; {help}"))
     }
 
-    /// The error of a run in which a number is no longer finite.
+    /// The error of a run in which a number that a step has computed is no longer finite.
     pub(super) fn diverged(&self, step: u64, what: &str) -> Error {
         let config = self.config();
         let clip = match (config.clip_norm, config.clip_value) {
-            (Some(norm), _) => format!("a `clip-norm` below {norm}"),
-            (_, Some(value)) => format!("a `clip-value` below {value}"),
+            (Some(norm), _) => format!("a `clip-norm` below {norm:?}"),
+            (_, Some(value)) => format!("a `clip-value` below {value:?}"),
             _ => "`clip-norm = 1`".into(),
         };
         Error::Diverged(format!(
-            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with `lr` below {} \
+            "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with `lr` below {:?} \
              or with {clip}",
             self.setup.run.last().display(),
             config.lr,
+        ))
+    }
+
+    /// The error of a run whose first step, which no learning rate has a part in, computes a number that is not finite.
+    pub(super) fn cannot_begin(what: &str) -> Error {
+        Error::Diverged(format!(
+            "{what} at step 1, before training has changed any weight: the weights that the run began with give such \
+             numbers. Use other files for `encoder-weights` and `init`"
         ))
     }
 }

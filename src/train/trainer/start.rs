@@ -5,19 +5,18 @@ use super::{Setup, Trainer};
 use crate::data::batches::{Batches, Order};
 use crate::data::loader::Loader;
 use crate::data::samples::Samples;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Engine;
 use crate::tensor::Tensor;
+use crate::train::batch_values::calibration_images;
 use crate::train::checkpoint::{Checkpoint, Position};
 use crate::train::initial::Initial;
 use crate::train::log::Log;
 use crate::train::step_memory::{DeviceMemory, Work};
+use crate::train::trained_on::TrainedOn;
 use crate::train::{Observer, Stage, evaluate};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Images whose statistics a random encoder's batch-norm is calibrated on.
-pub(in crate::train) const CALIBRATION_IMAGES: usize = 64;
 
 impl<'a> Trainer<'a> {
     /// Starts a run from the beginning, with the weights that the engine has; `initial` says where they came
@@ -46,11 +45,12 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// Goes on from a checkpoint of this run; later records are cut off. The engine needs no weights.
+    /// Goes on from a checkpoint of this run, with its words and captions; later records are cut off. The settings are
+    /// written to the run's folder. The engine needs no weights.
     ///
     /// # Errors
-    /// When another process trains this run, the checkpoint does not fit the engine, records are missing, or the
-    /// device fails.
+    /// When another process trains this run, the vocabulary or the data set is not that of the run, the checkpoint does not
+    /// fit the engine, records are missing, or the device fails.
     pub fn resume(
         mut setup: Setup<'a>,
         mut engine: Engine,
@@ -58,12 +58,32 @@ impl<'a> Trainer<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Self> {
         setup.run.lock()?;
+        let (config, vocabulary) = (&setup.config, &engine.vocabulary);
+        checkpoint.check_vocabulary(vocabulary, &setup.run.vocabulary())?;
+        let found = TrainedOn::new(config, setup.dataset, vocabulary);
+        checkpoint.check_data(&found, config)?;
         checkpoint.restore(&mut engine)?;
         let mut trainer = Trainer::at(checkpoint.position.clone(), setup, engine)?;
         trainer.encoder.clone_from(&checkpoint.encoder);
         trainer.stepper.load_optimiser(checkpoint)?;
+        trainer.setup.run.write_config(trainer.config())?;
         trainer.prepare(observer)?;
+        trainer.check_position()?;
         Ok(trainer)
+    }
+
+    /// Checks that the epoch has as many batches as were taken of it.
+    fn check_position(&self) -> Result<()> {
+        let batches = self.training.len().div_ceil(self.config().batch_size);
+        let taken = self.position.epoch_batches;
+        if taken <= batches {
+            return Ok(());
+        }
+        let message = format!(
+            "damaged position: {taken} batches of an epoch of {batches}; or images could be read when the run was started \
+             that cannot be read now"
+        );
+        Err(Error::file(self.setup.run.last(), message))
     }
 
     /// A trainer at this position, with records up to it and a new optimiser.
@@ -72,6 +92,7 @@ impl<'a> Trainer<'a> {
         let work = Work::new(config, setup.dataset, vocabulary)?;
         let memory = DeviceMemory::new(engine.ctx.device(), config, vocabulary, &work)?;
         engine.ctx.reserve(memory.arena)?;
+        let trained_on = TrainedOn::new(config, setup.dataset, vocabulary);
         Ok(Trainer {
             steps: Log::cut(setup.run.steps(), position.step)?,
             epochs: Log::cut(setup.run.epochs(), position.epoch as u64)?,
@@ -83,6 +104,7 @@ impl<'a> Trainer<'a> {
             training_features: None,
             validation_features: None,
             encoder: None,
+            trained_on,
             setup,
             saved_step: position.step,
             position,
@@ -104,8 +126,9 @@ impl<'a> Trainer<'a> {
     /// Sets a random encoder's running statistics to those of the first training images, as one batch after the
     /// other; without them activations grow from layer to layer.
     fn calibrate(&mut self) -> Result<()> {
-        let images = self.training.images().into_iter().take(CALIBRATION_IMAGES);
-        let samples = Arc::new(Samples::of_images(images));
+        let images = self.training.images();
+        let count = calibration_images(self.config(), images.len())?;
+        let samples = Arc::new(Samples::of_images(images.into_iter().take(count)));
         let batches = Batches::new(&samples, evaluate::BATCH, Order::Listed)?;
         let paths = self.setup.dataset.image_paths()?;
         let loader = Loader::new(batches, paths, self.loader_options(None))?;

@@ -39,6 +39,8 @@ pub(in crate::train) enum Source<'a> {
     Pixels(&'a [u8]),
     /// Among features that were computed before.
     Features(&'a Features),
+    /// Nowhere: in a dry run, which reads no numbers.
+    Blank,
 }
 
 /// Number and rates of a step.
@@ -96,6 +98,9 @@ impl Stepper {
             Source::Pixels(pixels) => engine.with_images(pixels, |images| {
                 let input = Input::Images(images);
                 self.state.step(engine, batch, input, place)
+            }),
+            Source::Blank => engine.with_blank_images(batch.len(), |images| {
+                self.state.step(engine, batch, Input::Images(images), place)
             }),
             Source::Features(features) => features.with_batch(engine, &batch.images, |features| {
                 let input = Input::Features(features);
