@@ -24,14 +24,17 @@ fn caption(tiny: &Tiny, run: &str) -> Output {
     command.arg(tiny.images().join("a.jpg")).output().unwrap()
 }
 
-/// Everything in a run's folder, by name.
+/// Everything in a run's folder, by name, but for the lock: it names the process that took it last.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let file = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().unwrap();
         (name, fs::read(entry.path()).unwrap())
     };
-    let mut files: Vec<_> = entries.map(file).collect();
+    let mut files: Vec<_> = entries
+        .map(file)
+        .filter(|(name, _)| name != "run.lock")
+        .collect();
     files.sort();
     files
 }
