@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,10 @@ pub fn write_atomically(
     }
     let path = &*destination(path)?;
     let (file, aside) = create_aside(path)?;
-    let written =
-        fill(file, path, content).and_then(|file| file.sync_all().map_err(Error::io(path)));
-    let renamed = written.and_then(|()| fs::rename(&aside, path).map_err(Error::io(path)));
+    let renamed = fill(file, path, content).and_then(|file| {
+        file.sync_all().map_err(Error::io(path))?;
+        fs::rename(&aside, path).map_err(Error::io(path))
+    });
     if renamed.is_err() {
         // If this fails, too, the first error is the one to report.
         let _ = fs::remove_file(&aside);
@@ -57,8 +58,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
             "is a folder, expected the name of a file",
         ));
     }
-    let (file, aside) = create_aside(path)?;
-    drop(file);
+    let (_locked, aside) = create_aside(path)?;
     fs::remove_file(&aside).map_err(Error::io(&aside))
 }
 
@@ -93,7 +93,7 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
     })
 }
 
-/// Creates a new file in the directory of `path`.
+/// Creates a new file in the directory of `path`. While it is open, [`remove_leftovers`] of other processes spares it.
 fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     let Some(name) = path.file_name() else {
         return Err(Error::file(path, "the path has no file name"));
@@ -103,7 +103,11 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
         aside_name.push(format!(".{}.{n}.tmp", std::process::id()));
         let aside = path.with_file_name(aside_name);
         match File::create_new(&aside) {
-            Ok(file) => return Ok((file, aside)),
+            Ok(file) => {
+                // On a file system without locks, nothing is locked.
+                let _ = file.try_lock();
+                return Ok((file, aside));
+            }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(Error::io(path)(error)),
         }
@@ -114,8 +118,8 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     ))
 }
 
-/// Removes the temporary files of processes that were killed inside [`write_atomically`]. No process may be
-/// writing to the directory at the same time.
+/// Removes the temporary files of processes that were killed inside [`write_atomically`]. Those of processes that are still
+/// writing are locked, and stay; on a file system without locks, no process may be writing to the directory.
 ///
 /// # Errors
 /// When the directory cannot be read or a file cannot be removed.
@@ -123,11 +127,22 @@ pub fn remove_leftovers(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
         let path = entry.map_err(Error::io(directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(is_aside) {
-            fs::remove_file(&path).map_err(Error::io(&path))?;
+        if name.is_some_and(is_aside) && !is_being_written(&path) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(&path)(error));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a process has the lock of a temporary file.
+fn is_being_written(path: &Path) -> bool {
+    let locked = |file: File| matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    File::open(path).is_ok_and(locked)
 }
 
 /// Whether a name has the form that `create_aside` gives.
@@ -269,6 +284,20 @@ mod tests {
         }
         assert!(allow_unsupported(Err(ErrorKind::StorageFull.into())).is_err());
         assert!(allow_unsupported(Ok(())).is_ok());
+    }
+
+    #[test]
+    fn what_is_being_written_is_no_leftover() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("captions.txt");
+        fs::write(directory.path().join("captions.txt.1.0.tmp"), "killed").unwrap();
+        let written = write_atomically(&path, |file| {
+            remove_leftovers(directory.path())?;
+            file.write_all(b"captions").map_err(Error::io(&path))
+        });
+        written.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"captions");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

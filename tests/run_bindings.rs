@@ -3,6 +3,7 @@
 
 use crate::support;
 use safetensors::SafeTensors;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -33,7 +34,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     };
     let mut files: Vec<_> = entries
         .map(file)
-        .filter(|(name, _)| name != "run.lock")
+        .filter(|(name, _)| name != "lock")
         .collect();
     files.sort();
     files
@@ -146,6 +147,42 @@ fn a_run_does_not_go_on_with_other_captions_or_lists() {
     succeeded(&resume(&tiny, "run", &moved));
 }
 
+#[test]
+fn a_run_does_not_go_on_with_settings_that_were_edited() {
+    let tiny = Tiny::new();
+    succeeded(&tiny.train_once("run"));
+    let path = tiny.path("run/config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let line = |key: &str| {
+        let found = text.lines().find(|line| line.starts_with(key));
+        found.expect("config.toml has every setting")
+    };
+    let rate = line("lr = ");
+    fs::write(&path, text.replace(rate, "lr = 0.125")).unwrap();
+    let before = files(&tiny.path("run"));
+    let error = failed(&resume(&tiny, "run", &["--epochs", "2"]));
+    let started = rate.trim_start_matches("lr = ");
+    let expected = format!("--lr: found 0.125, but this run was started with {started}");
+    says(&error, &[&expected]);
+    assert!(
+        files(&tiny.path("run")) == before,
+        "a refused run changes nothing"
+    );
+
+    // The number of epochs may change, in the file as by its flag.
+    fs::write(&path, text.replace(line("epochs = "), "epochs = 2")).unwrap();
+    succeeded(&resume(&tiny, "run", &[]));
+}
+
+#[test]
+fn another_model_is_named_as_what_may_not_change() {
+    let tiny = Tiny::new();
+    succeeded(&tiny.train_once("run"));
+    let error = failed(&resume(&tiny, "run", &["--model", "attend"]));
+    let expected = "--model: found \"attend\", but this run was started with \"show-tell\"";
+    says(&error, &[expected]);
+}
+
 /// What is not validated does not matter.
 #[test]
 fn a_run_without_validation_goes_on_with_other_validation_images() {
@@ -175,6 +212,16 @@ fn initial_weights_of_other_words_are_refused() {
     assert!(!tiny.path("other").exists());
 }
 
+/// The bytes of all tensors of a checkpoint, by name.
+fn tensors(checkpoint: &Path) -> BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(checkpoint).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let named = tensors.iter();
+    named
+        .map(|(name, view)| (name.to_string(), view.data().to_vec()))
+        .collect()
+}
+
 /// `weights` with something in front of every name, without metadata, as PyTorch would have saved them.
 fn with_prefix(weights: &Path, prefix: &str, to: &Path) {
     let bytes = fs::read(weights).unwrap();
@@ -190,7 +237,7 @@ fn with_prefix(weights: &Path, prefix: &str, to: &Path) {
 fn initial_weights_lose_the_usual_prefixes() {
     let tiny = Tiny::new();
     succeeded(&tiny.train_once("run"));
-    let weights = |run: &str| fs::read(tiny.path(run).join("last.safetensors")).unwrap();
+    let weights = |run: &str| tensors(&tiny.path(run).join("last.safetensors"));
     let train = |run: &str, prefix: &str| {
         let file = tiny.path(&format!("{run}.safetensors"));
         with_prefix(&tiny.path("run/last.safetensors"), prefix, &file);

@@ -52,7 +52,7 @@ impl Progress {
                 std::thread::sleep(SIGNAL_INTERVAL);
             }
             tell(format_args!(
-                "showtell: saving a checkpoint; press Ctrl-C again to stop at once"
+                "showtell: saving a checkpoint; Ctrl-C now stops at once"
             ));
         });
         Ok(())

@@ -122,8 +122,10 @@ impl Setting {
             Kind::Path { word: Some(word) } => format!("a path or {word}"),
             Kind::Text { expected, .. } => expected.into(),
         };
-        if let Some(none) = self.none {
-            expected += &format!(", or {none} for none");
+        match self.none {
+            Some("none") => expected += ", or none",
+            Some(none) => expected += &format!(", or {none} for none"),
+            None => {}
         }
         expected
     }

@@ -2,8 +2,8 @@
 //! its layouts, so that weights move both ways.
 //!
 //! Parameters and buffers have PyTorch's names. The optimiser's state has the same names with `optimizer.exp_avg.` or the
-//! like in front. The metadata holds the format version, the position, hashes of the words and captions that the weights
-//! belong to, and, if a frozen encoder is not in the file, where it came from.
+//! like in front. The metadata holds the format version, the position, the settings, hashes of the words and captions
+//! that the weights belong to, and, if a frozen encoder is not in the file, where it came from.
 
 use super::config::{Config, EncoderWeights};
 use super::optimiser::Optimiser;
@@ -316,14 +316,14 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that a run of this configuration can go on from here with these words and captions. A checkpoint without
-    /// their hashes is taken at its word.
+    /// Checks that a run of this configuration can go on from here with these captions. A checkpoint that does not say what
+    /// it was trained on is taken at its word.
     ///
     /// # Errors
-    /// When the run was started with others.
-    pub fn check_data(&self, found: &TrainedOn, config: &Config) -> Result<()> {
+    /// When the run was started with other captions, or with settings that may not change.
+    pub fn check_continues(&self, found: &TrainedOn, config: &Config) -> Result<()> {
         self.trained_on.as_ref().map_or(Ok(()), |trained_on| {
-            trained_on.check_data(found, config, self.file.path())
+            trained_on.check(found, config, self.file.path())
         })
     }
 

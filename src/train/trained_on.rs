@@ -1,6 +1,6 @@
-//! What the weights of a run belong to: its words and its captions, by their hashes, which stand in every checkpoint. With
-//! other words of the same number the same weights would say something else, and a run that goes on with other captions
-//! would not be the run that its records show.
+//! What the weights of a run belong to: its words and its captions, by their hashes, and its settings. They stand in every
+//! checkpoint. With other words of the same number the same weights would say something else, and a run that goes on with
+//! other captions or settings would not be the run that its records show.
 
 use super::config::Config;
 use super::data::training_limits;
@@ -8,6 +8,7 @@ use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
+use crate::model::MODELS;
 use crate::weights::WeightFile;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::path::Path;
 /// The key in the metadata of a checkpoint.
 pub const KEY: &str = "showtell.trained_on";
 
-/// Hashes of the words and captions of a run: SHA-256 in hexadecimal.
+/// Hashes of the words and captions of a run, SHA-256 in hexadecimal, and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn {
     /// Of the vocabulary: [`Vocabulary::sha256`].
@@ -24,6 +25,8 @@ pub struct TrainedOn {
     pub training: String,
     /// Of the validation samples; `None` when the run does not validate.
     pub validation: Option<String>,
+    /// The settings, as they stand in `config.toml`; `None` in files from before they were stored.
+    pub settings: Option<String>,
 }
 
 impl TrainedOn {
@@ -34,6 +37,7 @@ impl TrainedOn {
             vocabulary: vocabulary.sha256(),
             training: Samples::sha256(dataset, Split::Train, training_limits(config)),
             validation: config.validate.then(validation),
+            settings: Some(config.to_toml()),
         }
     }
 
@@ -82,11 +86,20 @@ impl TrainedOn {
         Err(Error::file(weights, message))
     }
 
-    /// Checks the captions with which the run of this configuration is to go on from the checkpoint in the file `weights`.
+    /// Checks the settings and captions with which the run of this configuration is to go on from the checkpoint in the file
+    /// `weights`.
     ///
     /// # Errors
-    /// When they, or the images that they belong to, are others than those that the run was started with.
-    pub fn check_data(&self, found: &TrainedOn, config: &Config, weights: &Path) -> Result<()> {
+    /// When they, or the images that the captions belong to, are others than those that the run was started with.
+    pub fn check(&self, found: &TrainedOn, config: &Config, weights: &Path) -> Result<()> {
+        if let Some(settings) = &self.settings {
+            let damaged =
+                |e: String| Error::file(weights, format!("damaged settings in {KEY}: {e}"));
+            let settings = toml::from_str(settings).map_err(|e| damaged(e.to_string()))?;
+            let models = [&[config.model], MODELS].concat();
+            let started = Config::from_settings_of(&models, settings);
+            config.check_continues(&started.map_err(|e| damaged(e.to_string()))?)?;
+        }
         let which = if self.training != found.training {
             "training"
         } else if self.validation != found.validation {

@@ -127,27 +127,38 @@ impl Config {
     /// # Errors
     /// When something was given that may not change, or the whole cannot work.
     pub fn resumed(&self, given: Table) -> Result<Self> {
-        let before = self.to_settings();
-        let mut settings = before.clone();
+        let mut settings = self.to_settings();
         settings.extend(given);
         let config = Config::from_settings_of(&[&[self.model], MODELS].concat(), settings)?;
-        for (key, value) in config.to_settings() {
-            let shapes_rates = key == "max-steps" && config.schedule == Schedule::Linear;
-            if before.get(&key) != Some(&value) && (shapes_rates || !may_change(&key)) {
-                let started = match before.get(&key) {
+        config.check_continues(self)?;
+        Ok(config)
+    }
+
+    /// Checks that a run that was started with another configuration can go on with this one.
+    ///
+    /// # Errors
+    /// When the value of a setting that may not change is another one. The model is looked at first: it decides which
+    /// settings there are.
+    pub fn check_continues(&self, started: &Config) -> Result<()> {
+        let (settings, before) = (self.to_settings(), started.to_settings());
+        let shapes_rates = |key: &str| key == "max-steps" && self.schedule == Schedule::Linear;
+        let model = settings.get_key_value(MODEL);
+        for (key, found) in model.into_iter().chain(&settings) {
+            if before.get(key) != Some(found) && (shapes_rates(key) || !may_change(key)) {
+                let started = match before.get(key) {
                     Some(before) => format!("with {before}"),
                     None => "without it".into(),
                 };
                 let changeable = Config::SETTINGS.iter().filter(|setting| setting.may_change);
                 let changeable: Vec<_> = changeable.map(|s| format!("`{}`", s.key)).collect();
-                let changeable = changeable.join(", ");
                 let message = format!(
-                    "found {value}, but this run was started {started}; what may change is {changeable}"
+                    "found {found}, but this run was started {started}; what may change is {}",
+                    changeable.join(", ")
                 );
                 return Err(Error::setting(key, message));
             }
         }
-        Ok(config)
+        Ok(())
     }
 
     /// What one setting alone cannot show: whether they go together.

@@ -49,8 +49,8 @@ impl<'a> Trainer<'a> {
     /// written to the run's folder. The engine needs no weights.
     ///
     /// # Errors
-    /// When another process trains this run, the vocabulary or the data set is not that of the run, the checkpoint does not
-    /// fit the engine, records are missing, or the device fails.
+    /// When another process trains this run, the vocabulary, the data set or a setting is not that of the run, the checkpoint
+    /// does not fit the engine, records are missing, or the device fails.
     pub fn resume(
         mut setup: Setup<'a>,
         mut engine: Engine,
@@ -61,7 +61,7 @@ impl<'a> Trainer<'a> {
         let (config, vocabulary) = (&setup.config, &engine.vocabulary);
         checkpoint.check_vocabulary(vocabulary, &setup.run.vocabulary())?;
         let found = TrainedOn::new(config, setup.dataset, vocabulary);
-        checkpoint.check_data(&found, config)?;
+        checkpoint.check_continues(&found, config)?;
         checkpoint.restore(&mut engine)?;
         let mut trainer = Trainer::at(checkpoint.position.clone(), setup, engine)?;
         trainer.encoder.clone_from(&checkpoint.encoder);
