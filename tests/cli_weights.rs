@@ -311,13 +311,11 @@ fn a_prefix_is_said_and_numbers_that_are_not_finite_are_refused() {
     for (value, spelled) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
         encoder_of(&tiny.path("run"), &file, "", Some(value));
         let message = cli::failed(&tiny.train("bad", &options));
-        let end = format!(
-            "that are infinite or not a number, the first one ({spelled}) at [2]; expected finite numbers"
-        );
+        let end = format!("elements, the first one ({spelled}) at [2]; expected finite numbers");
         cli::says(
             &message,
             &[
-                "encoder.safetensors: tensor \"bn1.weight\" has 1 elements of ",
+                "encoder.safetensors: tensor \"bn1.weight\" holds an infinity or NaN in 1 of ",
                 &end,
             ],
         );

@@ -382,12 +382,13 @@ fn numbers_that_are_not_finite_are_counted_and_located() {
     let finite = |name| file.find(name).unwrap().finite_floats();
     assert_eq!(*finite("good").unwrap(), [1.0, 2.0]);
     let message = finite("w").unwrap_err().to_string();
-    let expected = "weights: tensor \"w\" has 3 elements of 6 that are infinite or not a number, the first one (NaN) at \
+    let expected = "weights: tensor \"w\" holds an infinity or NaN in 3 of 6 elements, the first one (NaN) at \
         [0, 2]; expected finite numbers";
     assert!(message.contains(expected), "{message}");
     let message = finite("huge").unwrap_err().to_string();
     assert!(
-        message.contains("\"huge\" has 1 elements of 2") && message.contains("(inf) at [0]"),
+        message.contains("\"huge\" holds an infinity or NaN in 1 of 2")
+            && message.contains("(inf) at [0]"),
         "{message}"
     );
 }

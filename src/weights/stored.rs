@@ -270,7 +270,7 @@ impl<'a> StoredTensor<'a> {
         let count = values.iter().filter(|value| !value.is_finite()).count();
         let (name, value, len) = (self.name(), values[first], values.len());
         Err(self.file.error(format!(
-            "tensor \"{name}\" has {count} elements of {len} that are infinite or not a number, the first one ({value}) \
+            "tensor \"{name}\" holds an infinity or NaN in {count} of {len} elements, the first one ({value}) \
              at {:?}; expected finite numbers: the file is damaged or from a training that failed, use another one",
             self.index(first)
         )))

@@ -47,6 +47,16 @@ pub fn emulator() -> Option<&'static Library> {
     LIBRARY.get_or_init(open).as_ref()
 }
 
+/// Whether the crate has [`kernels`] and they run in the emulator. Tests of faults, or of other devices, are skipped on a real
+/// GPU, which they say.
+pub fn in_emulator() -> bool {
+    let emulated = emulator().is_some();
+    if !emulated {
+        eprintln!("skipped: needs the emulator, and {GPU} is set");
+    }
+    emulated && kernels()
+}
+
 /// A context on the CUDA device, computing in f32; `None` when the crate has no [`kernels`].
 pub fn cuda() -> Option<Context> {
     cuda_with(Precision::F32)
@@ -154,10 +164,9 @@ pub fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
 /// A folder in which a program finds the emulator as the driver: for the `LD_LIBRARY_PATH` of a command. `None` on a real
 /// GPU, or without [`kernels`].
 pub fn driver_folder() -> Option<tempfile::TempDir> {
-    if !kernels() {
+    if !in_emulator() {
         return None;
     }
-    emulator()?;
     let library = std::env::current_exe()
         .unwrap()
         .with_file_name("libcuda_emulator.so");

@@ -14,7 +14,8 @@ pub mod training;
 pub mod typed;
 
 pub use cuda::{
-    alone, announce, contexts, counters, cuda, cuda_with, driver_folder, emulator, kernels,
+    alone, announce, contexts, counters, cuda, cuda_with, driver_folder, emulator, in_emulator,
+    kernels,
 };
 pub use golden::Golden;
 

@@ -157,14 +157,23 @@ pub fn refuse(stream: &Stream) -> Answer {
 /// For calls of the whole context that might wait for the device, such as an allocation. A capture forbids them to
 /// all threads or to its own thread, unless its mode is relaxed.
 pub fn forbid(context: &Arc<Context>) -> Answer {
+    invalidate_where(context, |capture| match capture.mode {
+        Mode::Global => true,
+        Mode::ThreadLocal => capture.thread == thread::current().id(),
+        Mode::Relaxed => false,
+    })
+}
+
+/// For calls that wait for all work of the context. They would wait for captured streams too, so every capture forbids
+/// them to all threads.
+pub fn forbid_in_every_mode(context: &Arc<Context>) -> Answer {
+    invalidate_where(context, |_| true)
+}
+
+fn invalidate_where(context: &Arc<Context>, forbids: impl Fn(&Capture) -> bool) -> Answer {
     let mut result = Ok(());
     for capture in lock(&CAPTURES).active.values_mut() {
-        let forbidden = match capture.mode {
-            Mode::Global => true,
-            Mode::ThreadLocal => capture.thread == thread::current().id(),
-            Mode::Relaxed => false,
-        };
-        if forbidden && Arc::ptr_eq(&capture.context, context) {
+        if forbids(capture) && Arc::ptr_eq(&capture.context, context) {
             capture.invalid = true;
             result = Err(Error::STREAM_CAPTURE_UNSUPPORTED);
         }

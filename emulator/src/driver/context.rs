@@ -192,7 +192,7 @@ pub unsafe extern "C" fn cuCtxGetDevice(device: *mut c_int) -> Status {
 pub unsafe extern "C" fn cuCtxSynchronize() -> Status {
     call(|_| {
         let context = current()?;
-        capture::forbid(&context)?;
+        capture::forbid_in_every_mode(&context)?;
         // Work of another thread may still run.
         drop(lock(&context.busy));
         context.check()

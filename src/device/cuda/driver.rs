@@ -8,6 +8,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Errors of a kernel, which the driver reports after its launch has succeeded, and again at every later call.
+const OF_KERNELS: [&str; 9] = [
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+];
+
 /// An open GPU.
 pub(super) struct Driver {
     pub(super) pool: memory::Pool,
@@ -22,7 +35,7 @@ pub(super) struct Driver {
     pub(super) context: Arc<CudaContext>,
 }
 
-/// A kernel that was looked up, and the dynamic shared memory that it was allowed.
+/// A kernel that was looked up, and the dynamic shared memory that it may have.
 #[derive(Clone)]
 pub(super) struct Function {
     pub(super) function: CudaFunction,
@@ -95,16 +108,8 @@ impl Driver {
     /// An error of the driver while `doing` something. A kernel fails after its launch has succeeded, so that
     /// the driver may report the failure of something that was queued before.
     pub(super) fn failure(&self, doing: &str, error: DriverError) -> Error {
-        let queued_before = [
-            "CUDA_ERROR_ILLEGAL_ADDRESS",
-            "CUDA_ERROR_LAUNCH_FAILED",
-            "CUDA_ERROR_LAUNCH_TIMEOUT",
-            "CUDA_ERROR_MISALIGNED_ADDRESS",
-            "CUDA_ERROR_ILLEGAL_INSTRUCTION",
-            "CUDA_ERROR_ASSERT",
-        ];
         let told = failure(doing, error);
-        if !queued_before.contains(&code(error).as_str()) {
+        if !OF_KERNELS.contains(&code(error).as_str()) {
             return told;
         }
         let last = self.last.get();

@@ -15,6 +15,14 @@ struct Launches {
     driver: Rc<Driver>,
 }
 
+impl Drop for Launches {
+    /// Waits for the graph's last replay: a driver may still read a graph that runs. A destructor cannot report an error, and
+    /// the next call on the device reports it again.
+    fn drop(&mut self) {
+        let _ = self.driver.synchronise();
+    }
+}
+
 impl Graph {
     /// Queues the recorded work.
     pub fn replay(&self) -> Result<()> {

@@ -61,6 +61,9 @@ impl Grid {
     }
 }
 
+/// Bytes of shared memory that a block may have without the kernel being allowed more.
+const WITHOUT_ASKING: usize = 48 << 10;
+
 /// The most blocks along x, y and z.
 const MOST_BLOCKS: [usize; 3] = [0x7FFF_FFFF, 65_535, 65_535];
 
@@ -114,8 +117,8 @@ impl Driver {
         self.failure(&described(name, grid), error)
     }
 
-    /// The kernel on this GPU, allowed to use all of a block's shared memory: devices of one process share the
-    /// limit, so that none may lower it.
+    /// The kernel on this GPU. One that asks for more shared memory than every kernel has is allowed all of a block's: devices
+    /// of one process share the limit, so that none may lower it.
     fn function(
         &self,
         image: &'static Image,
@@ -136,10 +139,13 @@ impl Driver {
         let fixed = function.shared_size_bytes().map_err(|e| failure(name, e))? as usize;
         let room = shared.saturating_sub(fixed);
         check_shared(name, grid, room)?;
-        function
-            .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, room as i32)
-            .map_err(|e| self.launch_failure(name, grid, e))?;
-        let shared = room;
+        let mut shared = WITHOUT_ASKING.saturating_sub(fixed);
+        if grid.shared > shared {
+            function
+                .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, room as i32)
+                .map_err(|e| self.launch_failure(name, grid, e))?;
+            shared = room;
+        }
         let function = Function { function, shared };
         functions.insert(name, function.clone());
         Ok(function)
