@@ -49,7 +49,7 @@ fn a_directory_without_captions_fails() {
     let output = stats(directory.path(), &[]);
     let text = ended(1, &output);
     assert!(
-        text.contains("expected Flickr8k.token.txt or captions.txt"),
+        text.contains("expected one of Flickr8k.token.txt, captions.txt, "),
         "{text}"
     );
 }

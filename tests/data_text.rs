@@ -186,7 +186,7 @@ fn errors_name_file_and_line() {
     let empty = TempDir::new().unwrap();
     let error = Flickr8k::open(empty.path()).unwrap_err().to_string();
     assert!(
-        error.contains("Flickr8k.token.txt or captions.txt"),
+        error.contains("expected one of Flickr8k.token.txt, captions.txt, "),
         "{error}"
     );
     write_distributed(empty.path());

@@ -19,6 +19,7 @@ mod data_image;
 mod data_image_formats;
 mod data_loader;
 mod data_stats;
+mod data_tables;
 mod data_text;
 mod demo;
 mod device_cuda;

@@ -13,7 +13,7 @@ const MOST_OF_A_KIND: usize = 10;
 /// Looks for errors in a data set and says where they are; fails if training would fail
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// The data set: Flickr8k as distributed, or Images/ with captions.txt
+    /// The data set: Flickr8k as distributed, or a table of captions with a folder of images
     dir: PathBuf,
     /// Skip decoding the images, which takes most of the time
     #[arg(long)]
@@ -101,6 +101,7 @@ fn kind(problem: Problem) -> &'static str {
         Problem::NumberOfCaptions => "images with an unusual number of captions",
         Problem::EmptyCaption => "empty captions",
         Problem::LongCaption => "long captions",
+        Problem::NoSpaces => "files of captions without spaces",
         Problem::OddSize => "images of odd sizes",
     }
 }

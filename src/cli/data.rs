@@ -14,7 +14,7 @@ const BAR: usize = 50;
 /// Counts images, captions and words. Reads no image.
 #[derive(Debug, clap::Args)]
 pub struct StatsArgs {
-    /// The data set: Flickr8k as distributed, or Images/ with captions.txt
+    /// The data set: Flickr8k as distributed, or a table of captions with a folder of images
     dir: PathBuf,
     /// Print JSON
     #[arg(long)]

@@ -1,14 +1,19 @@
 //! Finds everything that is wrong with a data set, and where.
 //!
-//! [`Flickr8k::open`] stops at the first error. The check reads the same files by the same rules, and goes on
-//! after an error.
+//! [`Flickr8k::open`] stops at the first error. The check reads the same files by the same rules, and goes on after an
+//! error, unless all that follows would only be its consequence. In the end it opens the data set as training does, so that
+//! nothing that training refuses is called usable.
 
-use super::flickr8k::{self, Flickr8k, LISTS, Split, TABLE};
+use super::flickr8k::{self, Flickr8k, Split};
 use super::image;
+use super::layout::Layout;
+use super::photos::{Names, has_image_extension};
+use super::table::{self, Fault, Row, plain_text};
 use super::vocabulary::tokenize;
 use crate::error::Error;
 use rayon::prelude::*;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +45,7 @@ pub enum Problem {
     MissingFile,
     /// A line of the captions file does not have the expected form.
     MalformedLine,
-    /// A line is not valid UTF-8.
+    /// A file, or a line of it, is not valid UTF-8.
     NotUtf8,
     /// A list names an image that has no captions.
     ListedWithoutCaptions,
@@ -66,6 +71,8 @@ pub enum Problem {
     EmptyCaption,
     /// A caption is unusually long.
     LongCaption,
+    /// Most captions are of a script without spaces between words.
+    NoSpaces,
     /// An image is very small or very far from square.
     OddSize,
 }
@@ -105,12 +112,21 @@ pub struct Report {
 /// `progress` is called with the number of images that are done and the number of all images.
 pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usize)) -> Report {
     let mut check = Check::default();
-    let captioned = check.captions(directory);
-    let lists = check.lists(directory, &captioned);
-    let files = check.files(directory, &captioned, &lists);
+    let (mut captioned, mut files) = (Captioned::new(), Vec::new());
+    match Layout::find(directory) {
+        Err(error) => check.add_error(Severity::Error, Problem::MissingFile, error),
+        Ok(layout) => {
+            captioned = check.captions(&layout);
+            if !captioned.is_empty() {
+                let lists = check.lists(&layout, &captioned);
+                files = check.files(&layout, &captioned, &lists);
+            }
+        }
+    }
+    check.open(directory);
     let decoded = if decode { files.len() } else { 0 };
     for (done, files) in files.chunks(CHUNK).enumerate().take_while(|_| decode) {
-        check.decode(files, &lists);
+        check.decode(files);
         progress((done * CHUNK + files.len()).min(decoded), decoded);
     }
     let mut findings = check.0;
@@ -126,6 +142,9 @@ pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usi
 
 /// The lines of an image's captions, by the name of the image.
 type Captioned = BTreeMap<String, Vec<usize>>;
+
+/// The file of an image that has captions, and its split.
+type Photo = (PathBuf, Option<Split>);
 
 /// The split of an image, by the name of the image.
 type Listed = HashMap<String, Split>;
@@ -161,64 +180,87 @@ impl Check {
         self.add(severity, problem, &path, None, message);
     }
 
+    /// The content of a file. `None` if it cannot be read.
+    fn bytes(&mut self, path: &Path) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(path);
+        let report = |error: &std::io::Error| {
+            let (problem, message) = (Problem::MissingFile, error.to_string());
+            self.add(Severity::Error, problem, path, None, message);
+        };
+        bytes.inspect_err(report).ok()
+    }
+
     /// The lines of a file that are valid text, with their numbers. `None` if the file cannot be read.
     fn lines(&mut self, path: &Path) -> Option<Vec<(usize, String)>> {
-        use Problem::{MissingFile, NotUtf8};
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let message = error.to_string();
-                self.add(Severity::Error, MissingFile, path, None, message);
-                return None;
-            }
-        };
+        let bytes = self.bytes(path)?;
+        let text = self.plain_text(path, &bytes)?;
         let mut lines = Vec::new();
-        for (number, line) in flickr8k::split_lines(&bytes) {
+        for (number, line) in table::lines(&text) {
             match line {
                 Ok(line) => lines.push((number, line.to_string())),
                 Err(e) => {
                     let message = format!("is not UTF-8: {e}");
-                    self.add(Severity::Error, NotUtf8, path, number, message);
+                    self.add(Severity::Error, Problem::NotUtf8, path, number, message);
                 }
             }
         }
         Some(lines)
     }
 
-    fn captions(&mut self, directory: &Path) -> Captioned {
-        use Problem::{DuplicateLine, EmptySplit, MalformedLine, MissingFile};
-        let mut captioned = Captioned::new();
-        let (path, header, parse) = match flickr8k::captions_file(directory) {
-            Ok(found) => found,
-            Err(error) => {
-                self.add_error(Severity::Error, MissingFile, error);
-                return captioned;
-            }
+    fn plain_text<'a>(&mut self, path: &Path, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let report = |message: &&str| {
+            self.add(Severity::Error, Problem::NotUtf8, path, None, *message);
         };
-        let lines = self.lines(&path).unwrap_or_default();
-        let mut seen: HashMap<&str, usize> = HashMap::new();
-        for (number, line) in lines.iter().filter(|(number, _)| *number > header) {
-            if line.trim().is_empty() {
-                continue;
-            }
-            match parse(line) {
+        plain_text(bytes).inspect_err(report).ok()
+    }
+
+    fn captions(&mut self, layout: &Layout) -> Captioned {
+        let path = &layout.captions;
+        let bytes = self.bytes(path).unwrap_or_default();
+        let Some(text) = self.plain_text(path, &bytes) else {
+            return Captioned::new();
+        };
+        let rows = (layout.read_rows)(&text);
+        self.duplicates(path, &rows);
+        let texts = rows.iter().filter_map(|row| row.content.as_ref().ok());
+        if let Some(message) = flickr8k::unspaced(texts.map(|(_, caption)| &**caption)) {
+            self.add(Severity::Warning, Problem::NoSpaces, path, None, message);
+        }
+        let (mut captioned, faults) = (Captioned::new(), self.0.len());
+        for Row { line, content, .. } in rows {
+            match content {
                 Ok((name, caption)) => {
-                    self.caption(&path, *number, &caption);
-                    captioned.entry(name).or_default().push(*number);
+                    self.caption(path, line, &caption);
+                    captioned.entry(name).or_default().push(line);
                 }
-                Err(e) => self.add(Severity::Error, MalformedLine, &path, *number, e),
-            }
-            if let Some(first) = seen.insert(line, *number) {
-                let message = format!("is the same as line {first}");
-                self.add(Severity::Warning, DuplicateLine, &path, *number, message);
+                Err(fault) => {
+                    let problem = match fault {
+                        Fault::Malformed(_) | Fault::Header(_) => Problem::MalformedLine,
+                        Fault::NotUtf8(_) => Problem::NotUtf8,
+                    };
+                    self.add(Severity::Error, problem, path, line, fault.to_string());
+                }
             }
         }
-        if captioned.is_empty() {
+        if captioned.is_empty() && self.0.len() == faults {
             let message = "the file has no captions";
-            self.add(Severity::Error, EmptySplit, &path, None, message);
+            self.add(Severity::Error, Problem::EmptySplit, path, None, message);
         }
-        self.caption_counts(&path, &captioned);
+        self.caption_counts(path, &captioned);
         captioned
+    }
+
+    fn duplicates(&mut self, path: &Path, rows: &[Row]) {
+        let mut seen: HashMap<&[u8], usize> = HashMap::new();
+        for &Row { line, source, .. } in rows {
+            if let Some(first) = seen.insert(source, line) {
+                let (problem, message) = (
+                    Problem::DuplicateLine,
+                    format!("is the same as line {first}"),
+                );
+                self.add(Severity::Warning, problem, path, line, message);
+            }
+        }
     }
 
     fn caption(&mut self, path: &Path, number: usize, caption: &str) {
@@ -252,19 +294,19 @@ impl Check {
     }
 
     /// Checks the lists, and returns the split of each image.
-    fn lists(&mut self, directory: &Path, captioned: &Captioned) -> Listed {
+    fn lists(&mut self, layout: &Layout, captioned: &Captioned) -> Listed {
         let mut places: HashMap<String, (Split, usize)> = HashMap::new();
-        let paths = LISTS.map(|(split, name)| (split, directory.join(name)));
-        if directory.join(TABLE).exists() && paths.iter().all(|(_, path)| !path.exists()) {
-            return splits_by_name(directory);
-        }
-        for (split, path) in paths {
-            let Some(lines) = self.lines(&path) else {
+        let Some(lists) = &layout.lists else {
+            return splits_by_name(&layout.directory);
+        };
+        let known = Names::new(captioned.keys().cloned().collect());
+        for (split, path) in lists {
+            let Some(lines) = self.lines(path) else {
                 continue;
             };
             let names = lines.iter().map(|(number, line)| (*number, line.trim()));
             let names: Vec<_> = names.filter(|(_, name)| !name.is_empty()).collect();
-            self.list(split, &path, &names, captioned, &mut places);
+            self.list(*split, path, &names, &known, &mut places);
         }
         let splits = places.into_iter().map(|(name, (split, _))| (name, split));
         splits.collect()
@@ -275,7 +317,7 @@ impl Check {
         split: Split,
         path: &Path,
         names: &[(usize, &str)],
-        captioned: &Captioned,
+        known: &Names,
         places: &mut HashMap<String, (Split, usize)>,
     ) {
         use Problem::{EmptySplit, ListedTwice, ListedWithoutCaptions, ListsOverlap};
@@ -287,10 +329,12 @@ impl Check {
             self.add(severity, EmptySplit, path, None, "the list names no image");
         }
         for &(line, name) in names {
-            if !captioned.contains_key(name) {
-                let message = format!("image {name} has no captions");
+            let found = known.find(name);
+            if found.is_none() {
+                let message = format!("image {name} has no captions{}", known.hint(name));
                 self.add(Severity::Error, ListedWithoutCaptions, path, line, message);
             }
+            let name = found.unwrap_or(name);
             match places.get(name) {
                 Some((before, first)) if *before == split => {
                     let message = format!("image {name} is already in line {first}");
@@ -307,68 +351,85 @@ impl Check {
     }
 
     /// Compares the names with the files. Returns the paths of the images that have captions and exist.
-    fn files(&mut self, directory: &Path, captioned: &Captioned, lists: &Listed) -> Vec<PathBuf> {
-        use Problem::{CaptionsWithoutImage, ImageWithoutCaptions, ListedWithoutFile, MissingFile};
-        let Some(images) = flickr8k::find_image_directory(directory) else {
-            let error = flickr8k::no_image_directory(directory);
-            self.add_error(Severity::Error, MissingFile, error);
-            return Vec::new();
-        };
-        let files: HashSet<String> = match flickr8k::file_names(&images) {
-            Ok(files) => files,
+    fn files(&mut self, layout: &Layout, captioned: &Captioned, lists: &Listed) -> Vec<Photo> {
+        let found = layout.require_images();
+        let found = found.and_then(|images| Ok((images, Names::of_files(images)?)));
+        let (images, files) = match found {
+            Ok(found) => found,
             Err(error) => {
-                self.add_error(Severity::Error, MissingFile, error);
+                self.add_error(Severity::Error, Problem::MissingFile, error);
                 return Vec::new();
             }
         };
-        for (name, lines) in captioned.iter().filter(|(name, _)| !files.contains(*name)) {
-            let path = images.join(name);
-            match lists.get(name) {
-                Some(&split) => {
-                    let message = format!("is in the {split} list but does not exist");
-                    self.add(severity(split), ListedWithoutFile, &path, None, message);
-                }
-                None => {
-                    let message =
-                        format!("does not exist: its {} captions are left out", lines.len());
-                    self.add(
-                        Severity::Warning,
-                        CaptionsWithoutImage,
-                        &path,
-                        None,
-                        message,
-                    );
-                }
-            }
-        }
-        let mut unused: Vec<&String> = files
+        let pairs = files.pair(captioned.keys().map(String::as_str));
+        for (name, lines) in captioned
             .iter()
-            .filter(|name| flickr8k::has_image_extension(name) && !captioned.contains_key(*name))
-            .collect();
-        unused.sort();
-        for name in unused {
-            let path = images.join(name);
-            let message = "has no captions: it is left out";
+            .filter(|(name, _)| !pairs.contains_key(&***name))
+        {
+            let (path, hint) = (images.join(name), files.hint(name));
+            let (severity, problem, message) = match lists.get(name) {
+                Some(&split) => (
+                    severity(split),
+                    Problem::ListedWithoutFile,
+                    format!("is in the {split} list but does not exist{hint}"),
+                ),
+                None => (
+                    Severity::Warning,
+                    Problem::CaptionsWithoutImage,
+                    format!(
+                        "does not exist: its {} captions are left out{hint}",
+                        lines.len()
+                    ),
+                ),
+            };
+            self.add(severity, problem, &path, None, message);
+        }
+        let used: HashSet<&str> = pairs.values().copied().collect();
+        let unused = files.iter().filter(|file| !used.contains(file));
+        for name in unused.filter(|file| has_image_extension(file)) {
+            let (problem, message) = (
+                Problem::ImageWithoutCaptions,
+                "has no captions: it is left out",
+            );
             self.add(
                 Severity::Warning,
-                ImageWithoutCaptions,
-                &path,
+                problem,
+                &images.join(name),
                 None,
                 message,
             );
         }
-        let present = captioned.keys().filter(|name| files.contains(*name));
-        present.map(|name| images.join(name)).collect()
+        let photo = |(name, file): (&str, &str)| (images.join(file), lists.get(name).copied());
+        let mut photos: Vec<Photo> = pairs.into_iter().map(photo).collect();
+        photos.sort_by(|(a, _), (b, _)| a.cmp(b));
+        photos
     }
 
-    fn decode(&mut self, files: &[PathBuf], lists: &Listed) {
-        let sizes = files.par_iter().map(|path| {
+    /// Opens the data set as training does. What it refuses is an error, unless an error was found before.
+    fn open(&mut self, directory: &Path) {
+        let opened = Flickr8k::open(directory).and_then(|dataset| {
+            dataset.require_images(Split::Train)?;
+            if dataset.split(Split::Train).is_empty() {
+                let message = "there are too few images: none is left for training";
+                return Err(Error::file(directory, message));
+            }
+            Ok(())
+        });
+        match opened {
+            Err(error) if self.0.iter().all(|found| found.severity != Severity::Error) => {
+                self.add_error(Severity::Error, Problem::EmptySplit, error);
+            }
+            _ => {}
+        }
+    }
+
+    fn decode(&mut self, files: &[Photo]) {
+        let sizes = files.par_iter().map(|(path, _)| {
             let image = image::decode(path)?;
             Ok((image.width, image.height))
         });
         let sizes: Vec<Result<_, Error>> = sizes.collect();
-        for (path, size) in files.iter().zip(sizes) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for ((path, split), size) in files.iter().zip(sizes) {
             match size {
                 Ok((width, height)) => {
                     let (short, long) = (width.min(height), width.max(height));
@@ -378,8 +439,7 @@ impl Check {
                     }
                 }
                 Err(error) => {
-                    let split = lists.get(&*name);
-                    let severity = split.map_or(Severity::Warning, |&split| severity(split));
+                    let severity = split.map_or(Severity::Warning, severity);
                     self.add_error(severity, Problem::UndecodableImage, error);
                 }
             }
@@ -401,10 +461,12 @@ fn splits_by_name(directory: &Path) -> Listed {
     let Ok(dataset) = Flickr8k::open(directory) else {
         return Listed::new();
     };
-    let splits = LISTS.iter().flat_map(|&(split, _)| {
-        let images = dataset.split(split).iter();
-        images.map(move |&image| (image, split))
-    });
+    let splits = [Split::Train, Split::Dev, Split::Test]
+        .into_iter()
+        .flat_map(|split| {
+            let images = dataset.split(split).iter();
+            images.map(move |&image| (image, split))
+        });
     let name = |image: usize| dataset.images()[image].name.clone();
     splits.map(|(image, split)| (name(image), split)).collect()
 }

@@ -1,28 +1,22 @@
-//! The captions and splits of Flickr8k, in both of its common layouts.
+//! A data set's captions and splits: Flickr8k in both of its common layouts, and others like it.
 //!
 //! The original layout has `Flickr8k.token.txt` (`<file>#<k>\t<caption>`),
 //! `Flickr_8k.{train,dev,test}Images.txt` (one file name per line) and the images in `Flicker8k_Dataset` (so
-//! spelled). The other layout has `captions.txt` (CSV `image,caption`, quoted where needed) and the images in
+//! spelled). The other layout has a table of images and captions such as `captions.txt`, and the images in
 //! `Images`. Its splits are the same lists if they are in the same directory. Otherwise the images are sorted
 //! by name, and the first six eighths are train, the next eighth is dev, and the rest is test.
 //!
 //! Only text is read here; the images themselves may be absent.
 
+use super::layout::Layout;
+use super::photos::{Names, has_image_extension};
+use super::table::{Row, lines, plain_text};
+use super::vocabulary::lacks_spaces;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::str::{FromStr, Utf8Error};
+use std::str::FromStr;
 use std::sync::Arc;
-
-const TOKENS: &str = "Flickr8k.token.txt";
-pub(super) const TABLE: &str = "captions.txt";
-pub(super) const LISTS: [(Split, &str); 3] = [
-    (Split::Train, "Flickr_8k.trainImages.txt"),
-    (Split::Dev, "Flickr_8k.devImages.txt"),
-    (Split::Test, "Flickr_8k.testImages.txt"),
-];
-const IMAGE_DIRECTORIES: [&str; 3] = ["Flicker8k_Dataset", "Flickr8k_Dataset", "Images"];
-const IMAGE_EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 words! {
     /// A part of the data set.
@@ -55,7 +49,7 @@ impl FromStr for Split {
 /// An image and its captions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// The name of its file in the image directory.
+    /// The name that the captions give its file, from the image directory.
     pub name: String,
     /// The captions in the order of the file, in lower case and otherwise unchanged. They are the references
     /// of BLEU.
@@ -65,9 +59,10 @@ pub struct Image {
 /// The text of the data set: images by name, their captions, and the splits.
 #[derive(Clone, Debug)]
 pub struct Flickr8k {
-    directory: PathBuf,
-    image_directory: Option<PathBuf>,
+    layout: Layout,
     images: Vec<Image>,
+    /// The path of each image from the image directory.
+    files: Vec<String>,
     missing: Vec<Image>,
     splits: [Vec<usize>; 4],
     /// Images that a list names but that have no file in the image directory.
@@ -80,19 +75,20 @@ impl Flickr8k {
     /// # Errors
     /// When a file is missing or a line has the wrong form; the error names the file and the line.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
-        let directory = directory.as_ref().to_path_buf();
-        let named = read_captions(&directory)?;
-        let image_directory = find_image_directory(&directory);
-        let files = image_directory.as_deref().map(file_names).transpose()?;
-        let lists = read_lists(&directory)?;
+        let layout = Layout::find(directory.as_ref())?;
+        let named = read_captions(&layout)?;
+        let names = Names::new(named.iter().map(|image| image.name.clone()).collect());
+        let lists = read_lists(&layout, &names)?;
         let listed: HashSet<&str> = match &lists {
-            Some(lists) => lists.iter().flat_map(|l| &l.names).map(|n| &**n).collect(),
+            Some(lists) => lists.iter().flat_map(List::names).collect(),
             None => HashSet::new(),
         };
+        let files = layout.images.as_deref().map(Names::of_files).transpose()?;
+        let pairs = files.as_ref().map(|files| files.pair(names.iter()));
         // An image that a list names is kept even without a file. The data set is then incomplete, and
         // `require_images` reports it.
-        let exists = |name: &str| match &files {
-            Some(files) => files.contains(name),
+        let exists = |name: &str| match &pairs {
+            Some(pairs) => pairs.contains_key(name),
             None => has_image_extension(name),
         };
         let (images, missing): (Vec<_>, Vec<_>) = named
@@ -104,10 +100,15 @@ impl Flickr8k {
             Some(lists) => splits_by_lists(&images, lists)?,
             None => splits_by_name(&images),
         };
+        let file = |image: &Image| {
+            let found = pairs.as_ref().and_then(|pairs| pairs.get(&*image.name));
+            found.unwrap_or(&&*image.name).to_string()
+        };
+        let files = images.iter().map(file).collect();
         Ok(Flickr8k {
-            directory,
-            image_directory,
+            layout,
             images,
+            files,
             missing,
             splits,
             absent,
@@ -137,12 +138,14 @@ impl Flickr8k {
         let warning = |image: &Image| {
             format!(
                 "{}: image {} does not exist: its {} captions are left out",
-                self.directory.display(),
+                self.layout.directory.display(),
                 image.name,
                 image.captions.len()
             )
         };
-        self.missing.iter().map(warning).collect()
+        let unspaced = || unspaced(self.all_captions());
+        let unspaced = unspaced().map(|w| format!("{}: {w}", self.layout.captions.display()));
+        self.missing.iter().map(warning).chain(unspaced).collect()
     }
 
     /// Every caption, including those of missing images. The vocabulary of attend is built from them.
@@ -162,9 +165,8 @@ impl Flickr8k {
     /// # Errors
     /// When there is no image directory.
     pub fn image_paths(&self) -> Result<Arc<[PathBuf]>> {
-        let directory = self.image_directory.as_ref();
-        let directory = directory.ok_or_else(|| no_image_directory(&self.directory))?;
-        let paths = self.images.iter().map(|image| directory.join(&image.name));
+        let directory = self.layout.require_images()?;
+        let paths = self.files.iter().map(|file| directory.join(file));
         Ok(paths.collect())
     }
 
@@ -178,33 +180,71 @@ impl Flickr8k {
         let Some(&first) = absent.next() else {
             return Ok(());
         };
-        let message = match absent.count() {
+        let mut message = match absent.count() {
             0 => format!("this image of the {split} list does not exist"),
             more => format!("this image of the {split} list and {more} more do not exist"),
         };
+        if let Ok(files) = Names::of_files(self.layout.require_images()?) {
+            message += &files.hint(&self.images[first].name);
+        }
         Err(Error::file(&paths[first], message))
     }
+}
+
+/// What is to be said when most captions are of scripts that put no spaces between words.
+pub(super) fn unspaced<'a>(captions: impl Iterator<Item = &'a str>) -> Option<String> {
+    let (mut unspaced, mut all) = (0, 0);
+    for caption in captions {
+        all += 1;
+        unspaced += usize::from(lacks_spaces(caption));
+    }
+    (2 * unspaced > all).then(|| {
+        format!(
+            "{unspaced} of {all} captions are in a script without spaces: everything between two spaces is taken for one \
+             word. Put spaces between the words first"
+        )
+    })
 }
 
 /// The list of a split, with its path for error messages.
 struct List {
     split: Split,
     path: PathBuf,
-    names: Vec<String>,
+    /// Lines of the file, and the images that they name.
+    lines: Vec<(usize, String)>,
 }
 
-fn read_lists(directory: &Path) -> Result<Option<Vec<List>>> {
-    let paths = LISTS.map(|(split, name)| (split, directory.join(name)));
-    if directory.join(TABLE).exists() && paths.iter().all(|(_, path)| !path.exists()) {
-        return Ok(None);
+impl List {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(|(_, name)| &**name)
     }
-    let read = |(split, path): (Split, PathBuf)| {
-        let lines = read_lines(&path)?;
-        let names = lines.into_iter().map(|line| line.trim().to_string());
-        let names = names.collect();
-        Ok(List { split, path, names })
+}
+
+/// The lists, whose images are to be among `names`. None where images are split by their names.
+fn read_lists(layout: &Layout, names: &Names) -> Result<Option<Vec<List>>> {
+    let Some(lists) = &layout.lists else {
+        return Ok(None);
     };
-    paths.into_iter().map(read).collect::<Result<_>>().map(Some)
+    let read = |(split, path): &(Split, PathBuf)| {
+        let mut lines = Vec::new();
+        for (line, name) in read_lines(path)? {
+            let refuse = || {
+                let hint = names.hint(&name);
+                Error::file(
+                    path,
+                    format!("line {line}: image {name} has no captions{hint}"),
+                )
+            };
+            let image = names.find(&name).ok_or_else(refuse)?;
+            lines.push((line, image.to_string()));
+        }
+        Ok(List {
+            split: *split,
+            path: path.clone(),
+            lines,
+        })
+    };
+    lists.iter().map(read).collect::<Result<_>>().map(Some)
 }
 
 fn splits_by_lists(images: &[Image], lists: &[List]) -> Result<[Vec<usize>; 4]> {
@@ -214,12 +254,11 @@ fn splits_by_lists(images: &[Image], lists: &[List]) -> Result<[Vec<usize>; 4]> 
     let mut splits: [Vec<usize>; 4] = Default::default();
     let mut owner: BTreeMap<usize, Split> = BTreeMap::new();
     for list in lists {
-        for (line, name) in list.names.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
-            let refuse = |message| Error::file(&list.path, format!("line {}: {message}", line + 1));
-            let &image = (index.get(&**name))
-                .ok_or_else(|| refuse(format!("image {name} has no captions")))?;
+        for (line, name) in &list.lines {
+            let image = index[&**name];
             if let Some(before) = owner.insert(image, list.split) {
-                return Err(refuse(format!("image {name} is already in {before}")));
+                let message = format!("line {line}: image {name} is already in {before}");
+                return Err(Error::file(&list.path, message));
             }
             splits[list.split as usize].push(image);
         }
@@ -243,34 +282,16 @@ fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
     [order, dev, test.clone(), test]
 }
 
-/// Reads the image name and the caption of a line.
-pub(super) type ParseLine = fn(&str) -> Result<(String, String), String>;
-
-/// The file with the captions, the number of lines before the first caption, and how to read a line.
-pub(super) fn captions_file(directory: &Path) -> Result<(PathBuf, usize, ParseLine)> {
-    std::fs::read_dir(directory).map_err(Error::io(directory))?;
-    let (tokens, table) = (directory.join(TOKENS), directory.join(TABLE));
-    match (tokens.exists(), table.exists()) {
-        (true, _) => Ok((tokens, 0, parse_token_line)),
-        (false, true) => Ok((table, 1, parse_table_line)),
-        (false, false) => {
-            let message = format!("no captions: expected {TOKENS} or {TABLE} here");
-            Err(Error::file(directory, message))
-        }
-    }
-}
-
 /// The images in the order in which they are first named, with their captions.
-fn read_captions(directory: &Path) -> Result<Vec<Image>> {
-    let (path, header, parse) = captions_file(directory)?;
+fn read_captions(layout: &Layout) -> Result<Vec<Image>> {
+    let path = &layout.captions;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let text = plain_text(&bytes).map_err(|message| Error::file(path, message))?;
     let mut index = HashMap::new();
     let mut images: Vec<Image> = Vec::new();
-    for (number, line) in read_lines(&path)?.iter().enumerate().skip(header) {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let refuse = |message| Error::file(&path, format!("line {}: {message}", number + 1));
-        let (name, caption) = parse(line).map_err(refuse)?;
+    for Row { line, content, .. } in (layout.read_rows)(&text) {
+        let refuse = |fault| Error::file(path, format!("line {line}: {fault}"));
+        let (name, caption) = content.map_err(refuse)?;
         let image = *index.entry(name.clone()).or_insert(images.len());
         if image == images.len() {
             let captions = Vec::new();
@@ -279,97 +300,21 @@ fn read_captions(directory: &Path) -> Result<Vec<Image>> {
         images[image].captions.push(caption.to_lowercase());
     }
     if images.is_empty() {
-        return Err(Error::file(&path, "the file has no captions"));
+        return Err(Error::file(path, "the file has no captions"));
     }
     Ok(images)
 }
 
-/// `<file>#<k>\t<caption>`
-fn parse_token_line(line: &str) -> Result<(String, String), String> {
-    let parts = line.split_once('\t').and_then(|(key, caption)| {
-        let (name, number) = key.rsplit_once('#')?;
-        let numbered = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        (numbered && !name.is_empty()).then_some((name, caption))
-    });
-    let (name, caption) = parts.ok_or("expected <file>#<k>, a tab and a caption")?;
-    Ok((name.to_string(), caption.to_string()))
-}
-
-/// `image,caption`. A field in double quotes may contain commas, and double quotes that are written twice.
-fn parse_table_line(line: &str) -> Result<(String, String), String> {
-    let (name, rest) = parse_field(line)?;
-    let rest = rest.ok_or("expected two fields, image and caption, found one")?;
-    match parse_field(rest)? {
-        _ if name.is_empty() => Err("the image has no name".to_string()),
-        (caption, None) => Ok((name, caption)),
-        (_, Some(_)) => Err("expected two fields, found more: \
-             a caption with a comma must be in double quotes"
-            .to_string()),
-    }
-}
-
-/// The first field of a CSV line, and what follows its comma.
-fn parse_field(line: &str) -> Result<(String, Option<&str>), String> {
-    let Some(quoted) = line.strip_prefix('"') else {
-        return Ok(match line.split_once(',') {
-            Some((field, rest)) => (field.to_string(), Some(rest)),
-            None => (line.to_string(), None),
-        });
-    };
-    let mut field = String::new();
-    let mut rest = quoted;
-    loop {
-        let (part, after) = (rest.split_once('"')).ok_or("a double quote is not closed")?;
-        field.push_str(part);
-        match after.chars().next() {
-            None => return Ok((field, None)),
-            Some(',') => return Ok((field, Some(&after[1..]))),
-            Some('"') => field.push('"'),
-            Some(_) => return Err("text after a closing double quote".to_string()),
-        }
-        rest = &after[1..];
-    }
-}
-
-/// The lines of a UTF-8 file, without line ends and byte-order mark.
-fn read_lines(path: &Path) -> Result<Vec<String>> {
+/// The lines of a text file with their numbers, without spaces around them, but for empty ones.
+fn read_lines(path: &Path) -> Result<Vec<(usize, String)>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let line = |(number, line): (usize, Result<&str, Utf8Error>)| {
-        let text = line.map_err(|e| Error::file(path, format!("line {number}: {e}")))?;
-        Ok(text.to_string())
-    };
-    split_lines(&bytes).map(line).collect()
-}
-
-/// Lines with their numbers, counted from 1.
-pub(super) fn split_lines(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<&str, Utf8Error>)> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let lines = bytes.split(|&b| b == b'\n');
-    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    (1..).zip(lines.map(std::str::from_utf8))
-}
-
-pub(super) fn no_image_directory(directory: &Path) -> Error {
-    let expected = IMAGE_DIRECTORIES.join(", ");
-    let message = format!("no image directory: expected one of {expected}");
-    Error::file(directory, message)
-}
-
-pub(super) fn find_image_directory(directory: &Path) -> Option<PathBuf> {
-    let candidates = IMAGE_DIRECTORIES.iter().map(|name| directory.join(name));
-    candidates.into_iter().find(|path| path.is_dir())
-}
-
-pub(super) fn file_names(directory: &Path) -> Result<HashSet<String>> {
-    let mut names = HashSet::new();
-    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
-        let entry = entry.map_err(Error::io(directory))?;
-        names.extend(entry.file_name().into_string());
+    let text = plain_text(&bytes).map_err(|message| Error::file(path, message))?;
+    let mut full = Vec::new();
+    for (number, line) in lines(&text) {
+        let line = line.map_err(|e| Error::file(path, format!("line {number}: {e}")))?;
+        if !line.trim().is_empty() {
+            full.push((number, line.trim().to_string()));
+        }
     }
-    Ok(names)
-}
-
-pub(super) fn has_image_extension(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map(|(_, e)| e.to_ascii_lowercase());
-    extension.is_some_and(|e| IMAGE_EXTENSIONS.contains(&&*e))
+    Ok(full)
 }

@@ -38,6 +38,31 @@ pub fn tokenize(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whether a caption looks as if its words had no spaces between them: it is of a script that needs none, and has long runs of
+/// letters.
+pub(super) fn lacks_spaces(caption: &str) -> bool {
+    /// More letters than words of these scripts have on average.
+    const LONG: usize = 6;
+    let runs = caption
+        .split(is_space)
+        .map(|run| run.chars().filter(|&c| needs_no_spaces(c)).count());
+    let runs: Vec<usize> = runs.filter(|&letters| letters > 0).collect();
+    runs.iter().sum::<usize>() > LONG * runs.len()
+}
+
+/// Thai, Lao, Myanmar, Khmer, Japanese's two syllabaries, and the Chinese signs.
+fn needs_no_spaces(c: char) -> bool {
+    let scripts = [
+        '\u{e00}'..='\u{eff}',
+        '\u{1000}'..='\u{109f}',
+        '\u{1780}'..='\u{17ff}',
+        '\u{3040}'..='\u{30ff}',
+        '\u{3400}'..='\u{9fff}',
+        '\u{20000}'..='\u{323af}',
+    ];
+    scripts.iter().any(|script| script.contains(&c))
+}
+
 /// Whether Python's `str.split` splits at this character: white space of Unicode, or one of four ASCII
 /// separators.
 fn is_space(c: char) -> bool {

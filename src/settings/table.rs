@@ -33,35 +33,6 @@ pub fn unknown<'a>(key: &str, keys: impl IntoIterator<Item = &'a str>) -> Error 
 
 /// The key that the fewest insertions, deletions and replacements of letters make of `key`.
 fn nearest<'a>(key: &str, keys: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    keys.into_iter().min_by_key(|other| distance(key, other))
-}
-
-/// Levenshtein's distance, row by row.
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("lr", "lr"), 0);
-        assert_eq!(
-            nearest("hiden", ["embed", "hidden", "seed"]),
-            Some("hidden")
-        );
-    }
+    keys.into_iter()
+        .min_by_key(|other| strsim::levenshtein(key, other))
 }

@@ -13,10 +13,7 @@ pub mod tiny;
 pub mod training;
 pub mod typed;
 
-pub use cuda::{
-    alone, announce, contexts, counters, cuda, cuda_with, driver_folder, emulator, in_emulator,
-    kernels,
-};
+pub use cuda::{alone, announce, contexts, counters, cuda, cuda_with, driver_folder, in_emulator};
 pub use golden::Golden;
 
 use showtell::nn::noise::Noise;
