@@ -2,7 +2,7 @@
 //!
 //! nvcc is looked for in NVCC, PATH, CUDA_HOME, CUDA_PATH, /usr/local/cuda and target/cuda-toolkit (where
 //! scripts/cuda-toolkit puts it). Every file is compiled once, to PTX for the oldest architecture that the kernels
-//! are written for; from the PTX, ptxas makes machine code for newer architectures. SHOWTELL_CUDA_ARCHS says for which, such
+//! are written for, in the lowest version that will do; from the PTX, ptxas makes machine code for newer architectures. SHOWTELL_CUDA_ARCHS says for which, such
 //! as `80,90`; without it, machine code is made for those of a fixed list that this nvcc knows. What is built does not depend
 //! on the GPU of the machine. A kernel that spills registers fails the build.
 //!
@@ -59,6 +59,12 @@ fn build() -> Result<(), String> {
     };
     if let Some(toolkit) = &toolkit {
         println!("cargo:rustc-env=SHOWTELL_CUDA_TOOLKIT={}", toolkit.release);
+        let drivers = compiled.iter().flatten().map(nvcc::Compiled::oldest_driver);
+        let oldest = drivers.collect::<Result<Vec<_>, _>>()?.into_iter().max();
+        println!(
+            "cargo:rustc-env=SHOWTELL_CUDA_DRIVER={}",
+            oldest.unwrap_or(0)
+        );
     }
     let table = table::write(&files, &compiled)?;
     let path = out.join("kernels.rs");

@@ -1,9 +1,8 @@
 //! Additive attention at the recipe's sizes, B=32, 64 cells seen as P=196, A=256, D=2048, and the regulariser. B/s,
 //! of keys, values and what is as large.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::ops::attention::{self, CellMix, Gradients, Inputs, KeyGradients, Outputs};
 use showtell::ops::{Accumulate, regulariser};
 use showtell::{Context, Tensor};
@@ -159,4 +158,3 @@ fn regularisers(c: &mut Criterion) {
 }
 
 criterion_group!(benches, steps, batches, regularisers);
-criterion_main!(benches);

@@ -1,8 +1,7 @@
 //! What the encoder does besides convolutions: batch-norm, pooling, pixels to floats. Eight images of 256x256; B/s.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::ops::batch_norm::{
     self, Affine, BatchNorm, Epilogue, Gradients, RunningStatistics, Saved, Statistics,
 };
@@ -170,4 +169,3 @@ fn pixels(c: &mut Criterion) {
 }
 
 criterion_group!(benches, norms, pools, pixels);
-criterion_main!(benches);

@@ -1,9 +1,8 @@
 //! Convolutions of ResNet-50 on a batch of 8 images of 256x256, layer by layer: criterion's
 //! throughput is floating-point operations, a multiplication and an addition counting two.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
@@ -120,4 +119,3 @@ fn relu(c: &mut Criterion) {
 }
 
 criterion_group!(benches, forward, backward, relu);
-criterion_main!(benches);

@@ -1,8 +1,7 @@
 //! From logits on: cross-entropy over all steps of attend's batch, and the best words of a batch. B/s.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::ops::{cross_entropy, top_k};
 use showtell::{Context, DType, Tensor};
 use support::{Family, floats, floats_moved, ids, zeros};
@@ -48,4 +47,3 @@ fn words(c: &mut Criterion) {
 }
 
 criterion_group!(benches, losses, words);
-criterion_main!(benches);

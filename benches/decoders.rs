@@ -1,9 +1,8 @@
 //! One training step of each decoder, features given: forward, backward, clip, update, as the trainer takes it.
 //! Sizes as in the recipes; the peers' scripts time the same. Captions per second.
 
-mod support;
-
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, Throughput, criterion_group};
 use showtell::data::vocabulary::SOS;
 use showtell::model::attend::ATTEND;
 use showtell::model::show_tell::SHOW_TELL;
@@ -112,7 +111,7 @@ fn attend() -> Step {
     recipe(ATTEND, &[32, 64, 2048], 25, 8915)
 }
 
-fn benches(c: &mut Criterion) {
+fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("training step");
     group
         .sample_size(10)
@@ -133,5 +132,4 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(decoders, benches);
-criterion_main!(decoders);
+criterion_group!(benches, steps);

@@ -1,8 +1,7 @@
 //! Matrix products and linear layers of the decoders: FLOP/s.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::Context;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::ops::linear::{self, Gradients};
@@ -56,4 +55,3 @@ fn products(c: &mut Criterion) {
 }
 
 criterion_group!(benches, products);
-criterion_main!(benches);

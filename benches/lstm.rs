@@ -1,9 +1,8 @@
 //! The recurrent decoder's operations: the LSTM over a whole batch of captions, its cell, gate, embedding,
 //! dropout. Sizes of the two recipes; FLOP/s of sequences, else B/s.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use showtell::ops::dropout::Site;
 use showtell::ops::lstm::{self, Cell, Input, sequence};
 use showtell::ops::{Accumulate, dropout, embedding, gate};
@@ -163,4 +162,3 @@ fn masks(c: &mut Criterion) {
 }
 
 criterion_group!(benches, sequences, cells, gates, words, masks);
-criterion_main!(benches);

@@ -1,9 +1,8 @@
 //! One pass over the arena of attend's 19,238,356 parameters: clip, SGD, Adam, and plain sums, copies and fills to
 //! compare with. B/s.
 
-mod support;
-
-use criterion::{Criterion, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, criterion_group};
 use half::bf16;
 use showtell::ops::clip::{self, Clip};
 use showtell::ops::optimiser::{self, Adam, Moments, Sgd};
@@ -35,7 +34,7 @@ fn arenas<const MORE: usize>(ctx: &Context) -> (Tensor, [Tensor; MORE], Tensor) 
 }
 
 fn updates(c: &mut Criterion) {
-    let mut family = Family::new(c, "arena");
+    let mut family = Family::new(c, "optimiser");
     let make = |ctx: &Context| (floats(ctx, [N]), zeros(ctx, [1]), zeros(ctx, [1]));
     family.bench("clip norm", floats_moved(N), make, |ctx, set| {
         let (gradients, norm, factor) = set;
@@ -53,7 +52,7 @@ fn updates(c: &mut Criterion) {
 }
 
 fn copies(c: &mut Criterion) {
-    let mut family = Family::new(c, "arena");
+    let mut family = Family::new(c, "copy");
     family.bench("add", floats_moved(3 * N), arenas::<1>, |ctx, set| {
         let (g, [w], _) = set;
         add::forward(ctx, g, w)
@@ -73,4 +72,3 @@ fn copies(c: &mut Criterion) {
 }
 
 criterion_group!(benches, updates, copies);
-criterion_main!(benches);

@@ -1,8 +1,7 @@
 //! ResNet-50 with batch-norm folded, on a batch of 8 images of 256x256: images per second.
 
-mod support;
-
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crate::support;
+use criterion::{Criterion, Throughput, criterion_group};
 use showtell::nn::params::Declarations;
 use showtell::nn::resnet::{Folded, ResNet, ResNetConfig};
 use showtell::{DType, Tensor};
@@ -33,4 +32,3 @@ fn encoder(c: &mut Criterion) {
 }
 
 criterion_group!(benches, encoder);
-criterion_main!(benches);

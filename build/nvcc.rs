@@ -12,6 +12,9 @@ pub const BASELINE: u32 = 80;
 /// The architectures that machine code is made for, where nvcc knows them: A100, RTX 30, RTX 40, H100, B200, RTX 50.
 const ARCHITECTURES: [u32; 6] = [BASELINE, 86, 89, 90, 100, 120];
 
+/// The versions of PTX that are tried, as ten times their number, from the oldest that has the baseline's instructions.
+const PTX_VERSIONS: std::ops::Range<u32> = 70..90;
+
 /// A compiler that was found, and was not asked yet what it can do.
 pub struct Nvcc(PathBuf);
 
@@ -120,7 +123,8 @@ pub fn chosen(wanted: Option<&str>, known: &[u32]) -> Result<Vec<u32>, String> {
 }
 
 impl Toolkit {
-    /// Makes PTX for the baseline, and machine code from it. If nothing has changed, the files of the last time are kept.
+    /// Makes PTX for the baseline, and machine code from it. The PTX says the lowest version that ptxas takes it for, so that
+    /// older drivers compile it too. If nothing has changed, the files of the last time are kept.
     pub fn compile(&self, source: &Path, out: &Path) -> Result<Compiled, String> {
         let stem = source.file_stem().unwrap_or_default().to_string_lossy();
         let ptx = out.join(format!("{stem}.ptx"));
@@ -143,7 +147,36 @@ impl Toolkit {
             .arg("-o")
             .arg(&compiled.ptx);
         run(&mut to_ptx)?;
-        for (arch, cubin) in &compiled.cubins {
+        self.lower(source, &compiled)?;
+        fs::write(&stamp, state).map_err(|e| format!("{}: {e}", stamp.display()))?;
+        Ok(compiled)
+    }
+
+    /// Makes machine code of the PTX, which gets the lowest version in its head with which that works.
+    fn lower(&self, source: &Path, compiled: &Compiled) -> Result<(), String> {
+        let ptx = &compiled.ptx;
+        let refuse = |e| format!("{}: {e}", ptx.display());
+        let text = fs::read_to_string(ptx).map_err(refuse)?;
+        let written = ptx_version(&text).ok_or_else(|| refuse(no_version()))?;
+        for version in PTX_VERSIONS.filter(|&version| version < written) {
+            fs::write(ptx, with_ptx_version(&text, version)).map_err(refuse)?;
+            match self.assemble(source, compiled) {
+                Err(told) if told.contains("PTX ISA .version") => {}
+                done => return done,
+            }
+        }
+        fs::write(ptx, &text).map_err(refuse)?;
+        self.assemble(source, compiled)
+    }
+
+    /// Makes machine code of the PTX for each architecture; for the baseline, to see whether it is right, if there is none.
+    fn assemble(&self, source: &Path, compiled: &Compiled) -> Result<(), String> {
+        let trial = [(BASELINE, compiled.ptx.with_extension("trial.cubin"))];
+        let cubins = match &compiled.cubins[..] {
+            [] => &trial,
+            cubins => cubins,
+        };
+        for (arch, cubin) in cubins {
             let mut to_code = Command::new(&self.ptxas);
             to_code
                 .args(["-v", "-O3", "-lineinfo"])
@@ -153,8 +186,7 @@ impl Toolkit {
                 .arg(cubin);
             refuse_spills(source, *arch, &run(&mut to_code)?)?;
         }
-        fs::write(&stamp, state).map_err(|e| format!("{}: {e}", stamp.display()))?;
-        Ok(compiled)
+        Ok(())
     }
 
     /// Everything that the result depends on, as a line of text.
@@ -172,8 +204,50 @@ impl Toolkit {
 }
 
 impl Compiled {
+    /// The CUDA release of the oldest driver that compiles the PTX, 11.4 as 11_040.
+    pub fn oldest_driver(&self) -> Result<u32, String> {
+        let refuse = |e| format!("{}: {e}", self.ptx.display());
+        let text = fs::read_to_string(&self.ptx).map_err(refuse)?;
+        let version = ptx_version(&text).ok_or_else(|| refuse(no_version()))?;
+        Ok(driver_of_ptx(version))
+    }
+
     fn is_there(&self) -> bool {
         self.ptx.is_file() && self.cubins.iter().all(|(_, cubin)| cubin.is_file())
+    }
+}
+
+fn no_version() -> std::io::Error {
+    std::io::Error::other("the PTX has no .version")
+}
+
+/// Ten times the version of PTX that a text is written in.
+pub fn ptx_version(text: &str) -> Option<u32> {
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix(".version "))?;
+    let (major, minor) = number.trim().split_once('.')?;
+    Some(major.parse::<u32>().ok()? * 10 + minor.parse::<u32>().ok()?)
+}
+
+/// The text with another version in its head.
+pub fn with_ptx_version(text: &str, version: u32) -> String {
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| match line.strip_prefix(".version ") {
+            Some(_) => format!(".version {}.{}\n", version / 10, version % 10),
+            None => line.into(),
+        });
+    lines.collect()
+}
+
+/// The CUDA release of the first driver that reads a version of PTX (the PTX ISA's release notes), as the driver counts.
+pub fn driver_of_ptx(version: u32) -> u32 {
+    match version {
+        ..80 => 11_000 + (version - 70) * 10,
+        80..=85 => 12_000 + (version - 80) * 10,
+        86..90 => 12_000 + (version - 79) * 10,
+        _ => (version / 10 + 4) * 1000 + version % 10 * 10,
     }
 }
 

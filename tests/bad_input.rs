@@ -113,7 +113,7 @@ fn no_image_of_a_split_can_be_read() {
 }
 
 fn golden(name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/images");
+    let directory = support::data::root().join("tests/goldens/images");
     directory.join(name)
 }
 

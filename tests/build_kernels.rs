@@ -313,8 +313,36 @@ fn toolkit() -> Option<nvcc::Toolkit> {
     found.map(|nvcc| nvcc.toolkit().unwrap())
 }
 
-/// Compiles a file with this text.
-fn compile(toolkit: &nvcc::Toolkit, text: &str) -> Result<(), String> {
+#[test]
+fn ptx_says_the_lowest_version_that_will_do() {
+    let text = "// .version in a comment\n.version 9.0\n.target sm_80\n";
+    assert_eq!(nvcc::ptx_version(text), Some(90));
+    assert_eq!(nvcc::ptx_version("nothing"), None);
+    let lower = nvcc::with_ptx_version(text, 72);
+    assert_eq!(lower, text.replace("9.0", "7.2"));
+    // The release notes of the PTX ISA.
+    let drivers = [
+        (70, 11_000),
+        (78, 11_080),
+        (80, 12_000),
+        (85, 12_050),
+        (86, 12_070),
+        (88, 12_090),
+        (90, 13_000),
+    ];
+    for (version, driver) in drivers {
+        assert_eq!(nvcc::driver_of_ptx(version), driver, "{version}");
+    }
+    let Some(toolkit) = toolkit() else { return };
+    let kernel = |body: &str| format!("extern \"C\" __global__ void f(int* x) {{ {body} }}");
+    assert_eq!(compile(&toolkit, &kernel("x[threadIdx.x] += 1;")), Ok(70));
+    // An instruction that came with PTX 7.5.
+    let newer = kernel("asm volatile(\"fence.proxy.alias;\" ::: \"memory\");");
+    assert!(compile(&toolkit, &newer).unwrap() > 70);
+}
+
+/// Compiles a file with this text. Returns the version of its PTX.
+fn compile(toolkit: &nvcc::Toolkit, text: &str) -> Result<u32, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("some.cu");
     fs::write(&path, text).unwrap();
@@ -322,7 +350,7 @@ fn compile(toolkit: &nvcc::Toolkit, text: &str) -> Result<(), String> {
     let ptx = fs::read_to_string(compiled.ptx).unwrap();
     assert!(ptx.contains(".target sm_80"), "{ptx}");
     assert!(!compiled.cubins.is_empty());
-    Ok(())
+    Ok(nvcc::ptx_version(&ptx).unwrap())
 }
 
 #[test]

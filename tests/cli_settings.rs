@@ -416,7 +416,7 @@ fn messages_spell_settings_as_flags() {
 /// Every command in the README has only flags that its command has.
 #[test]
 fn the_commands_in_the_readme_have_flags_that_exist() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = support::data::root().join("README.md");
     let readme = fs::read_to_string(readme).unwrap().replace("\\\n", " ");
     let mut checked = 0;
     for line in readme.lines() {

@@ -42,9 +42,7 @@ fn write(path: &Path, tensors: &Tensors) {
 
 /// What PyTorch wrote for its small model, with a vocabulary of `words` instead of its own: rows repeat.
 fn pytorch(golden: &str, words: usize) -> Tensors {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens")
-        .join(golden);
+    let path = support::data::root().join("tests/goldens").join(golden);
     let mut tensors = read(&path);
     for name in ["embedding.weight", "output.weight", "output.bias"] {
         let (shape, values) = tensors.get_mut(name).unwrap();

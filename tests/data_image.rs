@@ -124,7 +124,7 @@ fn augmentation_depends_on_seed_epoch_and_sample_alone() {
 }
 
 fn goldens() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/images")
+    support::data::root().join("tests/goldens/images")
 }
 
 /// PNG is exact. Two JPEG decoders differ in the rounding of the inverse cosine transform and of the colour conversion,

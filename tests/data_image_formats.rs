@@ -19,10 +19,7 @@ struct File {
 }
 
 fn files() -> Vec<File> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/goldens/images.safetensors"
-    );
+    let path = support::data::root().join("tests/goldens/images.safetensors");
     let bytes = fs::read(path).unwrap();
     let golden = SafeTensors::deserialize(&bytes).unwrap();
     let tables = golden.tensor("tables").unwrap().data();

@@ -307,14 +307,14 @@ fn no_device() {
 
 #[test]
 fn an_old_driver() {
-    let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.8")];
+    let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.3")];
     let Some(opened) = opening("an_old_driver", &old) else {
         return;
     };
     let message = refusal(opened);
     assert!(
         message.starts_with(
-            "the NVIDIA driver is too old: it runs CUDA 11.8, the kernels were compiled by CUDA "
+            "the NVIDIA driver is too old: it runs CUDA 11.3, the kernels need one that runs CUDA 11.4 or newer"
         ),
         "{message}"
     );
@@ -337,15 +337,42 @@ fn an_old_gpu() {
 #[test]
 fn a_newer_gpu_runs_the_ptx() {
     let new = [("CUDA_EMULATOR_COMPUTE_CAPABILITY", "14.0")];
-    let Some(opened) = opening("a_newer_gpu_runs_the_ptx", &new) else {
-        return;
-    };
-    let ctx = Context::new(&opened.unwrap());
-    let (x, mut y) = (
-        Numbers::new(1).f32(&ctx, [5]),
-        Numbers::new(2).f32(&ctx, [5]),
-    );
-    add::forward(&ctx, &x, &mut y).unwrap();
+    if let Some(opened) = opening("a_newer_gpu_runs_the_ptx", &new) {
+        add_two(&Context::new(&opened.unwrap()));
+    }
+}
+
+/// A driver that is older than the toolkit compiles the PTX, whose version it knows.
+#[test]
+fn an_older_driver_runs_the_ptx() {
+    let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.4")];
+    if let Some(opened) = opening("an_older_driver_runs_the_ptx", &old) {
+        add_two(&Context::new(&opened.unwrap()));
+    }
+}
+
+/// The development switch takes kernels from a folder: there is none of this one in an empty folder.
+#[test]
+fn kernels_are_taken_from_a_folder() {
+    let built_in = [("SHOWTELL_PTX", "built-in")];
+    if let Some(opened) = opening("kernels_are_taken_from_a_folder", &built_in) {
+        let ctx = Context::new(&opened.unwrap());
+        add_two(&ctx);
+        drop(ctx);
+        let folder = tempfile::tempdir().unwrap();
+        // SAFETY: this process has only this test.
+        unsafe { std::env::set_var("SHOWTELL_PTX", folder.path()) };
+        let ctx = cuda().unwrap();
+        let tensor = || Numbers::new(1).f32(&ctx, [5]);
+        let message = refusal(add::forward(&ctx, &tensor(), &mut tensor()));
+        let file = folder.path().join("add.ptx");
+        assert!(message.contains(file.to_str().unwrap()), "{message}");
+    }
+}
+
+fn add_two(ctx: &Context) {
+    let (x, mut y) = (Numbers::new(1).f32(ctx, [5]), Numbers::new(2).f32(ctx, [5]));
+    add::forward(ctx, &x, &mut y).unwrap();
     y.to_vec::<f32>().unwrap();
 }
 

@@ -112,10 +112,10 @@ fn a_driver_without_a_gpu_says_so() {
     says(&failed(&output), &["the NVIDIA driver finds no GPU"]);
     let output = emulated(&format!("{TRAIN} --device cuda:7"), &[]).unwrap();
     says(&failed(&output), &["there is no GPU 7", "there are 1"]);
-    let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.4")];
+    let old = [("CUDA_EMULATOR_DRIVER_VERSION", "11.2")];
     says(
         &failed(&emulated(&command, &old).unwrap()),
-        &["driver is too old", "CUDA 11.4", "Update the driver"],
+        &["driver is too old", "CUDA 11.2", "Update the driver"],
     );
 }
 

@@ -1,6 +1,7 @@
 //! The structure of the sources: which module uses which, where the files of an operation are, how long files are, and that
 //! every `unsafe` says why it is sound. Everything is read from the source files.
 
+use crate::support::data::root;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,10 +81,6 @@ const FOREIGN: [(&str, &[&str], &str); 4] = [
 
 /// The most lines that a file may have. A longer one does two things.
 const LONGEST: usize = 500;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// All files under a folder with these endings, in order. Nothing when there is no such folder.
 fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {

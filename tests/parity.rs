@@ -47,9 +47,7 @@ struct Step {
 }
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens")
-        .join(name)
+    support::data::root().join("tests/goldens").join(name)
 }
 
 fn open(name: &str) -> WeightFile {

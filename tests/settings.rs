@@ -1,5 +1,6 @@
 //! Settings: values, TOML, the rules for resuming and the README all agree with the declarations.
 
+use crate::support::data::root;
 use proptest::prelude::*;
 use showtell::model::attend::{self, ATTEND};
 use showtell::model::show_tell::{self, SHOW_TELL};
@@ -13,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/settings");
+    let folder = root().join("tests/settings");
     folder.join(name)
 }
 

@@ -1,6 +1,7 @@
 //! What the README says of the settings is what their declarations say.
 
 use crate::settings::declared;
+use crate::support::data::root;
 use showtell::model::MODELS;
 use showtell::settings::Kind;
 use std::collections::HashSet;
@@ -13,7 +14,7 @@ const END: &str = "<!-- end of settings -->\n";
 
 #[test]
 fn the_readme_names_the_settings_that_may_change() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let path = root().join("README.md");
     let readme = fs::read_to_string(path).unwrap();
     let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
     let (_, rest) = readme
@@ -67,7 +68,7 @@ fn readme_table() -> String {
 
 #[test]
 fn the_table_in_the_readme_is_made_from_the_declarations() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let path = root().join("README.md");
     let readme = fs::read_to_string(&path).unwrap();
     let (before, rest) = readme
         .split_once(BEGIN)

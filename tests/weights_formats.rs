@@ -1,6 +1,7 @@
 //! The weight files that people have: those of old versions of PyTorch, checkpoints with other things beside the weights,
 //! names under a prefix, and files that are no weights but are taken for them.
 
+use crate::support::data::root;
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use showtell::weights::{Format, WeightFile, torchvision};
@@ -8,9 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn stored(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/pth")
-        .join(name)
+    root().join("tests/pth").join(name)
 }
 
 fn open(bytes: &[u8]) -> showtell::Result<WeightFile> {

@@ -45,7 +45,7 @@ fn read(path: &Path, bytes: &[u8]) -> Result<(), TestCaseError> {
 
 /// The files without damage.
 static GOOD: LazyLock<[Vec<u8>; FILES.len()]> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pth");
+    let folder = crate::support::data::root().join("tests/pth");
     FILES.map(|name| fs::read(folder.join(name)).unwrap())
 });
 

@@ -1,14 +1,13 @@
 //! Files of PyTorch: they are read correctly, refused with a reason if they are damaged or malicious, and never executed.
 
+use crate::support::data::root;
 use half::{bf16, f16};
 use proptest::prelude::*;
 use showtell::weights::{Format, StoredType, WeightFile};
 use std::path::{Path, PathBuf};
 
 fn stored(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/pth")
-        .join(name)
+    root().join("tests/pth").join(name)
 }
 
 fn open(bytes: &[u8]) -> showtell::Result<WeightFile> {

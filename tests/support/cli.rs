@@ -3,9 +3,14 @@
 use std::ffi::OsStr;
 use std::process::{Command, Output};
 
-/// The program, without arguments.
+/// The program, without arguments: the one in the pack in which the tests' executable travels, or the one that cargo built.
 pub fn showtell() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_showtell"))
+    let packed = super::data::root().join("showtell");
+    Command::new(if packed.is_file() {
+        packed
+    } else {
+        env!("CARGO_BIN_EXE_showtell").into()
+    })
 }
 
 /// Runs the program with these arguments to its end.

@@ -56,11 +56,15 @@ pub fn write_distributed(directory: &Path) {
     write("Flickr_8k.testImages.txt", "e.png");
 }
 
+/// The folder of the repository, or of the pack in which the tests' executable travels (`scripts/gpu-visit`).
+pub fn root() -> PathBuf {
+    let now = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    now.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into())
+}
+
 /// A file under tests/goldens, made by data.py there.
 pub fn golden(name: &str) -> serde_json::Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens")
-        .join(name);
+    let path = root().join("tests/goldens").join(name);
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 

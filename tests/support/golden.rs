@@ -11,8 +11,8 @@ pub struct Golden {
 
 impl Golden {
     pub fn open(name: &str) -> Self {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/goldens");
-        let bytes = std::fs::read(format!("{folder}/{name}.safetensors")).unwrap();
+        let path = format!("tests/goldens/{name}.safetensors");
+        let bytes = std::fs::read(super::data::root().join(path)).unwrap();
         let name = name.to_string();
         Golden { name, bytes }
     }

@@ -8,6 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The CUDA release of the first driver that has all functions which are called here: memory pools came with 11.2, flags for the
+/// making of graphs with 11.4.
+const OLDEST_DRIVER: u32 = 11_040;
+
 /// Errors of a kernel, which the driver reports after its launch has succeeded, and again at every later call.
 const OF_KERNELS: [&str; 9] = [
     "CUDA_ERROR_ASSERT",
@@ -125,18 +129,40 @@ pub fn toolkit() -> Option<u32> {
     option_env!("SHOWTELL_CUDA_TOOLKIT")?.parse().ok()
 }
 
+/// The CUDA release of the oldest driver that runs the kernels.
+fn oldest_driver() -> u32 {
+    let of_ptx = option_env!("SHOWTELL_CUDA_DRIVER").and_then(|release| release.parse().ok());
+    of_ptx.unwrap_or(0).max(OLDEST_DRIVER)
+}
+
+/// The CUDA release of the driver.
+fn release() -> Result<u32> {
+    let mut version = 0;
+    // SAFETY: the driver writes one number.
+    let told = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result();
+    told.map_err(|e| failure("the driver does not tell its version", e))?;
+    Ok(version as u32)
+}
+
+/// Whether the driver takes the machine code of the toolkit that compiled the kernels: a driver takes that of its own major
+/// release and of those before.
+pub(super) fn takes_machine_code() -> Result<bool> {
+    let driver = release()?;
+    Ok(toolkit().is_some_and(|toolkit| toolkit / 1000 <= driver / 1000))
+}
+
 /// How many GPUs there are.
 ///
 /// # Errors
 /// When there is no driver, or it cannot run what this build holds. The message says what to do.
 pub fn count() -> Result<usize> {
-    let Some(toolkit) = toolkit() else {
+    if toolkit().is_none() {
         return Err(Error::Device(
             "this showtell was built without nvcc and has no kernels: install the CUDA toolkit, or run \
              scripts/cuda-toolkit, and build again with NVCC=/path/to/nvcc"
                 .into(),
         ));
-    };
+    }
     // SAFETY: only looks whether a library can be opened; NVIDIA's has no conditions for that.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
         return Err(Error::Device(
@@ -146,7 +172,7 @@ pub fn count() -> Result<usize> {
     match CudaContext::device_count() {
         Ok(0) => Err(no_device()),
         Ok(count) => {
-            check_driver(toolkit)?;
+            check_driver()?;
             Ok(count as usize)
         }
         Err(error) if code(error) == "CUDA_ERROR_NO_DEVICE" => Err(no_device()),
@@ -160,22 +186,17 @@ fn no_device() -> Error {
     )
 }
 
-/// A driver runs what toolkits of its own major release and before have made.
-fn check_driver(toolkit: u32) -> Result<()> {
-    let mut version = 0;
-    // SAFETY: the driver writes one number.
-    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }
-        .result()
-        .map_err(|e| failure("the driver does not tell its version", e))?;
-    let shown = |version: u32| format!("{}.{}", version / 1000, version % 1000 / 10);
-    if version as u32 / 1000 >= toolkit / 1000 {
+/// A driver must have the functions that this program calls, and compile the kernels' PTX.
+fn check_driver() -> Result<()> {
+    let (driver, needed) = (release()?, oldest_driver());
+    let shown = |release: u32| format!("{}.{}", release / 1000, release % 1000 / 10);
+    if driver >= needed {
         return Ok(());
     }
     Err(Error::Device(format!(
-        "the NVIDIA driver is too old: it runs CUDA {}, the kernels were compiled by CUDA {}. Update the \
-         driver, or build with an older toolkit",
-        shown(version as u32),
-        shown(toolkit)
+        "the NVIDIA driver is too old: it runs CUDA {}, the kernels need one that runs CUDA {} or newer. Update the driver",
+        shown(driver),
+        shown(needed)
     )))
 }
 

@@ -1,12 +1,18 @@
 //! The code of a file of kernels: machine code for some architectures, and PTX, which the driver compiles for
 //! any newer one.
 
-use super::{code, failure};
+use super::{code, driver, failure};
 use crate::error::{Error, Result};
 use cudarc::driver::{CudaContext, CudaModule};
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A switch for the development of kernels: the word [`BUILT_IN`] loads PTX where there is machine code, too; any other value is
+/// a folder, whose files `NAME.ptx` are loaded instead of the kernels that were built in.
+const PTX: &str = "SHOWTELL_PTX";
+const BUILT_IN: &str = "built-in";
 
 /// A file of compiled kernels.
 pub struct Image {
@@ -45,11 +51,22 @@ impl Image {
         Ok(module)
     }
 
-    /// Machine code for this GPU if there is some, else PTX; PTX also where the driver takes no machine code.
+    /// Machine code for this GPU if there is some, else PTX; PTX also where the driver takes no machine code, or where [`PTX`]
+    /// wants it.
     fn load_fresh(&self, context: &Arc<CudaContext>) -> Result<Arc<CudaModule>> {
         let refuse = |e| failure(&format!("the kernels of {} cannot be loaded", self.name), e);
+        let wanted = std::env::var_os(PTX).filter(|wanted| !wanted.is_empty());
+        if let Some(folder) = wanted.as_ref().filter(|&wanted| wanted != BUILT_IN) {
+            let path = Path::new(folder).join(self.name).with_extension("ptx");
+            let text = std::fs::read(&path).map_err(Error::io(&path))?;
+            return context.load_module(text_of(&text)).map_err(refuse);
+        }
         let (major, minor) = context.compute_capability().map_err(refuse)?;
-        if let Some(cubin) = self.cubin_for((10 * major + minor) as u32) {
+        let cubin = self.cubin_for((10 * major + minor) as u32);
+        if let Some(cubin) = cubin
+            && wanted.is_none()
+            && driver::takes_machine_code()?
+        {
             match context.load_module(Ptx::from_binary(cubin.to_vec())) {
                 Err(error) if code(error) == "CUDA_ERROR_NO_BINARY_FOR_GPU" => {}
                 loaded => return loaded.map_err(refuse),
@@ -62,9 +79,7 @@ impl Image {
             );
             return Err(Error::Device(message));
         }
-        let mut text = self.ptx.to_vec();
-        text.push(0);
-        context.load_module(Ptx::from_binary(text)).map_err(refuse)
+        context.load_module(text_of(self.ptx)).map_err(refuse)
     }
 
     /// Code for an architecture runs on those of the same major number that are not older.
@@ -73,4 +88,9 @@ impl Image {
         let best = self.cubins.iter().filter(runs).max_by_key(|(arch, _)| arch);
         best.map(|&(_, code)| code)
     }
+}
+
+/// PTX for the driver, which expects a zero behind it.
+fn text_of(ptx: &[u8]) -> Ptx {
+    Ptx::from_binary([ptx, &[0]].concat())
 }
