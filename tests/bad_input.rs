@@ -3,7 +3,7 @@
 
 use crate::support;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 use support::cli::{failed, says, showtell, stderr, stdout, succeeded};
 use support::tiny::{SHOW_TELL, Tiny};

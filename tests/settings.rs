@@ -11,7 +11,7 @@ use showtell::train::config::{
 };
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn fixture(name: &str) -> PathBuf {
     let folder = root().join("tests/settings");

@@ -6,7 +6,6 @@ use showtell::model::MODELS;
 use showtell::settings::Kind;
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
 
 const BEGIN: &str =
     "<!-- settings: tests/settings_readme.rs compares this table with the declarations -->\n";

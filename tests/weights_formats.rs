@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use showtell::weights::{Format, WeightFile, torchvision};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn stored(name: &str) -> PathBuf {
     root().join("tests/pth").join(name)

@@ -4,7 +4,7 @@ use crate::support::data::root;
 use half::{bf16, f16};
 use proptest::prelude::*;
 use showtell::weights::{Format, StoredType, WeightFile};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn stored(name: &str) -> PathBuf {
     root().join("tests/pth").join(name)

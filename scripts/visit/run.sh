@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# A visit to a GPU: `run.sh OUT` measures and checks, and leaves everything in the folder OUT.
+#
+# Each stage has a time limit, a log OUT/STAGE.log and a result OUT/STAGE.json: the seconds it took, how it ended. Later
+# stages run whatever failed before. The last one writes OUT/report.md: what failed, and our times beside PyTorch's.
+# Stages whose tool is missing are skipped and say so. With SHOWTELL_VISIT=rehearsal the driver is the emulator: only small
+# work is done.
+set -uo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+mkdir -p "${1:?usage: run.sh OUT}"
+out="$(cd "$1" && pwd)"
+cd "$here" || exit 1
+rehearsal=""
+[ "${SHOWTELL_VISIT:-}" = rehearsal ] && rehearsal=yes
+# The tests' executable finds goldens and the program here.
+export CARGO_MANIFEST_DIR="$here" SHOWTELL_TEST_GPU=1 SHOWTELL_BENCH_GPU=tf32
+
+# Runs a stage: its name, its limit in seconds, the command.
+stage() {
+  local name="$1" limit="$2" start status
+  shift 2
+  start="$(date +%s.%N)"
+  timeout --kill-after 5 "$limit" "$@" >"$out/$name.log" 2>&1
+  status=$?
+  python3 - "$name" "$start" "$status" "$out" <<'PYTHON'
+import json, re, sys, time
+name, start, status, out = sys.argv[1:]
+log = open(f"{out}/{name}.log", errors="replace").read()
+tests = {outcome: len(re.findall(rf"^test .* \.\.\. {outcome}", log, re.M)) for outcome in ("ok", "FAILED")}
+ended = {"0": "ok", "77": "skipped", "124": "out of time"}.get(status, "failed")
+result = dict(stage=name, seconds=round(time.time() - float(start), 1), status=int(status), ended=ended)
+if sum(tests.values()):
+    result["tests"] = tests
+json.dump(result, open(f"{out}/{name}.json", "w"), indent=1)
+print(f"{name}: {ended}, {result['seconds']} s", *(f"{n} {o}" for o, n in tests.items() if n), flush=True)
+PYTHON
+}
+
+# Ends a stage as skipped when a program is missing.
+needs() {
+  command -v "$1" >/dev/null && return
+  echo "skipped: there is no $1 here"
+  exit 77
+}
+
+facts() {
+  echo "commit $(cat commit), needs $(cat glibc), has $(ldd --version | head -n 1)"
+  ./showtell devices
+  needs nvidia-smi
+  nvidia-smi --query-gpu=name,driver_version,vbios_version,memory.total,clocks.sm,clocks.max.sm,clocks.mem,power.limit,ecc.mode.current --format=csv
+  nvidia-smi -q
+  ncu --version
+  compute-sanitizer --version
+  python3 -c 'import torch; print("torch", torch.__version__, torch.version.cuda, torch.backends.cudnn.version())'
+  true
+}
+
+# A few pictures with captions, so that the program can train here: BMP files of 40x40 pixels.
+pictures() {
+  python3 - "$out/data" <<'PYTHON'
+import os, random, struct, sys
+random.seed(8)
+folder = sys.argv[1]
+os.makedirs(f"{folder}/Images", exist_ok=True)
+captions = ["image,caption"]
+for i in range(32):
+    pixels = bytes(random.randrange(256) for _ in range(3 * 40 * 40))
+    head = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54 + len(pixels), 0, 0, 54, 40, 40, 40, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    open(f"{folder}/Images/{i}.bmp", "wb").write(head + pixels)
+    captions += [f"{i}.bmp,a {word} picture number {i % 7}" for word in ("red", "small", "loud")]
+open(f"{folder}/captions.txt", "w").write("\n".join(captions) + "\n")
+PYTHON
+}
+
+# Trains a small captioner of this kind into the folder $out/$2.
+train() {
+  rm -rf "${out:?}/$2"
+  ./showtell train --model "$1" --data "$out/data" --out "$out/$2" --device cuda --encoder-weights random --encoder-blocks 1,1 \
+    --encoder-width 8 --image-size 32 --embed 24 --hidden 40 --batch-size 12 --epochs 2 --fine-tune --fine-tune-from 2 --seed 8
+}
+
+smoke() {
+  pictures && train show-tell show-tell && train attend attend &&
+    ./showtell eval --run "$out/attend" --data "$out/data" --device cuda --beam 3 &&
+    ./showtell caption --run "$out/show-tell" --device cuda "$out/data/Images/1.bmp" "$out/data/Images/2.bmp"
+}
+
+# Two runs, and one from PTX, have the same bits: the tensors, whose bytes follow the header of a safetensors file.
+determinism() {
+  pictures && train attend first && train attend second && SHOWTELL_PTX=built-in train attend ptx || return 1
+  python3 - "$out" <<'PYTHON'
+import hashlib, sys
+def tensors(run):
+    data = open(f"{sys.argv[1]}/{run}/last.safetensors", "rb").read()
+    return hashlib.sha256(data[8 + int.from_bytes(data[:8], "little"):]).hexdigest()
+found = {run: tensors(run) for run in ("first", "second", "ptx")}
+print(found)
+sys.exit(len(set(found.values())) > 1)
+PYTHON
+}
+
+# Small shapes and odd tails, under a tool of compute-sanitizer.
+sanitizer() {
+  needs compute-sanitizer
+  compute-sanitizer --tool "$1" --error-exitcode 9 ./tests/all --test-threads=1 --skip kernels_read --skip cost \
+    op_add op_copy op_dropout op_embedding op_gate op_gemm op_pool op_conv_devices
+}
+
+# Our times on cold caches, in one precision; each goes to OUT/criterion-PRECISION.
+benches() {
+  local precision="$1"
+  shift
+  export SHOWTELL_BENCH_GPU="$precision" CRITERION_HOME="$out/criterion-$precision"
+  for filter in "$@"; do
+    ./benches --noplot --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 "$filter" || return 1
+  done
+}
+
+counters() {
+  needs ncu
+  ncu --csv --page raw --target-processes all --launch-skip 40 --launch-count 120 --clock-control none \
+    --metrics gpu__time_duration.sum,l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum,l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum,lts__t_sectors.sum,dram__bytes.sum,smsp__inst_executed.sum \
+    ./benches --noplot --test "training step/attend"
+}
+
+export -f facts needs pictures train smoke determinism sanitizer benches counters
+export out
+bash_stage() {
+  local name="$1" limit="$2"
+  shift 2
+  stage "$name" "$limit" bash -c "$*"
+}
+
+bash_stage facts 20 facts
+bash_stage smoke 60 smoke
+if [ -n "$rehearsal" ]; then
+  stage suite 120 ./tests/all op_add op_copy graph_replay device_cuda::launches
+  stage benches-tf32 120 ./benches --test top_k
+  bash_stage determinism 60 determinism
+else
+  stage suite 120 ./tests/all op_ device_cuda graph_replay nn_ parity step_arena own_decoder --test-threads 8
+  SHOWTELL_PTX=built-in stage suite-ptx 60 ./tests/all op_ parity --test-threads 8
+  bash_stage determinism 40 determinism
+  bash_stage benches-tf32 60 benches tf32 "'training step'" gemm/product conv_forward resnet50 lstm/ optimiser attention
+  stage pytorch 60 python3 pytorch.py "$out"
+  bash_stage benches-bf16 25 benches bf16 "'training step'" gemm/product resnet50
+  for tool in memcheck racecheck synccheck initcheck; do
+    bash_stage "$tool" 30 sanitizer "$tool"
+  done
+  bash_stage counters 40 counters
+fi
+stage report 20 python3 report.py "$out"
+cat "$out/report.log"
