@@ -47,12 +47,15 @@ pub(crate) fn blocks<const N: usize>(seed: u64, counters: [[u32; N]; 4]) -> [[u3
     [a, b, c, d]
 }
 
+/// The steps of a sequence that have masks.
+pub const MOST_STEPS: usize = 1 << T_BITS;
+
 /// The row word of a mask: step `t` of sequence `b`.
 ///
 /// # Errors
 /// From 4,096 steps or 2^20 sequences on.
 pub fn row_id(t: usize, b: usize) -> Result<u32> {
-    if t < 1 << T_BITS && b < 1 << B_BITS {
+    if t < MOST_STEPS && b < 1 << B_BITS {
         return Ok((b << T_BITS | t) as u32);
     }
     let message = format!("step {t} of sequence {b}: masks reach step 4095 of sequence 1048575");

@@ -168,6 +168,12 @@ fn a_run_does_not_go_on_with_settings_that_were_edited() {
         files(&tiny.path("run")) == before,
         "a refused run changes nothing"
     );
+    let edited = text.replace(line("image-size = "), "image-size = 48");
+    fs::write(&path, edited).unwrap();
+    for output in [tiny.eval("run", &[]), caption(&tiny, "run")] {
+        let expected = "image-size: found 48, but this run was started with 32";
+        says(&failed(&output), &["config.toml: ", expected]);
+    }
 
     // The number of epochs may change, in the file as by its flag.
     fs::write(&path, text.replace(line("epochs = "), "epochs = 2")).unwrap();

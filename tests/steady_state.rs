@@ -5,6 +5,7 @@ use crate::support;
 use showtell::Device;
 use showtell::data::flickr8k::Flickr8k;
 use showtell::device::Precision;
+use showtell::device::Uploads;
 use showtell::model::Model;
 use showtell::model::attend::ATTEND;
 use showtell::model::show_tell::SHOW_TELL;
@@ -21,19 +22,27 @@ fn devices() -> Vec<Device> {
     [Some(Device::cpu()), cuda].into_iter().flatten().collect()
 }
 
-/// A run with what its device had allocated at the end of each step.
+/// A run with what its device had allocated, and what had been copied to it, at the end of each step.
 struct Observed {
     allocations: Vec<u64>,
+    uploads: Vec<Uploads>,
     peak: usize,
 }
 
 fn observe(device: &Device, config: &Config, data: &Path) -> Observed {
     let out = tempfile::tempdir().unwrap();
-    let mut allocations = Vec::new();
-    let mut observer = Steps(|_: &_| allocations.push(device.allocations()));
+    let (mut allocations, mut uploads) = (Vec::new(), Vec::new());
+    let mut observer = Steps(|_: &_| {
+        allocations.push(device.allocations());
+        uploads.push(device.uploads());
+    });
     let (config, run) = (config.clone(), out.path());
     let peak = train(device, config, data, run, 2, false, &mut observer);
-    Observed { allocations, peak }
+    Observed {
+        allocations,
+        uploads,
+        peak,
+    }
 }
 
 /// What is reserved before the first step.
@@ -53,7 +62,10 @@ fn check(config: Config) {
         ..config
     };
     for device in devices() {
-        let Observed { allocations, peak } = observe(&device, &config, data.path());
+        let observed = observe(&device, &config, data.path());
+        let Observed {
+            allocations, peak, ..
+        } = observed;
         let samples = pictures::TRAIN * pictures::CAPTIONS;
         let steps = config.epochs * samples.div_ceil(config.batch_size);
         let name = device.name();
@@ -77,6 +89,32 @@ fn from_features(model: Model) -> Config {
         hidden: 80,
         ..small(model)
     }
+}
+
+/// A GPU keeps the features. A step from them then copies at most captions and rows, Philox's step, and the schedule.
+#[test]
+fn a_step_from_features_is_given_little() {
+    let Some(ctx) = cuda_with(Precision::Tf32) else {
+        return;
+    };
+    let data = pictures::temporary();
+    for model in [SHOW_TELL, ATTEND] {
+        let config = Config {
+            validate: false,
+            epochs: 4,
+            ..from_features(model)
+        };
+        let Observed { uploads, .. } = observe(ctx.device(), &config, data.path());
+        let longest = 4 * (config.batch_size * (pictures::LONGEST + 1) + 1 + 4) as u64;
+        // Between the records of the first and of the last step, no more than these steps were given.
+        let steps = uploads.len() as u64 - 1;
+        let (first, last) = (uploads[0], uploads[steps as usize]);
+        let (copies, bytes) = (last.copies - first.copies, last.bytes - first.bytes);
+        assert!(copies <= 3 * steps, "{copies} copies in {steps} steps");
+        assert!(bytes <= longest * steps, "{bytes} bytes in {steps} steps");
+    }
+    // At the recipes' sizes: 128 captions of 24 tokens and their rows are 12.8 KB.
+    assert!(4 * (128 * 25 + 5) <= 16 << 10);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::digest;
 use super::flickr8k::{Flickr8k, Split};
 use super::vocabulary::Vocabulary;
+use crate::philox;
 use std::collections::{BTreeSet, HashSet};
 
 /// How much of a split to use; `None` means all of it.
@@ -24,6 +25,10 @@ fn pairs(dataset: &Flickr8k, split: Split, limits: Limits) -> impl Iterator<Item
         captions.map(move |caption| (image, &**caption))
     })
 }
+
+/// The most words and signs of a caption that a decoder can be trained on: there are masks for so many steps, two of which
+/// are `<sos>` and `<eos>`.
+pub const MOST_WORDS: usize = philox::MOST_STEPS - 2;
 
 /// Pairs of an image (its index in the data set) and a caption `<sos> w1 … wn <eos>`.
 #[derive(Clone, Debug, Default)]

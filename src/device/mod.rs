@@ -154,6 +154,11 @@ impl Device {
         self.usage().allocations.get()
     }
 
+    /// How much was ever copied from the host.
+    pub fn uploads(&self) -> Uploads {
+        self.usage().uploads.get()
+    }
+
     /// Bytes allocated now.
     pub fn bytes_in_use(&self) -> usize {
         self.usage().bytes.get()
@@ -237,10 +242,20 @@ impl Recording {
     }
 }
 
+/// Copies from the host to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uploads {
+    /// How many.
+    pub copies: u64,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
 /// What every device counts about its memory.
 #[derive(Default)]
 struct Usage {
     allocations: std::cell::Cell<u64>,
+    uploads: std::cell::Cell<Uploads>,
     bytes: std::cell::Cell<usize>,
     peak: std::cell::Cell<usize>,
 }
@@ -250,6 +265,14 @@ impl Usage {
         self.allocations.set(self.allocations.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
         self.peak.set(self.peak.get().max(self.bytes.get()));
+    }
+
+    fn upload(&self, bytes: usize) {
+        let Uploads { copies, bytes: sum } = self.uploads.get();
+        self.uploads.set(Uploads {
+            copies: copies + 1,
+            bytes: sum + bytes as u64,
+        });
     }
 
     fn remove(&self, bytes: usize) {
@@ -317,6 +340,7 @@ impl Memory {
             return Ok(());
         }
         self.check_range(offset, source.len())?;
+        self.device.usage().upload(source.len());
         match &self.block {
             Block::Cuda(block) => block.write(offset, source)?,
             Block::Host(Some(block)) => block.write(offset, source),

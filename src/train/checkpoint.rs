@@ -316,14 +316,24 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that a run of this configuration can go on from here with these captions. A checkpoint that does not say what
-    /// it was trained on is taken at its word.
+    /// Checks this configuration against that of the run. A checkpoint that does not say its settings is taken at its word.
     ///
     /// # Errors
-    /// When the run was started with other captions, or with settings that may not change.
-    pub fn check_continues(&self, found: &TrainedOn, config: &Config) -> Result<()> {
+    /// When a setting that may not change is another one.
+    pub fn check_settings(&self, config: &Config) -> Result<()> {
         self.trained_on.as_ref().map_or(Ok(()), |trained_on| {
-            trained_on.check(found, config, self.file.path())
+            trained_on.check_settings(config, self.file.path())
+        })
+    }
+
+    /// Checks that a run of this configuration can go on from here with these captions. A checkpoint without their hashes is
+    /// taken at its word.
+    ///
+    /// # Errors
+    /// When the run was started with other captions.
+    pub fn check_data(&self, found: &TrainedOn, config: &Config) -> Result<()> {
+        self.trained_on.as_ref().map_or(Ok(()), |trained_on| {
+            trained_on.check_data(found, config, self.file.path())
         })
     }
 

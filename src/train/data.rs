@@ -3,11 +3,11 @@
 use super::config::Config;
 use crate::data::batches::Batch;
 use crate::data::flickr8k::{Flickr8k, Split};
-use crate::data::samples::{Limits, Samples};
+use crate::data::samples::{Limits, MOST_WORDS, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::model::{Captions, Model, VocabularyOf};
-use crate::tensor::Context;
+use crate::tensor::{Context, DType, Tensor};
 
 /// The vocabulary of a model, from the captions that it is counted from.
 pub fn vocabulary(model: Model, dataset: &Flickr8k) -> Vocabulary {
@@ -28,7 +28,7 @@ pub fn training_limits(config: &Config) -> Limits {
 /// The samples that a run trains on.
 ///
 /// # Errors
-/// When there are none.
+/// When there are none, or a caption is longer than any that can be trained on.
 pub fn training_samples(
     config: &Config,
     dataset: &Flickr8k,
@@ -38,6 +38,15 @@ pub fn training_samples(
     if samples.is_empty() {
         let message = "the training list names no image that has a caption";
         return Err(Error::Config(message.into()));
+    }
+    let words = |sample: usize| samples.tokens(sample).len() - 2;
+    if let Some(sample) = (0..samples.len()).find(|&sample| words(sample) > MOST_WORDS) {
+        let image = &dataset.images()[samples.image(sample)].name;
+        let message = format!(
+            "a caption of image {image} has {} words and signs; at most {MOST_WORDS} can be trained on: shorten it",
+            words(sample)
+        );
+        return Err(Error::Config(message));
     }
     Ok(samples)
 }
@@ -59,4 +68,19 @@ pub fn validation_samples(
 /// When the device has no memory left.
 pub fn upload_captions(ctx: &Context, batch: &Batch) -> Result<Captions> {
     Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())
+}
+
+/// A batch's captions and the row of each of its images among features, in the step arena and in one copy.
+///
+/// # Errors
+/// When the device has no memory left.
+pub fn upload_captions_and_rows(
+    ctx: &Context,
+    batch: &Batch,
+    rows: &[u32],
+) -> Result<(Captions, Tensor)> {
+    let mut both = ctx.empty([batch.steps + 1, batch.len()], DType::U32)?;
+    both.copy_from_slice(&[&batch.time_major(), rows].concat())?;
+    let tokens = both.narrow(0, batch.steps)?;
+    Ok((Captions { tokens }, both.index(batch.steps)?))
 }

@@ -1,4 +1,5 @@
-//! Encoder outputs of images, computed once: kept in host memory, or in a file that is mapped.
+//! Encoder outputs of images, computed once: kept on the device if it has room, else in host memory, or in a file that is
+//! mapped. A batch of those on the device is gathered there: its rows' numbers are all that goes up.
 
 use super::config::{Config, FeatureType};
 use super::feature_cache::{self, FeatureFile, Header};
@@ -7,8 +8,10 @@ use crate::data::batches::{Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::loader::{Loader, LoaderOptions, SkippedImage};
 use crate::data::samples::Samples;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::Engine;
+use crate::ops::embedding;
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -29,6 +32,8 @@ pub struct Features {
 enum Values {
     Memory(Vec<f32>),
     Mapped(FeatureFile),
+    /// (N, elements per image)
+    Device(Tensor),
     /// Those of a dry run, which reads no numbers.
     Blank,
 }
@@ -199,13 +204,69 @@ impl Encoding<'_> {
 }
 
 impl Features {
-    /// Features of image 0 for a dry run.
-    pub(super) fn blank(engine: &Engine) -> Self {
-        Features {
+    /// Features of image 0 for a dry run, kept on the device or not.
+    ///
+    /// # Errors
+    /// When the device is none of a dry run and has no memory left.
+    pub(super) fn blank(engine: &Engine, on_device: bool) -> Result<Self> {
+        let features = Features {
             size: engine.captioner.feature_shape(1).len(),
             rows: HashMap::from([(0, 0)]),
             values: Values::Blank,
+        };
+        if on_device {
+            features.to_device(engine.ctx.device())
+        } else {
+            Ok(features)
         }
+    }
+
+    /// The same features on the device.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        let shape = [self.rows.len(), self.size];
+        let mut on_device = Tensor::zeros(device, shape, DType::F32)?;
+        match self.values {
+            Values::Memory(values) => on_device.copy_from_slice(&values)?,
+            Values::Mapped(file) => {
+                let mut read = vec![0.0; self.size];
+                for row in 0..shape[0] {
+                    file.read(row, &mut read);
+                    on_device.index(row)?.copy_from_slice(&read)?;
+                }
+            }
+            Values::Device(values) => on_device = values,
+            Values::Blank => {}
+        }
+        Ok(Features {
+            values: Values::Device(on_device),
+            ..self
+        })
+    }
+
+    /// The features (N, elements per image), when they are on the device.
+    pub(super) fn on_device(&self) -> Option<&Tensor> {
+        match &self.values {
+            Values::Device(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The rows of these images.
+    ///
+    /// # Errors
+    /// When the features of an image were not computed.
+    pub(super) fn rows(&self, images: &[usize]) -> Result<Vec<u32>> {
+        let row = |image| match self.rows.get(image) {
+            Some(&row) => Ok(row as u32),
+            None => {
+                let message = format!("image {image} was not computed");
+                Err(Error::operation("features", message))
+            }
+        };
+        images.iter().map(row).collect()
     }
 
     /// Uploads the features of a batch of images and gives them to `body` as one step: afterwards all room of the
@@ -229,13 +290,17 @@ impl Features {
     /// # Errors
     /// When the features of an image were not computed, or the device fails.
     pub fn upload(&self, engine: &Engine, images: &[usize]) -> Result<Tensor> {
-        let shape = engine.captioner.feature_shape(images.len());
-        let batch = engine.ctx.empty(shape, DType::F32)?;
+        let ctx = &engine.ctx;
+        let rows = self.rows(images)?;
+        if let Some(values) = self.on_device() {
+            let mut on_device = ctx.empty([rows.len()], DType::U32)?;
+            on_device.copy_from_slice(&rows)?;
+            return gather(engine, values, &on_device);
+        }
+        let batch = ctx.empty(engine.captioner.feature_shape(rows.len()), DType::F32)?;
         let mut read = Vec::new();
-        for (entry, image) in images.iter().enumerate() {
-            let row = *self.rows.get(image).ok_or_else(|| {
-                Error::operation("features", format!("image {image} was not computed"))
-            })?;
+        for (entry, row) in rows.into_iter().enumerate() {
+            let row = row as usize;
             let values = match &self.values {
                 Values::Memory(values) => &values[row * self.size..][..self.size],
                 Values::Mapped(file) => {
@@ -243,7 +308,7 @@ impl Features {
                     file.read(row, &mut read);
                     &read
                 }
-                Values::Blank => continue,
+                Values::Device(_) | Values::Blank => continue,
             };
             batch.index(entry)?.copy_from_slice(values)?;
         }
@@ -261,6 +326,19 @@ impl Features {
         let missing: BTreeSet<usize> = missing.filter(|&image| !self.contains(image)).collect();
         samples.without(&missing)
     }
+}
+
+/// The features of a batch in the step arena, as the decoder reads them, from `values` (N, elements per image) and the rows
+/// (B) among them.
+///
+/// # Errors
+/// When the device has no memory left.
+pub(super) fn gather(engine: &Engine, values: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    let shape = engine.captioner.feature_shape(rows.len());
+    let batch = engine.ctx.empty(shape, DType::F32)?;
+    let mut matrix = batch.reshape([rows.len(), values.cols()])?;
+    embedding::forward(&engine.ctx, values, rows, &mut matrix)?;
+    Ok(batch)
 }
 
 /// Checks the features of the image in a file.

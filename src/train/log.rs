@@ -76,8 +76,11 @@ impl Log {
             let read = reader.read_until(b'\n', &mut line);
             end += read.map_err(Error::io(&path))? as u64;
             if line.last() != Some(&b'\n') {
+                let checkpoint = path.with_file_name("last.safetensors");
                 let message = format!(
-                    "holds {found} records, the checkpoint was made after {records}: is a part lost?"
+                    "holds {found} records, but the checkpoint was made after {records}: put the whole file back, or start \
+                     another run with `init = \"{}\"`",
+                    checkpoint.display()
                 );
                 return Err(Error::file(&path, message));
             }

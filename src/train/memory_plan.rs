@@ -51,7 +51,7 @@ impl std::fmt::Display for MemoryPlan {
             (" + gradients", device.gradients),
             (" + optimiser", device.optimiser),
             (" + step", device.arena),
-            (" + features", self.features),
+            (" + features", device.features + self.features),
             (" + loader", self.loader),
         ];
         parts
@@ -78,9 +78,11 @@ impl Planner<'_> {
     /// What a run with this configuration will take.
     pub fn plan(&self, config: &Config) -> Result<MemoryPlan> {
         let work = Work::new(config, self.dataset, self.vocabulary)?;
+        let device = DeviceMemory::new(self.device, config, self.vocabulary, &work)?;
+        let on_device = device.features > 0;
         Ok(MemoryPlan {
-            device: DeviceMemory::new(self.device, config, self.vocabulary, &work)?,
-            features: features_kept(config, self.vocabulary, &work)?,
+            device,
+            features: features_kept(config, self.vocabulary, &work, on_device)?,
             loader: images_ahead(config, &work),
         })
     }
@@ -136,14 +138,19 @@ impl Planner<'_> {
     }
 }
 
-/// Features stay in host memory where they are computed once. Those in a cache's file are mapped: the system keeps of them
+/// Features stay in host memory where they are computed once, unless the device keeps those of the training images. Those in a cache's file are mapped: the system keeps of them
 /// what there is room for.
-fn features_kept(config: &Config, vocabulary: &Vocabulary, work: &Work) -> Result<usize> {
+fn features_kept(
+    config: &Config,
+    vocabulary: &Vocabulary,
+    work: &Work,
+    on_device: bool,
+) -> Result<usize> {
     if config.feature_cache.is_some() {
         return Ok(0);
     }
     let mut kept = BTreeSet::new();
-    if config.features_are_fixed() {
+    if config.features_are_fixed() && !on_device {
         kept.extend(work.training.images());
     }
     if let Some(validation) = &work.validation {
@@ -314,6 +321,7 @@ mod tests {
                 gradients: 1 << 20,
                 optimiser: 2 << 20,
                 arena: 8 << 20,
+                features: 0,
             },
             features: 3 << 20,
             loader: 1 << 20,

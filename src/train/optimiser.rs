@@ -26,8 +26,8 @@ pub struct Optimiser {
     method: Method,
     clip_norm: Option<f64>,
     clip_value: Option<f64>,
-    /// (lr, t) of each group, on the device.
-    schedules: [Tensor; 2],
+    /// (lr, t) of each group, (2, 2) on the device.
+    schedules: Tensor,
     factor: Tensor,
     /// The gradients' norm before clipping, (1).
     pub norm: Tensor,
@@ -68,7 +68,7 @@ impl Optimiser {
             method,
             clip_norm: config.clip_norm,
             clip_value: config.clip_value,
-            schedules: [zeros(2)?, zeros(2)?],
+            schedules: Tensor::zeros(device, [2, 2], dtype)?,
             factor: zeros(1)?,
             norm: zeros(1)?,
             steps: 0,
@@ -82,10 +82,8 @@ impl Optimiser {
     /// When the device fails.
     pub fn begin_step(&mut self, lr: [f64; 2]) -> Result<()> {
         self.steps += 1;
-        for (schedule, lr) in self.schedules.iter_mut().zip(lr) {
-            schedule.copy_from_slice(&[lr as f32, self.steps as f32])?;
-        }
-        Ok(())
+        let schedules = lr.map(|lr| [lr as f32, self.steps as f32]);
+        self.schedules.copy_from_slice(schedules.as_flattened())
     }
 
     /// Clips the gradients and updates every parameter. The same launches every step.
@@ -106,7 +104,7 @@ impl Optimiser {
                 continue;
             }
             let part = |arena: &Tensor| arena.columns(range.start, range.len());
-            let schedule = &self.schedules[group];
+            let schedule = &self.schedules.index(group)?;
             let (gradients, mut values) = (part(params.gradients())?, part(params.values())?);
             match &self.method {
                 Method::Sgd { settings, velocity } => {

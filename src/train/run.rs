@@ -137,8 +137,8 @@ impl RunDirectory {
     /// the run's folder, and in the folder around it.
     ///
     /// # Errors
-    /// When a file of the run is missing or damaged, the encoder's file is another one than in training, or the device has
-    /// no memory left.
+    /// When a file of the run is missing, damaged or edited, the encoder's file is another one than in training, or the device
+    /// has no memory left.
     pub fn engine(&self, device: &Device) -> Result<Engine> {
         self.engine_of(device, |checkpoint, config| {
             checkpoint.look_where_settings_say(config);
@@ -162,6 +162,8 @@ impl RunDirectory {
         let best = self.best();
         let path = if best.is_file() { best } else { self.last() };
         let (mut checkpoint, config) = (Checkpoint::open(&path)?, self.read_config()?);
+        let checked = checkpoint.check_settings(&config);
+        checked.map_err(|e| Error::file(self.config(), e.to_string()))?;
         find_encoder(&mut checkpoint, &config)?;
         let vocabulary = self.read_vocabulary(&checkpoint)?;
         let structure = structure(&config, vocabulary.len());

@@ -19,7 +19,7 @@ use crate::decode::Search;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::Engine;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -35,15 +35,36 @@ pub struct DeviceMemory {
     pub optimiser: usize,
     /// The step arena: activations, scratch, and whatever is uploaded for one batch.
     pub arena: usize,
+    /// The training images' features, when the device keeps them.
+    pub features: usize,
 }
 
 impl DeviceMemory {
-    /// Of a run on a device like `device`.
+    /// Of a run on `device`, or on one like it. A device that has memory of its own keeps the features of the training images,
+    /// if they never change and all fits.
     pub fn new(
         device: &Device,
         config: &Config,
         vocabulary: &Vocabulary,
         work: &Work,
+    ) -> Result<Self> {
+        if config.features_are_fixed()
+            && let Some(free) = device.free_memory()?
+        {
+            let with_features = DeviceMemory::walked(device, config, vocabulary, work, true)?;
+            if with_features.total() <= free + device.bytes_in_use() {
+                return Ok(with_features);
+            }
+        }
+        DeviceMemory::walked(device, config, vocabulary, work, false)
+    }
+
+    fn walked(
+        device: &Device,
+        config: &Config,
+        vocabulary: &Vocabulary,
+        work: &Work,
+        keep_features: bool,
     ) -> Result<Self> {
         let device = device.planning();
         let structure = structure(config, vocabulary.len());
@@ -51,22 +72,30 @@ impl DeviceMemory {
         engine.prepare()?;
         let gradients = engine.params.gradients().len() * engine.params.dtype().bytes();
         let weights = device.bytes_in_use() - gradients;
-        let features = Features::blank(&engine);
+        let images = work.training.images().len();
+        let elements = images * engine.captioner.feature_shape(1).len();
+        let features = Features::blank(&engine, false)?;
         let stepper = Stepper::new(engine, config)?;
         let optimiser = device.bytes_in_use() - weights - gradients;
-        let mut run = DryRun { stepper, features };
+        let kept = Features::blank(&stepper.engine, keep_features)?;
+        let mut run = DryRun {
+            stepper,
+            training: kept,
+            features,
+        };
         run.walk(config, work)?;
         Ok(DeviceMemory {
             weights,
             gradients,
             optimiser,
             arena: run.stepper.engine.ctx.peak_bytes(),
+            features: usize::from(keep_features) * elements * DType::F32.bytes(),
         })
     }
 
     /// Bytes altogether.
     pub fn total(&self) -> usize {
-        self.weights + self.gradients + self.optimiser + self.arena
+        self.weights + self.gradients + self.optimiser + self.arena + self.features
     }
 }
 
@@ -94,6 +123,9 @@ impl Work {
 /// A run on a dry device, whose images, features and captions are blank.
 struct DryRun {
     stepper: Stepper,
+    /// Of the training images.
+    training: Features,
+    /// Of the validation images.
     features: Features,
 }
 
@@ -157,7 +189,7 @@ impl DryRun {
 
     fn train(&mut self, batch: usize, steps: usize, from_features: bool) -> Result<()> {
         let source = if from_features {
-            Source::Features(&self.features)
+            Source::Features(&self.training)
         } else {
             Source::Blank
         };

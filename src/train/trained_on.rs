@@ -86,12 +86,11 @@ impl TrainedOn {
         Err(Error::file(weights, message))
     }
 
-    /// Checks the settings and captions with which the run of this configuration is to go on from the checkpoint in the file
-    /// `weights`.
+    /// Checks this configuration against that of the run whose checkpoint is in the file `weights`.
     ///
     /// # Errors
-    /// When they, or the images that the captions belong to, are others than those that the run was started with.
-    pub fn check(&self, found: &TrainedOn, config: &Config, weights: &Path) -> Result<()> {
+    /// When a setting that may not change is another one.
+    pub fn check_settings(&self, config: &Config, weights: &Path) -> Result<()> {
         if let Some(settings) = &self.settings {
             let damaged =
                 |e: String| Error::file(weights, format!("damaged settings in {KEY}: {e}"));
@@ -100,6 +99,14 @@ impl TrainedOn {
             let started = Config::from_settings_of(&models, settings);
             config.check_continues(&started.map_err(|e| damaged(e.to_string()))?)?;
         }
+        Ok(())
+    }
+
+    /// Checks the captions with which the run of this configuration is to go on from the checkpoint in the file `weights`.
+    ///
+    /// # Errors
+    /// When they, or the images that they belong to, are others than those that the run was started with.
+    pub fn check_data(&self, found: &TrainedOn, config: &Config, weights: &Path) -> Result<()> {
         let which = if self.training != found.training {
             "training"
         } else if self.validation != found.validation {

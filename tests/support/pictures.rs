@@ -13,6 +13,8 @@ pub const ALL: usize = TRAIN + DEV + TEST;
 
 /// Captions of each picture.
 pub const CAPTIONS: usize = 3;
+/// Tokens of the longest caption, with the first and the last one.
+pub const LONGEST: usize = 14;
 
 const COLOURS: [(&str, [u8; 3]); 4] = [
     ("red", [210, 40, 30]),

@@ -59,6 +59,8 @@ pub struct Trainer<'a> {
     training: Arc<Samples>,
     /// The validation split, or nothing.
     validation: Option<Arc<Samples>>,
+    /// Whether the device keeps the features of the training images.
+    keep_features: bool,
     /// Encoder outputs that never change: of all training images, of the validation images.
     training_features: Option<Features>,
     validation_features: Option<Features>,

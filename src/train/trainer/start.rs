@@ -61,7 +61,8 @@ impl<'a> Trainer<'a> {
         let (config, vocabulary) = (&setup.config, &engine.vocabulary);
         checkpoint.check_vocabulary(vocabulary, &setup.run.vocabulary())?;
         let found = TrainedOn::new(config, setup.dataset, vocabulary);
-        checkpoint.check_continues(&found, config)?;
+        checkpoint.check_settings(config)?;
+        checkpoint.check_data(&found, config)?;
         checkpoint.restore(&mut engine)?;
         let mut trainer = Trainer::at(checkpoint.position.clone(), setup, engine)?;
         trainer.encoder.clone_from(&checkpoint.encoder);
@@ -101,6 +102,7 @@ impl<'a> Trainer<'a> {
             recorded: Instant::now(),
             training: work.training,
             validation: work.validation,
+            keep_features: memory.features > 0,
             training_features: None,
             validation_features: None,
             encoder: None,
@@ -116,7 +118,10 @@ impl<'a> Trainer<'a> {
         self.stepper.engine.prepare()?;
         if self.config().features_are_fixed() {
             let images = self.training.images();
-            let features = self.encode(&images, Stage::Features, observer)?;
+            let mut features = self.encode(&images, Stage::Features, observer)?;
+            if self.keep_features {
+                features = features.to_device(self.stepper.engine.ctx.device())?;
+            }
             self.training = Arc::new(features.covered(&self.training));
             self.training_features = Some(features);
         }

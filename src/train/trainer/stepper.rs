@@ -8,8 +8,8 @@ use crate::ops::copy;
 use crate::tensor::{DType, Pending, Tensor};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::Config;
-use crate::train::data::upload_captions;
-use crate::train::features::Features;
+use crate::train::data::{upload_captions, upload_captions_and_rows};
+use crate::train::features::{Features, gather};
 use crate::train::optimiser::Optimiser;
 use crate::train::step_graph::StepGraphs;
 use std::cell::Cell;
@@ -96,18 +96,35 @@ impl Stepper {
         let engine = &self.engine;
         match source {
             Source::Pixels(pixels) => engine.with_images(pixels, |images| {
-                let input = Input::Images(images);
-                self.state.step(engine, batch, input, place)
+                let given = Given::Uploaded(Input::Images(images));
+                self.state.step(engine, batch, given, place)
             }),
             Source::Blank => engine.with_blank_images(batch.len(), |images| {
-                self.state.step(engine, batch, Input::Images(images), place)
+                let given = Given::Uploaded(Input::Images(images));
+                self.state.step(engine, batch, given, place)
             }),
-            Source::Features(features) => features.with_batch(engine, &batch.images, |features| {
-                let input = Input::Features(features);
-                self.state.step(engine, batch, input, place)
-            }),
+            Source::Features(features) => match features.on_device() {
+                None => features.with_batch(engine, &batch.images, |features| {
+                    let given = Given::Uploaded(Input::Features(features));
+                    self.state.step(engine, batch, given, place)
+                }),
+                Some(all) => {
+                    let given = Given::OnDevice(all, features.rows(&batch.images)?);
+                    let numbers = self.state.step(engine, batch, given, place)?;
+                    engine.ctx.reset()?;
+                    Ok(numbers)
+                }
+            },
         }
     }
+}
+
+/// What the step of a batch reads of its images.
+enum Given<'a, Rows> {
+    /// In the step arena.
+    Uploaded(Input<'a>),
+    /// Features (N, elements per image) on the device, to be gathered by their rows.
+    OnDevice(&'a Tensor, Rows),
 }
 
 impl StepState {
@@ -115,11 +132,17 @@ impl StepState {
         &mut self,
         engine: &Engine,
         batch: &Batch,
-        input: Input,
+        given: Given<Vec<u32>>,
         place: StepPlace,
     ) -> Result<Pending<f32>> {
         let (ctx, captioner, params) = (&engine.ctx, &engine.captioner, &engine.params);
-        let captions = upload_captions(ctx, batch)?;
+        let (captions, input) = match given {
+            Given::Uploaded(input) => (upload_captions(ctx, batch)?, Given::Uploaded(input)),
+            Given::OnDevice(all, rows) => {
+                let (captions, rows) = upload_captions_and_rows(ctx, batch, &rows)?;
+                (captions, Given::OnDevice(all, rows))
+            }
+        };
         self.noise.set_step(place.taken as u32)?;
         self.optimiser.begin_step(place.rates)?;
         // Batch-norm's running statistics move in the forward pass, weights in the optimiser's.
@@ -128,6 +151,14 @@ impl StepState {
         let (optimiser, numbers) = (&mut self.optimiser, &self.numbers);
         let (noise, torn) = (&self.noise, &self.torn);
         self.graphs.run(ctx, shape, || {
+            let gathered;
+            let input = match input {
+                Given::Uploaded(input) => input,
+                Given::OnDevice(all, rows) => {
+                    gathered = gather(engine, all, &rows)?;
+                    Input::Features(&gathered)
+                }
+            };
             let losses = captioner.train(ctx, params, input, &captions, Some(noise.clone()))?;
             torn.set(true);
             optimiser.step(ctx, params)?;
