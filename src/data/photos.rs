@@ -83,7 +83,7 @@ impl Names {
     pub fn hint(&self, name: &str) -> String {
         let file = fold(file_name(name));
         if let Some(None) = self.files.get(&file) {
-            return format!("; several folders have a {file}, so say which in the captions");
+            return format!("; several folders hold a file {file}: say in the captions which");
         }
         let distance = |other: &&String| strsim::levenshtein(name, other);
         let nearest = self.names.iter().min_by_key(distance);
