@@ -2,15 +2,11 @@
 //! The captions of the tables are those that Python's csv module reads.
 
 use crate::support;
-use crate::support::damage::{apply, changes};
-use proptest::prelude::*;
-use showtell::data::check::check;
-use showtell::data::flickr8k::{Flickr8k, Split};
+use showtell::data::flickr8k::Flickr8k;
 use std::fs;
-use std::path::Path;
-use std::process::Output;
-use support::cli::{failed, says, showtell, stdout, succeeded};
-use support::tiny::{SHOW_TELL, Tiny};
+use support::checked::{checked, rename, rename_files, unusable, usable};
+use support::cli::{failed, says, stdout, succeeded};
+use support::tiny::Tiny;
 use tempfile::TempDir;
 
 /// The images and captions of a captions file in a folder of its own.
@@ -163,38 +159,6 @@ fn a_first_row_that_is_no_header_is_a_caption() {
     );
 }
 
-fn checked(data: &Path) -> Output {
-    let command = &mut showtell();
-    command.args(["data", "check"]).arg(data).output().unwrap()
-}
-
-/// The data set of `tiny` is usable without a finding, and trains.
-fn usable(tiny: &Tiny, data: &Path) {
-    let output = checked(data);
-    succeeded(&output);
-    let text = stdout(&output);
-    says(
-        &text,
-        &["9 images, 45 captions, 9 images decoded: 0 errors, 0 warnings, usable"],
-    );
-    let mut command = tiny.train_command("run", &SHOW_TELL);
-    succeeded(&command.arg("--data").arg(data).output().unwrap());
-}
-
-/// What `data check` says is wrong; training says it too.
-fn unusable(tiny: &Tiny, errors: usize, words: &[&str]) {
-    let output = checked(&tiny.data());
-    assert_eq!(output.status.code(), Some(1));
-    let text = stdout(&output);
-    says(&text, words);
-    says(
-        &text,
-        &[&format!("{errors} errors, "), "training would fail"],
-    );
-    assert!(!text.contains('\0'));
-    assert!(!failed(&tiny.train_once("run")).contains('\0'));
-}
-
 #[test]
 fn utf16_is_named_once() {
     let tiny = Tiny::new();
@@ -213,34 +177,6 @@ fn utf16_is_named_once() {
     tiny.write("Flickr8k.token.txt", &text);
     tiny.write("Flickr_8k.devImages.txt", [0xFF, 0xFE, b'g', 0]);
     unusable(&tiny, 1, &["Flickr_8k.devImages.txt: is UTF-16"]);
-}
-
-/// Puts other names in place of those in the captions and lists.
-fn rename(tiny: &Tiny, names: impl Fn(&str) -> String) {
-    let files = [
-        "Flickr8k.token.txt",
-        "Flickr_8k.trainImages.txt",
-        "Flickr_8k.devImages.txt",
-        "Flickr_8k.testImages.txt",
-    ];
-    for file in files {
-        let line = |line: &str| {
-            let (name, rest) = line.split_at(line.find('#').unwrap_or(line.len()));
-            format!("{}{rest}\n", names(name))
-        };
-        tiny.write(file, tiny.read(file).lines().map(line).collect::<String>());
-    }
-}
-
-/// Gives the image files other names.
-fn rename_files(tiny: &Tiny, names: impl Fn(&str) -> String) {
-    for entry in fs::read_dir(tiny.images()).unwrap() {
-        let path = entry.unwrap().path();
-        let name = names(path.file_name().unwrap().to_str().unwrap());
-        let to = tiny.images().join(name);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::rename(&path, to).unwrap();
-    }
 }
 
 #[test]
@@ -418,57 +354,4 @@ fn captions_without_spaces_are_warned_of() {
         spaced.replace("红色的方块，第一个", "红色 的 方块 ， 第一 个"),
     );
     assert!(!stdout(&checked(&tiny.data())).contains("without spaces"));
-}
-
-/// Captions and lists of a small data set, in several forms.
-fn files() -> Vec<(&'static str, Vec<u8>)> {
-    let table = "image,caption\na.jpg,\"One, \"\"two\"\"\n.\"\r\nb.jpg,Three\n";
-    let bars = "image_name| comment_number| comment\na.jpg| 0| One .\nb.jpg| 1   Two\n\u{f1}.jpg| 2| \u{4e00}\n";
-    vec![
-        ("captions.txt", table.into()),
-        ("captions.txt", bars.into()),
-        (
-            "Flickr8k.token.txt",
-            b"a.jpg#0\tOne .\nb.jpg#0\tTwo .\nc.JPG#0\tThree\n".to_vec(),
-        ),
-        ("Flickr_8k.trainImages.txt", b"a.jpg\nb.jpg\n".to_vec()),
-    ]
-}
-
-proptest! {
-    /// Whatever is in captions and lists, nothing panics, and what the check calls usable opens.
-    #[test]
-    fn damaged_texts_are_read_or_refused(
-        which in 0..4_usize, listed in any::<bool>(), changes in changes(4, 120)
-    ) {
-        let contents: Vec<Vec<u8>> = files().into_iter().map(|(_, content)| content).collect();
-        let folder = TempDir::new().unwrap();
-        let write = |name: &str, content: &[u8]| fs::write(folder.path().join(name), content).unwrap();
-        let (name, mut content) = files().swap_remove(which);
-        changes.iter().for_each(|change| apply(&mut content, change, &contents));
-        if listed || which == 3 {
-            let (tokens, lists) = (&contents[2], ["train", "dev", "test"]);
-            write("Flickr8k.token.txt", tokens);
-            let write = |(i, list): (usize, &&str)| {
-                write(&format!("Flickr_8k.{list}Images.txt"), [&b"b.jpg"[..], b"a.jpg", b"c.jpg"][i]);
-            };
-            lists.iter().enumerate().for_each(write);
-        }
-        fs::create_dir(folder.path().join("Images")).unwrap();
-        write("Images/a.jpg", b"");
-        write(name, &content);
-        let report = check(folder.path(), false, |_, _| ());
-        let opened = Flickr8k::open(folder.path());
-        match &opened {
-            Ok(dataset) => {
-                let captions: usize = dataset.all_captions().count();
-                prop_assert_eq!(report.captions, captions);
-                prop_assert!(!report.usable || dataset.require_images(Split::Train).is_ok());
-            }
-            Err(error) => {
-                prop_assert!(!report.usable, "{}", error);
-                prop_assert!(error.to_string().contains(folder.path().to_str().unwrap()));
-            }
-        }
-    }
 }

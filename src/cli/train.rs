@@ -276,9 +276,11 @@ fn run(
     for warning in dataset.warnings() {
         progress.warn(&warning);
     }
-    if !config.skip_bad_images {
-        dataset.require_images(Split::Train)?;
-    }
+    dataset.require_training(match (config.skip_bad_images, config.validate) {
+        (true, _) => &[],
+        (false, false) => &[Split::Train],
+        (false, true) => &[Split::Train, Split::Dev],
+    })?;
     let vocabulary = match &existing {
         Some((directory, Some(checkpoint))) => directory.read_vocabulary(checkpoint)?,
         _ => trainer::vocabulary(config.model, &dataset),

@@ -10,13 +10,16 @@
 
 use super::layout::Layout;
 use super::photos::{Names, has_image_extension};
-use super::table::{Row, lines, plain_text};
+use super::table::{Fault, Row, lines, plain_text};
 use super::vocabulary::lacks_spaces;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// The most missing images that are told one by one.
+const MOST_TOLD: usize = 10;
 
 words! {
     /// A part of the data set.
@@ -143,9 +146,15 @@ impl Flickr8k {
                 image.captions.len()
             )
         };
-        let unspaced = || unspaced(self.all_captions());
-        let unspaced = unspaced().map(|w| format!("{}: {w}", self.layout.captions.display()));
-        self.missing.iter().map(warning).chain(unspaced).collect()
+        let more = self.missing.len().saturating_sub(MOST_TOLD);
+        let more = (more > 0).then(|| {
+            let (data, check) = (self.layout.directory.display(), "showtell data check");
+            format!("{data}: {more} more images do not exist: `{check}` names them")
+        });
+        let unspaced = unspaced(self.all_captions());
+        let unspaced = unspaced.map(|w| format!("{}: {w}", self.layout.captions.display()));
+        let missing = self.missing.iter().take(MOST_TOLD).map(warning);
+        missing.chain(more).chain(unspaced).collect()
     }
 
     /// Every caption, including those of missing images. The vocabulary of attend is built from them.
@@ -170,6 +179,41 @@ impl Flickr8k {
         Ok(paths.collect())
     }
 
+    /// Checks that there are images to train on, and that the images of `splits` exist: all that training needs.
+    ///
+    /// # Errors
+    /// When the training split is empty, or as [`require_images`](Self::require_images).
+    pub fn require_training(&self, splits: &[Split]) -> Result<()> {
+        if self.split(Split::Train).is_empty() {
+            self.require_any_image()?;
+            let (place, message) = match &self.layout.lists {
+                Some(lists) => (&lists[0].1, "the list names no image"),
+                None => (
+                    &self.layout.directory,
+                    "there are too few images: none is left for training",
+                ),
+            };
+            return Err(Error::file(place, message));
+        }
+        for &split in splits {
+            self.require_any_image()?;
+            self.require_images(split)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that an image of the captions exists: if none does, the folder is a wrong one, or all names differ.
+    fn require_any_image(&self) -> Result<()> {
+        let folder = self.layout.require_images()?;
+        if self.absent.len() < self.images.len() {
+            return Ok(());
+        }
+        let named: Vec<&Image> = self.images.iter().chain(&self.missing).collect();
+        let files = Names::of_files(folder)?;
+        let message = none_exists(&self.layout, &files, named.len(), &named[0].name);
+        Err(Error::file(folder, message))
+    }
+
     /// Checks that the images of `split` exist, so that an incomplete data set is reported early.
     ///
     /// # Errors
@@ -189,6 +233,17 @@ impl Flickr8k {
         }
         Err(Error::file(&paths[first], message))
     }
+}
+
+/// What is to be said when none of the `all` images that the captions name exists, `first` among them.
+pub(super) fn none_exists(layout: &Layout, files: &Names, all: usize, first: &str) -> String {
+    let captions = layout.captions.display();
+    let holds = match files.iter().find(|name| has_image_extension(name)) {
+        Some(file) => format!("{first}, but the images here have names such as {file}"),
+        None => format!("{first}, but there is no image here"),
+    };
+    let hint = files.hint(first);
+    format!("none of the {all} images that {captions} names exists: it names {holds}{hint}")
 }
 
 /// What is to be said when most captions are of scripts that put no spaces between words.
@@ -311,6 +366,7 @@ fn read_lines(path: &Path) -> Result<Vec<(usize, String)>> {
     let text = plain_text(&bytes).map_err(|message| Error::file(path, message))?;
     let mut full = Vec::new();
     for (number, line) in lines(&text) {
+        let line = line.map_err(Fault::NotUtf8);
         let line = line.map_err(|e| Error::file(path, format!("line {number}: {e}")))?;
         if !line.trim().is_empty() {
             full.push((number, line.trim().to_string()));

@@ -35,6 +35,9 @@ const IMAGES: [&str; 6] = [
     "flickr30k-images",
 ];
 
+/// The most folders between the one that is given and that of the captions.
+const MOST_LEVELS: usize = 2;
+
 /// The places of a data set's parts.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
@@ -49,36 +52,44 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Looks in `directory`; when there are no captions, in the folders in it, because archives are often unpacked into a
-    /// folder of their own.
+    /// Looks in `directory`; when there are no captions, in the folders in it, and then in the folders in those, because
+    /// archives are often unpacked into a folder of their own. The images may have another such folder beside the captions'.
     ///
     /// # Errors
     /// When there are no captions, or several folders have some.
     pub fn find(directory: &Path) -> Result<Self> {
-        if let Some(layout) = Layout::at(directory) {
-            return Ok(layout);
+        if directory.is_file() {
+            let message = "is a file; expected the folder of a data set";
+            return Err(Error::file(directory, message));
         }
-        let mut folders = folders(directory)?;
-        folders.sort();
-        let mut found: Vec<Layout> = folders.iter().filter_map(|at| Layout::at(at)).collect();
-        match (found.pop(), found.is_empty()) {
-            (Some(layout), true) => Ok(layout),
-            (Some(last), false) => {
-                let all = found.iter().chain([&last]);
-                let all: Vec<_> = all.map(|l| l.captions.display().to_string()).collect();
-                let message = format!(
-                    "several folders have captions; name one of them: {}",
-                    all.join(", ")
-                );
-                Err(Error::file(directory, message))
+        std::fs::read_dir(directory).map_err(Error::io(directory))?;
+        let mut places = vec![directory.to_path_buf()];
+        for level in 0..=MOST_LEVELS {
+            let found = places.iter().filter_map(|place| Layout::at(place));
+            let mut found: Vec<Layout> = found.collect();
+            if found.len() > 1 {
+                let all = found.iter().map(|l| l.captions.display().to_string());
+                let all = all.collect::<Vec<_>>().join(", ");
+                let message = format!("several folders have captions; name one of them: {all}");
+                return Err(Error::file(directory, message));
             }
-            (None, _) => {
-                let names = CAPTIONS.map(|(name, _)| name).join(", ");
-                let message =
-                    format!("no captions: expected one of {names}, here or in a folder here");
-                Err(Error::file(directory, message))
+            if let Some(mut layout) = found.pop() {
+                layout.look_for_images_around(level);
+                return Ok(layout);
             }
+            places = places.iter().flat_map(|place| folders(place)).collect();
+            places.sort();
         }
+        let names = CAPTIONS.map(|(name, _)| name).join(", ");
+        let message = format!("no captions: expected one of {names}, here or in a folder here");
+        Err(Error::file(directory, message))
+    }
+
+    /// Looks for the folder of images in the folders around that of the captions, up to so many levels, if it is not there.
+    fn look_for_images_around(&mut self, levels: usize) {
+        let around = self.directory.ancestors().skip(1).take(levels);
+        let found = around.filter_map(image_folder).next();
+        self.images = self.images.take().or(found);
     }
 
     /// The data set whose captions are in this very folder.
@@ -88,14 +99,12 @@ impl Layout {
         let (captions, read_rows) = places.find(|(path, _)| path.is_file())?;
         let lists = LISTS.map(|(split, name)| (split, directory.join(name)));
         let listed = captions.ends_with(TOKENS) || lists.iter().any(|(_, path)| path.exists());
-        let folders = IMAGES.iter().map(|name| directory.join(name));
-        let images = folders.into_iter().find(|path| path.is_dir());
         Some(Layout {
             directory: directory.to_path_buf(),
             captions,
             read_rows,
             lists: listed.then_some(lists),
-            images: images.or_else(|| has_images(directory).then(|| directory.to_path_buf())),
+            images: image_folder(directory),
         })
     }
 
@@ -112,17 +121,18 @@ impl Layout {
     }
 }
 
-/// The folders in a folder.
-fn folders(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(directory).map_err(Error::io(directory))?;
-    let paths = entries.map(|entry| {
-        entry
-            .map(|entry| entry.path())
-            .map_err(Error::io(directory))
-    });
-    paths
-        .filter(|path| path.as_ref().map_or(true, |path| path.is_dir()))
-        .collect()
+/// The folder of images in `directory`, which may be `directory` itself.
+fn image_folder(directory: &Path) -> Option<PathBuf> {
+    let mut named = IMAGES.iter().map(|name| directory.join(name));
+    let found = named.find(|path| path.is_dir());
+    found.or_else(|| has_images(directory).then(|| directory.to_path_buf()))
+}
+
+/// The folders in a folder; none if it cannot be read.
+fn folders(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.is_dir())
 }
 
 /// Whether images lie in this very folder.

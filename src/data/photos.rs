@@ -78,8 +78,13 @@ impl Names {
         pairs
     }
 
-    /// The end of a message about `name`, which was not found: the most similar name, if one is similar.
+    /// The end of a message about `name`, which was not found: that several folders have such a file, or the most similar
+    /// name, if one is similar. Compares it with all names, which takes long for many names.
     pub fn hint(&self, name: &str) -> String {
+        let file = fold(file_name(name));
+        if let Some(None) = self.files.get(&file) {
+            return format!("; several folders hold a file {file}: say in the captions which");
+        }
         let distance = |other: &&String| strsim::levenshtein(name, other);
         let nearest = self.names.iter().min_by_key(distance);
         let is_similar =

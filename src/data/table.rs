@@ -4,23 +4,25 @@
 //! quotes may contain separators, line ends and doubled double quotes (RFC 4180), and spaces may stand around it. The first
 //! row is a header if it names the columns; otherwise it is a caption like all others.
 
+use super::image::foreign;
 use super::photos::has_image_extension;
 use std::borrow::Cow;
 use std::str::Utf8Error;
 
 const SEPARATORS: &[u8] = b",\t;|";
-/// What the column with the names of images is called, in lower case with `_` for other signs.
+/// What the column with the names of images is called, in lower case with `_` for other signs. The earlier name counts if a
+/// table has several of them: numbers often stand beside the names of files.
 const IMAGE_COLUMNS: [&str; 10] = [
     "image",
     "image_name",
     "image_file",
     "image_path",
-    "image_id",
-    "img",
     "file_name",
     "filename",
     "file",
     "path",
+    "img",
+    "image_id",
 ];
 /// What the column with the captions is called.
 const CAPTION_COLUMNS: [&str; 7] = [
@@ -46,7 +48,10 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Fault::Malformed(message) | Fault::Header(message) => f.write_str(message),
-            Fault::NotUtf8(error) => write!(f, "is not UTF-8: {error}"),
+            Fault::NotUtf8(error) => write!(
+                f,
+                "is not UTF-8: save the file again with that encoding ({error})"
+            ),
         }
     }
 }
@@ -65,28 +70,52 @@ pub(super) struct Row<'a> {
     pub content: Result<(String, String), Fault>,
 }
 
-/// The text of a file, without byte-order mark and with `\n` at the end of each line. A carriage return alone ends a line in
-/// a file without line feeds.
+/// The text of a file, without byte-order mark and with `\n` at the end of each line. Carriage returns alone end lines if one
+/// ends the first line: Excel writes such tables on a Mac, with line feeds inside quotes.
 ///
 /// # Errors
-/// When the file is UTF-16, the text of some editors and of PowerShell.
-pub(super) fn plain_text(bytes: &[u8]) -> Result<Cow<'_, [u8]>, &'static str> {
-    let marked = bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF");
-    if marked || bytes.iter().take(256).any(|&b| b == 0) {
-        return Err("is UTF-16, expected UTF-8: save it again with that encoding");
+/// When the file as a whole is no text in UTF-8: what it is, and what to do.
+pub(super) fn plain_text(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    if let Some(kind) = foreign::no_text(bytes) {
+        return Err(format!(
+            "is {kind}; expected a text in UTF-8, as a spreadsheet exports it"
+        ));
+    }
+    if is_utf16(bytes) {
+        return Err("is UTF-16, expected UTF-8: save it again with that encoding".into());
+    }
+    if let Some(at) = bytes.iter().position(|&b| b == 0) {
+        let line = 1 + bytes[..at].iter().filter(|&&b| b == b'\n').count();
+        return Err(format!(
+            "has a zero byte in line {line}, as no text has: it was not copied whole, or is another kind of file"
+        ));
     }
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let Some(first) = text.iter().position(|b| b"\r\n".contains(b)) else {
+        return Ok(Cow::Borrowed(text));
+    };
     if !text.contains(&b'\r') {
         return Ok(Cow::Borrowed(text));
     }
-    if !text.contains(&b'\n') {
-        let lines = text.iter().map(|&b| if b == b'\r' { b'\n' } else { b });
-        return Ok(Cow::Owned(lines.collect()));
-    }
+    let alone = text[first] == b'\r' && text.get(first + 1) != Some(&b'\n');
     let mut unix = text.to_vec();
     let mut next = text.iter().skip(1).chain([&0]);
     unix.retain(|&b| next.next() != Some(&b'\n') || b != b'\r');
+    if alone {
+        let returns = unix.iter_mut().filter(|b| **b == b'\r');
+        returns.for_each(|b| *b = b'\n');
+    }
     Ok(Cow::Owned(unix))
+}
+
+/// Whether a file is UTF-16, the text of some editors and of PowerShell: it begins with a byte-order mark, or many bytes in
+/// the same half of each unit are zero.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let begin = &bytes[..bytes.len().min(256)];
+    let zeros = |half: usize| begin[half.min(begin.len())..].iter().step_by(2);
+    let zeros = [0, 1].map(|half| zeros(half).filter(|&&b| b == 0).count());
+    let halves = zeros.contains(&0) && zeros[0] + zeros[1] > begin.len() / 4;
+    bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") || halves
 }
 
 /// The lines of a [`plain_text`] with their numbers, counted from 1.
@@ -204,10 +233,8 @@ fn find_columns(fields: &[String]) -> Result<(Columns, bool), Fault> {
         (3.., Some(_)) => return malformed(TOO_MANY),
         _ => {}
     }
-    let named = |names: &[&str]| {
-        let is = |f: &String| names.contains(&&*column_name(f));
-        fields.iter().position(is)
-    };
+    let place = |name: &&str| fields.iter().position(|f| column_name(f) == **name);
+    let named = |names: &[&str]| names.iter().find_map(place);
     match (named(&IMAGE_COLUMNS), named(&CAPTION_COLUMNS)) {
         (Some(image), Some(caption)) => Ok((columns(image, caption), true)),
         (Some(image), None) if count == 2 => Ok((columns(image, 1 - image), true)),

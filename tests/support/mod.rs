@@ -1,6 +1,7 @@
 //! What the tests share: random tensors, finite differences, error measures.
 
 pub mod attention;
+pub mod checked;
 pub mod cli;
 mod cuda;
 pub mod damage;

@@ -54,24 +54,39 @@ fn by_brands(bytes: &[u8]) -> &'static str {
 
 /// What is no picture, or none of pixels.
 fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let start = beginning(bytes);
+    let is = |beginnings: &[&str]| beginnings.iter().any(|text| start.starts_with(text));
+    if is(&["<svg"]) || (is(&["<?xml"]) && start.contains("<svg")) {
+        Some("an SVG drawing")
+    } else if is(&["<?xml", "{"]) {
+        Some("a text file: the download may have failed")
+    } else {
+        no_text(bytes)
+    }
+}
+
+/// The first letters of a text, in lower case.
+fn beginning(bytes: &[u8]) -> String {
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(512)]).to_lowercase();
     let start = start.trim_start_matches('\u{feff}').trim_start();
+    start.to_string()
+}
+
+/// What is neither a picture nor a text that somebody wrote.
+pub fn no_text(bytes: &[u8]) -> Option<&'static str> {
+    let start = beginning(bytes);
     let is = |beginnings: &[&str]| beginnings.iter().any(|text| start.starts_with(text));
     if is(&["version https://git-lfs"]) {
         Some("a pointer of Git LFS: `git lfs pull` fetches the file itself")
     } else if is(&["<!doctype html", "<html", "<head", "<body"]) {
         Some("a web page: the download has failed")
-    } else if is(&["<svg"]) || (is(&["<?xml"]) && start.contains("<svg")) {
-        Some("an SVG drawing")
-    } else if is(&["<?xml", "{"]) {
-        Some("a text file: the download may have failed")
     } else if is(&["%pdf"]) {
         Some("a PDF document")
     } else if bytes.starts_with(b"PK\x03\x04") {
         Some("a zip archive")
     } else if bytes.starts_with(&[0x1F, 0x8B]) {
         Some("a file compressed by gzip")
-    } else if bytes.iter().all(|&byte| byte == 0) {
+    } else if !bytes.is_empty() && bytes.iter().all(|&byte| byte == 0) {
         Some("a file of zero bytes only: it was not copied whole")
     } else {
         None

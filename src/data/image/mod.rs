@@ -5,7 +5,7 @@
 //! bits keep their high byte. (Pillow does so for colour, but saturates 16-bit gray at 255, which loses the
 //! picture.) The EXIF orientation is ignored, as is usual in training pipelines.
 
-mod foreign;
+pub(super) mod foreign;
 mod jpeg;
 
 use super::resize::resize;

@@ -4,109 +4,30 @@
 //! error, unless all that follows would only be its consequence. In the end it opens the data set as training does, so that
 //! nothing that training refuses is called usable.
 
+mod captions;
+mod findings;
+
+pub use findings::{Finding, Problem, Report, Severity};
+
 use super::flickr8k::{self, Flickr8k, Split};
 use super::image;
 use super::layout::Layout;
 use super::photos::{Names, has_image_extension};
-use super::table::{self, Fault, Row, plain_text};
-use super::vocabulary::tokenize;
+use super::table::{self, Fault, plain_text};
 use crate::error::Error;
 use rayon::prelude::*;
-use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Captions with more tokens are reported, because one long caption lengthens its whole batch. The longest
-/// caption of Flickr8k has 38.
-const LONG_CAPTION: usize = 60;
 /// Images with a shorter side, in pixels, are reported: an encoder sees little in them.
 const SHORT_SIDE: usize = 32;
 /// Images with a larger ratio of longer to shorter side are reported: resizing them to a square distorts them.
 const WIDE: usize = 4;
+/// The most names for which similar ones are looked for: each is compared with all names.
+const MOST_HINTS: usize = 20;
 /// Number of images decoded between two reports of progress.
 const CHUNK: usize = 64;
-
-/// How serious a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// Training would fail.
-    Error,
-    /// Training works, perhaps with less data than intended.
-    Warning,
-}
-
-/// The kind of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Problem {
-    /// A file or directory of the data set is missing or cannot be read.
-    MissingFile,
-    /// A line of the captions file does not have the expected form.
-    MalformedLine,
-    /// A file, or a line of it, is not valid UTF-8.
-    NotUtf8,
-    /// A list names an image that has no captions.
-    ListedWithoutCaptions,
-    /// A list names an image more than once.
-    ListedTwice,
-    /// Two lists name the same image.
-    ListsOverlap,
-    /// A list names an image that has no file.
-    ListedWithoutFile,
-    /// A list names no image, or the captions file has no captions.
-    EmptySplit,
-    /// An image cannot be decoded.
-    UndecodableImage,
-    /// Captions name an image that does not exist and is in no list.
-    CaptionsWithoutImage,
-    /// An image has no captions.
-    ImageWithoutCaptions,
-    /// A line of the captions file occurs twice.
-    DuplicateLine,
-    /// An image has another number of captions than most images.
-    NumberOfCaptions,
-    /// A caption has no words.
-    EmptyCaption,
-    /// A caption is unusually long.
-    LongCaption,
-    /// Most captions are of a script without spaces between words.
-    NoSpaces,
-    /// An image is very small or very far from square.
-    OddSize,
-}
-
-/// Something that is wrong with a data set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Finding {
-    /// How serious it is.
-    pub severity: Severity,
-    /// What kind of problem it is.
-    pub problem: Problem,
-    /// The file or directory it concerns.
-    #[serde(serialize_with = "crate::files::serialize_lossy")]
-    pub file: PathBuf,
-    /// The line in the file, counted from 1, if it concerns one line.
-    pub line: Option<usize>,
-    /// What is wrong, for people.
-    pub message: String,
-}
-
-/// The result of a check.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// Whether training would work: there are no errors.
-    pub usable: bool,
-    /// Number of images with captions.
-    pub images: usize,
-    /// Number of captions.
-    pub captions: usize,
-    /// Number of images that the check tried to decode.
-    pub decoded: usize,
-    /// Everything that was found, errors first.
-    pub findings: Vec<Finding>,
-}
 
 /// Checks the data set in `directory`. With `decode`, all images are decoded, too, on all threads of rayon.
 /// `progress` is called with the number of images that are done and the number of all images.
@@ -118,7 +39,7 @@ pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usi
         Ok(layout) => {
             captioned = check.captions(&layout);
             if !captioned.is_empty() {
-                let lists = check.lists(&layout, &captioned);
+                let lists = check.lists(directory, &layout, &captioned);
                 files = check.files(&layout, &captioned, &lists);
             }
         }
@@ -129,7 +50,7 @@ pub fn check(directory: &Path, decode: bool, mut progress: impl FnMut(usize, usi
         check.decode(files);
         progress((done * CHUNK + files.len()).min(decoded), decoded);
     }
-    let mut findings = check.0;
+    let mut findings = check.findings;
     findings.sort_by_key(|finding| (finding.severity, finding.problem));
     Report {
         usable: findings.iter().all(|f| f.severity != Severity::Error),
@@ -150,7 +71,11 @@ type Photo = (PathBuf, Option<Split>);
 type Listed = HashMap<String, Split>;
 
 #[derive(Default)]
-struct Check(Vec<Finding>);
+struct Check {
+    findings: Vec<Finding>,
+    /// The names that similar ones were looked for.
+    hints: usize,
+}
 
 impl Check {
     fn add(
@@ -161,13 +86,35 @@ impl Check {
         line: impl Into<Option<usize>>,
         message: impl Into<String>,
     ) {
-        self.0.push(Finding {
+        self.findings.push(Finding {
             severity,
             problem,
             file: file.to_path_buf(),
             line: line.into(),
             message: message.into(),
         });
+    }
+
+    /// Adds the first of some faults of lines, with the number of the others.
+    fn add_as_one<M: ToString>(&mut self, problem: Problem, file: &Path, faults: &[(usize, M)]) {
+        let Some((line, message)) = faults.first() else {
+            return;
+        };
+        let message = match faults.len() - 1 {
+            0 => message.to_string(),
+            1 => format!("{}; 1 more line is like it", message.to_string()),
+            more => format!("{}; {more} more lines are like it", message.to_string()),
+        };
+        self.add(Severity::Error, problem, file, *line, message);
+    }
+
+    /// [`Names::hint`], for the first names of a check.
+    fn hint(&mut self, names: &Names, name: &str) -> String {
+        self.hints += 1;
+        if self.hints > MOST_HINTS {
+            return String::new();
+        }
+        names.hint(name)
     }
 
     /// Adds an error of the library as a finding.
@@ -194,110 +141,28 @@ impl Check {
     fn lines(&mut self, path: &Path) -> Option<Vec<(usize, String)>> {
         let bytes = self.bytes(path)?;
         let text = self.plain_text(path, &bytes)?;
-        let mut lines = Vec::new();
+        let (mut lines, mut faults) = (Vec::new(), Vec::new());
         for (number, line) in table::lines(&text) {
             match line {
                 Ok(line) => lines.push((number, line.to_string())),
-                Err(e) => {
-                    let message = format!("is not UTF-8: {e}");
-                    self.add(Severity::Error, Problem::NotUtf8, path, number, message);
-                }
+                Err(e) => faults.push((number, Fault::NotUtf8(e))),
             }
         }
+        self.add_as_one(Problem::NotUtf8, path, &faults);
         Some(lines)
     }
 
     fn plain_text<'a>(&mut self, path: &Path, bytes: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        let report = |message: &&str| {
-            self.add(Severity::Error, Problem::NotUtf8, path, None, *message);
-        };
-        plain_text(bytes).inspect_err(report).ok()
-    }
-
-    fn captions(&mut self, layout: &Layout) -> Captioned {
-        let path = &layout.captions;
-        let bytes = self.bytes(path).unwrap_or_default();
-        let Some(text) = self.plain_text(path, &bytes) else {
-            return Captioned::new();
-        };
-        let rows = (layout.read_rows)(&text);
-        self.duplicates(path, &rows);
-        let texts = rows.iter().filter_map(|row| row.content.as_ref().ok());
-        if let Some(message) = flickr8k::unspaced(texts.map(|(_, caption)| &**caption)) {
-            self.add(Severity::Warning, Problem::NoSpaces, path, None, message);
-        }
-        let (mut captioned, faults) = (Captioned::new(), self.0.len());
-        for Row { line, content, .. } in rows {
-            match content {
-                Ok((name, caption)) => {
-                    self.caption(path, line, &caption);
-                    captioned.entry(name).or_default().push(line);
-                }
-                Err(fault) => {
-                    let problem = match fault {
-                        Fault::Malformed(_) | Fault::Header(_) => Problem::MalformedLine,
-                        Fault::NotUtf8(_) => Problem::NotUtf8,
-                    };
-                    self.add(Severity::Error, problem, path, line, fault.to_string());
-                }
-            }
-        }
-        if captioned.is_empty() && self.0.len() == faults {
-            let message = "the file has no captions";
-            self.add(Severity::Error, Problem::EmptySplit, path, None, message);
-        }
-        self.caption_counts(path, &captioned);
-        captioned
-    }
-
-    fn duplicates(&mut self, path: &Path, rows: &[Row]) {
-        let mut seen: HashMap<&[u8], usize> = HashMap::new();
-        for &Row { line, source, .. } in rows {
-            if let Some(first) = seen.insert(source, line) {
-                let (problem, message) = (
-                    Problem::DuplicateLine,
-                    format!("is the same as line {first}"),
-                );
-                self.add(Severity::Warning, problem, path, line, message);
-            }
-        }
-    }
-
-    fn caption(&mut self, path: &Path, number: usize, caption: &str) {
-        use Problem::{EmptyCaption, LongCaption};
-        let tokens = tokenize(caption).len();
-        if tokens == 0 {
-            let message = "the caption is empty";
-            self.add(Severity::Warning, EmptyCaption, path, number, message);
-        } else if tokens > LONG_CAPTION {
-            let message = format!("the caption has {tokens} words and punctuation marks");
-            self.add(Severity::Warning, LongCaption, path, number, message);
-        }
-    }
-
-    /// Finds images that have another number of captions than most images.
-    fn caption_counts(&mut self, path: &Path, captioned: &Captioned) {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        for lines in captioned.values() {
-            *counts.entry(lines.len()).or_default() += 1;
-        }
-        let usual = counts.iter().max_by_key(|&(_, images)| images);
-        let usual = usual.map_or(0, |(&count, _)| count);
-        for (name, lines) in captioned.iter().filter(|(_, lines)| lines.len() != usual) {
-            let message = format!(
-                "image {name} has {} captions, but most images have {usual}",
-                lines.len()
-            );
-            let problem = Problem::NumberOfCaptions;
-            self.add(Severity::Warning, problem, path, lines[0], message);
-        }
+        let text = plain_text(bytes);
+        let report = |message| self.add(Severity::Error, Problem::NotUtf8, path, None, message);
+        text.map_err(report).ok()
     }
 
     /// Checks the lists, and returns the split of each image.
-    fn lists(&mut self, layout: &Layout, captioned: &Captioned) -> Listed {
+    fn lists(&mut self, directory: &Path, layout: &Layout, captioned: &Captioned) -> Listed {
         let mut places: HashMap<String, (Split, usize)> = HashMap::new();
         let Some(lists) = &layout.lists else {
-            return splits_by_name(&layout.directory);
+            return splits_by_name(directory);
         };
         let known = Names::new(captioned.keys().cloned().collect());
         for (split, path) in lists {
@@ -320,7 +185,7 @@ impl Check {
         known: &Names,
         places: &mut HashMap<String, (Split, usize)>,
     ) {
-        use Problem::{EmptySplit, ListedTwice, ListedWithoutCaptions, ListsOverlap};
+        use Problem::{EmptySplit, ListedTwice, ListsOverlap};
         if names.is_empty() {
             let severity = match split {
                 Split::Train => Severity::Error,
@@ -328,12 +193,9 @@ impl Check {
             };
             self.add(severity, EmptySplit, path, None, "the list names no image");
         }
+        self.without_captions(path, names, known);
         for &(line, name) in names {
             let found = known.find(name);
-            if found.is_none() {
-                let message = format!("image {name} has no captions{}", known.hint(name));
-                self.add(Severity::Error, ListedWithoutCaptions, path, line, message);
-            }
             let name = found.unwrap_or(name);
             match places.get(name) {
                 Some((before, first)) if *before == split => {
@@ -350,6 +212,22 @@ impl Check {
         }
     }
 
+    /// Reports the names of a list that are not among `known`; if none is, that is one finding.
+    fn without_captions(&mut self, path: &Path, names: &[(usize, &str)], known: &Names) {
+        let unknown = names.iter().filter(|(_, name)| known.find(name).is_none());
+        let unknown = unknown.map(|&(line, name)| {
+            let hint = self.hint(known, name);
+            (line, format!("image {name} has no captions{hint}"))
+        });
+        let (problem, unknown) = (Problem::ListedWithoutCaptions, unknown.collect::<Vec<_>>());
+        if unknown.len() == names.len() {
+            return self.add_as_one(problem, path, &unknown);
+        }
+        for (line, message) in unknown {
+            self.add(Severity::Error, problem, path, line, message);
+        }
+    }
+
     /// Compares the names with the files. Returns the paths of the images that have captions and exist.
     fn files(&mut self, layout: &Layout, captioned: &Captioned, lists: &Listed) -> Vec<Photo> {
         let found = layout.require_images();
@@ -362,11 +240,17 @@ impl Check {
             }
         };
         let pairs = files.pair(captioned.keys().map(String::as_str));
+        if let (true, Some(first)) = (pairs.is_empty(), captioned.keys().next()) {
+            let message = flickr8k::none_exists(layout, &files, captioned.len(), first);
+            let problem = Problem::MissingFile;
+            self.add(Severity::Error, problem, images, None, message);
+            return Vec::new();
+        }
         for (name, lines) in captioned
             .iter()
             .filter(|(name, _)| !pairs.contains_key(&***name))
         {
-            let (path, hint) = (images.join(name), files.hint(name));
+            let (path, hint) = (images.join(name), self.hint(&files, name));
             let (severity, problem, message) = match lists.get(name) {
                 Some(&split) => (
                     severity(split),
@@ -407,16 +291,15 @@ impl Check {
 
     /// Opens the data set as training does. What it refuses is an error, unless an error was found before.
     fn open(&mut self, directory: &Path) {
-        let opened = Flickr8k::open(directory).and_then(|dataset| {
-            dataset.require_images(Split::Train)?;
-            if dataset.split(Split::Train).is_empty() {
-                let message = "there are too few images: none is left for training";
-                return Err(Error::file(directory, message));
-            }
-            Ok(())
-        });
-        match opened {
-            Err(error) if self.0.iter().all(|found| found.severity != Severity::Error) => {
+        let opened = Flickr8k::open(directory);
+        let refused = opened.and_then(|data| data.require_training(&[Split::Train, Split::Dev]));
+        match refused {
+            Err(error)
+                if self
+                    .findings
+                    .iter()
+                    .all(|found| found.severity != Severity::Error) =>
+            {
                 self.add_error(Severity::Error, Problem::EmptySplit, error);
             }
             _ => {}
