@@ -17,8 +17,9 @@
 // bound by FFMA; tf32 and bf16 by the tensor cores in 3x3 layers, by memory in the 1x1 layers of the first stages (about
 // C/2 flops per byte).
 //
-// Tried: div and mod in every step (a third of the instructions); columns in memory (im2col: r·s times the bytes).
+// Tried: div and mod in every step (a third of the instructions; left for channels that are no multiple of a step's k); columns in memory (im2col: r·s times the bytes).
 #include "elementwise.cuh"
+#include "epilogue.cuh"
 #include "window.cuh"
 
 // x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart.
@@ -29,58 +30,66 @@ struct ConvShape {
     int ldf;
 };
 
-template <class A, class B, int DEPTH>
-struct ConvSource {
-    A a;
-    B b;
-    int k, end;
+// Sums over k from `start` on, as they lie in shared memory then.
+template <class Product, class A, class B>
+__device__ __forceinline__ tile::Staged<Product> sums_of(const A& a, const B& b, int start, int end) {
+    extern __shared__ __align__(128) unsigned char memory[];
+    tile::Source<A, B, Product::DEPTH> source{a, b, start, end};
+    Product product;
+    product.run(source, memory);
+    return tile::Staged<Product>(product, memory);
+}
 
-    __device__ __forceinline__ void copy(unsigned to_a, unsigned to_b) {
-        a.copy(to_a, k, end - k);
-        b.copy(to_b, k, end - k);
-        k += DEPTH;
+// y = act(sum + b + z); b and z may be null.
+template <class T>
+struct Output {
+    tile::Target<T> y;
+    tile::Target<const T> z;
+    const float* bias;
+    bool relu;
+
+    template <class Chunk>
+    __device__ __forceinline__ bool in_chunks(int first_col, int count) const {
+        return y.template in_chunks<Chunk::WIDTH>(first_col, count) &&
+               (z.to == nullptr || z.template in_chunks<Chunk::WIDTH>(first_col, count));
+    }
+
+    // As max(x, 0) of PyTorch, which keeps a NaN.
+    __device__ __forceinline__ float act(float sum) const { return relu && sum < 0.0f ? 0.0f : sum; }
+
+    __device__ __forceinline__ void put(int row, int col, float sum) const {
+        if (row >= y.rows || col >= y.cols) return;
+        if (bias != nullptr) sum += __ldg(bias + col);
+        if (z.to != nullptr) sum += widen(*z.at(row, col));
+        narrow(act(sum), *y.at(row, col));
+    }
+
+    // A chunk, if it is `there`.
+    template <class Chunk>
+    __device__ __forceinline__ void put(int row, int col, Chunk sums, const Chunk& added, bool there) const {
+        sums.add(added);
+        if (there && z.to != nullptr) sums.add(Chunk::load(z.at(row, col)));
+#pragma unroll
+        for (int i = 0; i < Chunk::WIDTH; ++i) sums.values[i] = act(sums.values[i]);
+        if (there) sums.store(y.at(row, col));
     }
 };
 
-template <class A, class B, class Product>
-__device__ __forceinline__ void run(Product& product, const A& a, const B& b, int start, int end) {
-    extern __shared__ __align__(128) unsigned char memory[];
-    ConvSource<A, B, Product::DEPTH> source{a, b, start, end};
-    product.run(source, (max(end - start, 0) + Product::DEPTH - 1) / Product::DEPTH, memory);
-}
-
-// y = act(sum + b + z) for a pair of columns.
-template <class T>
-__device__ __forceinline__ void put_output(
-    const tile::Target<T>& y, const tile::Target<const T>& z, const float* bias, bool relu, int row, int col, float a,
-    float b) {
-    if (row >= y.rows || col >= y.cols) return;
-    const bool both = col + 1 < y.cols;
-    if (bias != nullptr) {
-        a += __ldg(bias + col);
-        if (both) b += __ldg(bias + col + 1);
+template <class T, class Product>
+__device__ __forceinline__ void put_tile(
+    const Output<T>& output, const tile::Staged<Product>& staged, int first_row, int first_col) {
+    using Chunk = tile::Chunk<T>;
+    first_row += staged.first_row;
+    if (!output.template in_chunks<Chunk>(first_col, Product::Cut::N)) {
+        staged.each([&](int row, int col, float sum) { output.put(first_row + row, first_col + col, sum); });
+        return;
     }
-    if (z.to != nullptr) {
-        if (both && z.pairs) {
-            const auto residual = load_wide<Vector<T, 2>>(z.at(row, col));
-            a += residual[0];
-            b += residual[1];
-        } else {
-            a += widen(*z.at(row, col));
-            if (both) b += widen(z.at(row, col)[1]);
-        }
-    }
-    // As max(x, 0) of PyTorch, which keeps a NaN.
-    if (relu) {
-        a = a < 0.0f ? 0.0f : a;
-        b = b < 0.0f ? 0.0f : b;
-    }
-    if (both && y.pairs) {
-        store_wide<Vector<T, 2>>(y.at(row, col), {a, b});
-    } else {
-        narrow(a, *y.at(row, col));
-        if (both) narrow(b, y.at(row, col)[1]);
-    }
+    const int col = first_col + staged.template col<T>();
+    const bool inside = col < output.y.cols;
+    const Chunk added = Chunk::bias(inside ? output.bias : nullptr, col);
+    staged.template each_chunk<T>([&](int row, const Chunk& sums) {
+        output.put(first_row + row, col, sums, added, inside && first_row + row < output.y.rows);
+    });
 }
 
 using tile::Order;
@@ -102,23 +111,22 @@ __device__ __forceinline__ void forward(
     const tile::RowLoader<typename Product::B, Cut::THREADS> filters(
         filter, shape.ldf, shape.k - first_col, tile::in_chunks(filter, shape.ldf),
         [=](int row) { return first_col + row; });
-    Product product;
-    run(product, windows, filters, 0, depth);
-    const tile::Target<T> to(y, shape.ldy, rows, shape.k);
-    const tile::Target<const T> residual(z, ldz, rows, shape.k);
-    product.each_pair([&](int row, int col, float a, float b) {
-        put_output(to, residual, bias, relu, first_row + row, first_col + col, a, b);
-    });
+    const auto staged = sums_of<Product>(windows, filters, 0, depth);
+    put_tile(
+        Output<T>{{y, shape.ldy, rows, shape.k}, {z, ldz, rows, shape.k}, bias, relu}, staged, first_row, first_col);
 }
 
-// Lines are k = (tap, filter), columns the channels of that tap (Order::MN): the filter as the data's gradient reads it.
+// Lines are k = (tap, filter), columns the channels of that tap (Order::MN): the filter as the data's gradient reads it. Where the
+// filters are a multiple of a step's k, all lines of a step are at the same tap.
 template <class Side, int THREADS>
 struct FilterColumns {
     using Element = typename Side::Element;
     using Lines = tile::Lines<Side, THREADS>;
     const Element* from;  // this thread's first column of tap (0, 0) of the class
-    int k[Lines::COUNT], i[Lines::COUNT], j[Lines::COUNT];
-    int filters, ld, taps_j, step_i, step_j, count;
+    int filters, ld, taps_j, step_i, step_j, cols;
+    // Of the next step, where whole(): its first filter, its tap, and how far it is from filter 0 at tap (0, 0).
+    int filter = 0, j = 0, distance = 0;
+    unsigned start;
     bool chunks;
 
     __device__ __forceinline__
@@ -129,36 +137,47 @@ struct FilterColumns {
           taps_j(taps_j),
           step_i(step_i),
           step_j(step_j),
-          count(cols - Lines::first()),
-          chunks(chunks) {
-#pragma unroll
-        for (int line = 0; line < Lines::COUNT; ++line) {
-            k[line] = Lines::line(line);
-            i[line] = j[line] = 0;
-            wrap(line);
-        }
+          cols(cols),
+          start(Lines::start()),
+          chunks(chunks) {}
+
+    __device__ __forceinline__ bool whole() const {
+        const bool near = (long long)filters * ld < 1 << 30;
+        return chunks && near && filters % Side::DEPTH == 0 && (cols >= Side::ROWS || cols % Side::VECTOR == 0);
     }
 
-    __device__ __forceinline__ void copy(unsigned to, int, int left) {
+    __device__ __forceinline__ void copy_whole(unsigned to, int) {
+        to += start;
+        const Element* line = tile::advanced(from + distance, Lines::line(0), ld);
 #pragma unroll
-        for (int line = 0; line < Lines::COUNT; ++line) {
-            const bool more = Lines::line(line) < left;
-            const Element* at = more ? from + (size_t)k[line] * ld + i[line] * step_i + j[line] * step_j : from;
-            tile::copy_chunk(to + Lines::place(line), at, more ? count : 0, chunks);
-            k[line] += Side::DEPTH;
-            wrap(line);
+        for (int i = 0; i < Lines::COUNT; ++i) {
+            copy_16_if(Lines::place(to, i), tile::advanced(line, i * Lines::STEP, ld), Lines::first() < cols);
         }
+        go_on();
+    }
+
+    __device__ __forceinline__ void copy(unsigned to, int k, int left) {
+        to += start;
+#pragma unroll
+        for (int i = 0; i < Lines::COUNT; ++i) {
+            const int at = k + Lines::line(i), tap = at / filters, filter = at - tap * filters, r = tap / taps_j;
+            const bool more = Lines::line(i) < left;
+            const Element* line = from + (size_t)filter * ld + r * step_i + (tap - r * taps_j) * step_j;
+            tile::copy_chunk(Lines::place(to, i), more ? line : from, more ? cols - Lines::first() : 0, chunks);
+        }
+        go_on();
     }
 
  private:
-    __device__ __forceinline__ void wrap(int line) {
-        while (k[line] >= filters) {
-            k[line] -= filters;
-            if (++j[line] == taps_j) {
-                j[line] = 0;
-                ++i[line];
-            }
-        }
+    __device__ __forceinline__ void go_on() {
+        filter += Side::DEPTH;
+        distance += Side::DEPTH * ld;
+        if (filter < filters) return;
+        filter = 0;
+        distance += step_j - filters * ld;
+        if (++j < taps_j) return;
+        j = 0;
+        distance += step_i - taps_j * step_j;
     }
 };
 
@@ -190,23 +209,15 @@ __device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const 
     const T* base = filter + (r0 * shape.s + s0) * shape.c + first_col;
     const FilterColumns<typename Product::B, Cut::THREADS> filters(
         base, shape.k, shape.ldf, taps_s, stride * shape.s * shape.c, stride * shape.c, shape.c - first_col, chunks_f);
-    Product product;
-    run(product, windows, filters, 0, depth);
-#pragma unroll
-    for (int i = 0; i < Product::ROWS; ++i) {
-        const int row = first_row + product.row(i);
-        if (row >= rows) continue;
+    const auto staged = sums_of<Product>(windows, filters, 0, depth);
+    const auto pixel = [&](int row) {
+        if (stride == 1) return row;
         const int line = row / rows_w, w = row - line * rows_w, image = line / rows_h, h = line - image * rows_h;
-        const int pixel = (image * shape.h + h * stride + class_h) * shape.w + w * stride + class_w;
-        T* to = dx + (size_t)pixel * shape.ldx;
-#pragma unroll
-        for (int j = 0; j < Product::PAIRS; ++j) {
-            const int col = first_col + product.col(j);
-            const float2 sum = product.sums[i][j];
-            if (col < shape.c) narrow(accumulate ? sum.x + widen(to[col]) : sum.x, to[col]);
-            if (col + 1 < shape.c) narrow(accumulate ? sum.y + widen(to[col + 1]) : sum.y, to[col + 1]);
-        }
-    }
+        return (image * shape.h + h * stride + class_h) * shape.w + w * stride + class_w;
+    };
+    const tile::Target<T> to{dx, shape.ldx, rows, shape.c};
+    const tile::PlacedRows<Product::Cut::WARP_M> pixels({first_row + staged.first_row, rows}, pixel);
+    tile::put_sums(staged, to, nullptr, accumulate, first_col, pixels);
 }
 
 template <class Math, class Cut, class T = class Math::Element>
@@ -218,21 +229,15 @@ __device__ __forceinline__ void filter_gradient(
     const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
     const int start = blockIdx.y * part_windows, end = min(windows, start + part_windows);
     const tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(
-        dy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
+        dy + (size_t)start * shape.ldy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
     const tile::Images of{shape.h, shape.w, shape.c, shape.ldx, shape.r, shape.s};
     const bool chunks = tile::in_chunks(x, shape.ldx) && shape.c % Product::B::VECTOR == 0;
     const tile::WindowColumns<typename Product::B, Cut::THREADS> pixels(
         x, of, shape.p, shape.q, shape.stride, shape.padding, start, first_col, cols, chunks);
-    Product product;
-    run(product, gradients, pixels, start, end);
-    const tile::Target<float> to(df + (size_t)blockIdx.y * shape.k * shape.ldf, shape.ldf, shape.k, cols);
-    product.each_pair([&](int i, int j, float a, float b) {
-        const int row = first_row + i, col = first_col + j;
-        if (row >= to.rows || col >= to.cols) return;
-        float* at = to.at(row, col);
-        *at = accumulate ? *at + a : a;
-        if (col + 1 < to.cols) at[1] = accumulate ? at[1] + b : b;
-    });
+    const auto staged = sums_of<Product>(gradients, pixels, start, end);
+    const tile::Target<float> to{df + (size_t)blockIdx.y * shape.k * shape.ldf, shape.ldf, shape.k, cols};
+    const tile::NextRows rows{first_row + staged.first_row, shape.k};
+    tile::put_sums(staged, to, nullptr, accumulate, first_col, rows);
 }
 
 #define CONV_FORWARD(MATH, CUT)                                                                                      \
@@ -328,8 +333,10 @@ __device__ __forceinline__ void stem(
     const int first_q = (int)blockIdx.x % parts * STEM_PIXELS, first_line = (int)blockIdx.x / parts * STEM_LINES,
               first_k = blockIdx.y * STEM_FILTERS;
     const int mine_k = threadIdx.x % 16 * 4, mine_q = threadIdx.x / 16 * 4;
-    const tile::Target<T> to(y, shape.ldy, lines * shape.q, shape.k);
-    const tile::Target<const T> residual(z, ldz, lines * shape.q, shape.k);
+    using Chunk = tile::Chunk<T, 4>;
+    const int rows = lines * shape.q, col = first_k + mine_k;
+    const Output<T> output{{y, shape.ldy, rows, shape.k}, {z, ldz, rows, shape.k}, bias, relu};
+    const bool chunks = output.template in_chunks<Chunk>(first_k, STEM_FILTERS);
     load_filters(filter, weights, first_k, taps, shape);
     for (int line = first_line; line < min(first_line + STEM_LINES, lines); ++line) {
         const int image = line / shape.p, p = line - image * shape.p;
@@ -356,10 +363,14 @@ __device__ __forceinline__ void stem(
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const int q = first_q + mine_q + i, row = line * shape.q + q, col = first_k + mine_k;
-            if (q >= shape.q) continue;
-            put_output(to, residual, bias, relu, row, col, sums[i][0], sums[i][1]);
-            put_output(to, residual, bias, relu, row, col + 2, sums[i][2], sums[i][3]);
+            const int q = first_q + mine_q + i, row = line * shape.q + q;
+            if (q >= shape.q || col >= shape.k) continue;
+            if (chunks) {
+                const Chunk mine{sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
+                output.put(row, col, mine, Chunk::bias(bias, col), true);
+            } else {
+                for (int e = 0; e < 4; ++e) output.put(row, col + e, sums[i][e]);
+            }
         }
     }
 }

@@ -95,16 +95,39 @@ struct StepSource {
           a(a_of(first, rows, first_row)),
           b(b_of(first, hidden, first_unit)) {}
 
-    __device__ __forceinline__ void copy(unsigned to_a, unsigned to_b) {
-        if (k >= depth) {
-            a = a_of(next, rows, first_row);
-            b = b_of(next, hidden, first_unit);
-            depth = next.depth;
-            k = 0;
-        }
-        a.copy(to_a, k, depth - k);
-        b.copy(to_b, k, depth - k);
+    __device__ __forceinline__ int steps() const { return steps_of(depth) + steps_of(next.depth); }
+
+    // All but a last step that ends within k, where the first input has none such.
+    __device__ __forceinline__ int whole_steps() const {
+        const bool chunks = a.whole() && b.whole() && tile::in_chunks(next.x, next.x_ld) &&
+                            tile::in_chunks(next.weight, next.weight_ld);
+        return chunks && depth % Product::DEPTH == 0 ? (depth + next.depth) / Product::DEPTH : 0;
+    }
+
+    __device__ __forceinline__ void copy_whole(unsigned to) {
+        go_on();
+        a.copy_whole(to, k);
+        b.copy_whole(to, k);
         k += Product::DEPTH;
+    }
+
+    __device__ __forceinline__ void copy(unsigned to) {
+        go_on();
+        a.copy(to, k, depth - k);
+        b.copy(to, k, depth - k);
+        k += Product::DEPTH;
+    }
+
+ private:
+    static __device__ __forceinline__ int steps_of(int depth) { return (depth + Product::DEPTH - 1) / Product::DEPTH; }
+
+    // To the next input, after the last step of the first.
+    __device__ __forceinline__ void go_on() {
+        if (k < depth) return;
+        a = a_of(next, rows, first_row);
+        b = b_of(next, hidden, first_unit);
+        depth = next.depth;
+        k = 0;
     }
 };
 
@@ -124,9 +147,7 @@ __device__ __forceinline__ void lstm_step(
     const StepInput second{x2, weight2, at.depth2, at.x2_ld, at.weight2_ld};
     StepSource<Product> source(first, second, at.rows, at.hidden, first_row, first_unit);
     Product product;
-    const int steps =
-        (at.depth1 + Product::DEPTH - 1) / Product::DEPTH + (at.depth2 + Product::DEPTH - 1) / Product::DEPTH;
-    product.run(source, steps, memory);
+    product.run(source, memory);
 
     const int unit = first_unit + product.first_col / GATES + threadIdx.x % 4;
     if (unit >= at.hidden) return;

@@ -16,7 +16,18 @@ __device__ __forceinline__ void copy_16(unsigned to, const void* from, int bytes
                  : "memory");
 }
 
-// The same with 0 or 4 of 4 bytes, for what is aligned to 4 only.
+// Copies 16 bytes to shared memory, past level 1.
+__device__ __forceinline__ void copy_16(unsigned to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(__cvta_generic_to_global(from)) : "memory");
+}
+
+// The same, or 16 bytes of zeros. ptxas makes of a size that is 16 or 0 a predicate: one instruction, where any other size takes a
+// dozen. (PTX has a predicate of its own for that, but only since 7.5.)
+__device__ __forceinline__ void copy_16_if(unsigned to, const void* from, bool there) {
+    copy_16(to, from, there ? 16 : 0);
+}
+
+// Copies 0 or 4 of 4 bytes, through level 1, for what is aligned to 4 only, and zeros for the rest.
 __device__ __forceinline__ void copy_4(unsigned to, const void* from, int bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
                  "r"(bytes)
@@ -33,6 +44,10 @@ __device__ __forceinline__ void copy_wait() {
 
 __device__ __forceinline__ void shared_store(unsigned to, __nv_bfloat16 value) {
     asm volatile("st.shared.b16 [%0], %1;" ::"r"(to), "h"(__bfloat16_as_ushort(value)) : "memory");
+}
+
+__device__ __forceinline__ void shared_store(unsigned to, float2 v) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(v.x), "f"(v.y) : "memory");
 }
 
 __device__ __forceinline__ float shared_float(unsigned from) {
@@ -94,12 +109,18 @@ __device__ __forceinline__ void multiply_tf32(float2& top, float2& bottom, Fragm
         : "r"(a.top_low), "r"(a.bottom_low), "r"(a.top_high), "r"(a.bottom_high), "r"(b.low), "r"(b.high));
 }
 
-// Rounded to the nearest tf32.
-__device__ __forceinline__ unsigned to_tf32(float value) {
-    unsigned rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
-    return rounded;
+// Rounds the bits of two numbers to the nearest tf32, ties away from zero, as cvt.rna does: half of the last of the upper 19 bits,
+// which are all that the tensor cores read. A NaN stays, as a carry could turn it into zero, and its neighbour is cut off instead
+// of rounded. Three instructions, where cvt takes two for each number, and infinity needs no exception.
+__device__ __forceinline__ uint2 to_tf32(unsigned x, unsigned y) {
+    asm("{\n\t.reg .pred numbers;\n\tsetp.num.f32 numbers, %2, %3;\n\t"
+        "@numbers add.u32 %0, %0, 4096;\n\t@numbers add.u32 %1, %1, 4096;\n\t}"
+        : "+r"(x), "+r"(y)
+        : "f"(__uint_as_float(x)), "f"(__uint_as_float(y)));
+    return {x, y};
 }
+
+__device__ __forceinline__ uint2 to_tf32(float x, float y) { return to_tf32(__float_as_uint(x), __float_as_uint(y)); }
 
 // Two numbers rounded to bf16, `low` in the lower half.
 __device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {

@@ -112,7 +112,7 @@ impl Case {
 }
 
 /// Kernels, strides, paddings, odd sizes, channels that make chunks of 16 bytes and channels that do not.
-const CASES: [(Window, [usize; 4], usize); 12] = [
+const CASES: [(Window, [usize; 4], usize); 15] = [
     (Window::square(1, 1, 0), [2, 5, 7, 16], 24),
     (Window::square(1, 2, 0), [1, 9, 8, 8], 65),
     (Window::square(3, 1, 1), [2, 7, 9, 8], 16),
@@ -140,7 +140,18 @@ const CASES: [(Window, [usize; 4], usize); 12] = [
         8,
     ),
     (Window::square(3, 1, 1), [1, 12, 12, 72], 130),
+    (
+        Window {
+            kernel: [2, 16],
+            stride: 1,
+            padding: 3,
+        },
+        [1, 3, 19, 8],
+        8,
+    ),
     (Window::square(1, 1, 0), [1, 1, 1, 1], 1),
+    (Window::square(3, 1, 1), [2, 9, 13, 64], 64),
+    (Window::square(3, 2, 1), [3, 10, 11, 128], 192),
 ];
 
 #[test]
@@ -175,7 +186,8 @@ fn large_convolutions_equal_the_cpus() {
         };
         let many_pixels = (Window::square(1, 1, 0), [2, 85, 85, 16], 72);
         let many_filters = (Window::square(3, 2, 1), [1, 9, 9, 136], 1290);
-        for (window, shape, filters) in [many_pixels, many_filters] {
+        let whole_steps = (Window::square(3, 1, 1), [1, 85, 165, 32], 64);
+        for (window, shape, filters) in [many_pixels, many_filters, whole_steps] {
             let dtype = if precision == Precision::Bf16 {
                 DType::Bf16
             } else {
@@ -278,4 +290,21 @@ fn the_main_loops_cost_what_they_should() {
         let stem = counted.get("conv_stem_f32").is_some();
         assert_eq!(stem, shape[3] == 3, "the stem has its own kernel");
     }
+}
+
+#[test]
+fn a_window_that_is_too_large_is_an_error() {
+    let Some(ctx) = cuda_with(Precision::F32) else {
+        return;
+    };
+    let window = Window {
+        kernel: [1, 17],
+        stride: 1,
+        padding: 0,
+    };
+    let x = zeros(&ctx, [1, 1, 20, 8], DType::F32);
+    let filter = zeros(&ctx, [4, 1, 17, 8], DType::F32);
+    let mut y = zeros(&ctx, [1, 1, 4, 4], DType::F32);
+    let error = conv::forward(&ctx, &x, &filter, window, Epilogue::default(), &mut y).unwrap_err();
+    assert!(error.to_string().contains("up to 16 x 16"), "{error}");
 }

@@ -1,12 +1,13 @@
 //! Convolution on the CUDA device: implicit products, `kernels/conv.cu`.
 
 use super::{Epilogue, Gradients, OP};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::gemm::cuda::sum_parts;
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::kernels::conv::{
     self as kernels, ConvData, ConvFilter, ConvForward, ConvReluBackward, ConvShape, ConvStem,
 };
+use crate::ops::kernels::window::MOST_TAPS;
 use crate::ops::launch::{Blocks, Launch, key};
 use crate::ops::linear;
 use crate::ops::matrix::Matrix;
@@ -32,6 +33,11 @@ impl<'a> Problem<'a> {
         let [n, h, w, c] = super::check::dims(OP, "x", x)?;
         let [_, p, q, k] = super::check::dims(OP, "y", y)?;
         let [r, s] = window.kernel;
+        if r.max(s) > MOST_TAPS {
+            let most = "the CUDA device takes windows of up to";
+            let said = format!("{r} x {s}: {most} {MOST_TAPS} x {MOST_TAPS}");
+            return Err(Error::operation(OP, said));
+        }
         let shape = ConvShape {
             n: size(n)?,
             h: size(h)?,

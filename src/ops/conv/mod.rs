@@ -39,7 +39,7 @@ pub struct Epilogue<'a> {
 /// y = act(conv(x, filter) + bias + residual).
 ///
 /// # Errors
-/// When shapes or element types do not fit.
+/// When shapes or element types do not fit; on a CUDA device, when the window has more than 16 rows or columns.
 pub fn forward(
     ctx: &Context,
     x: &Tensor,

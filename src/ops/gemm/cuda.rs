@@ -3,7 +3,7 @@
 use super::{Accumulate, Factor, OP};
 use crate::error::Result;
 use crate::ops::kernels::gemm::{Gemm, GemmShape, GemmSumParts};
-use crate::ops::launch::{Blocks, Launch, Output};
+use crate::ops::launch::{Blocks, Launch, Output, key};
 use crate::ops::tile::{Parts, Tiles};
 use crate::tensor::{Context, DType, Tensor};
 
@@ -44,17 +44,15 @@ pub fn forward(
             k_split: launch.size(parts.terms)?,
             accumulate: accumulate.flag(),
         };
-        let (c, c16) = by_type(c);
+        let kernel = [arithmetic, layout, tiles.key, key(c.dtype())];
         let arguments = Gemm {
             a: a.tensor().into(),
             b: b.tensor().into(),
             bias: bias.into(),
-            c,
-            c16,
+            c: c.into(),
             shape,
         };
-        let key = [arithmetic, layout, tiles.key];
-        launch.run(&key, tiles.blocks(parts.count, 1), arguments)
+        launch.run(&kernel, tiles.blocks(parts.count, 1), arguments)
     };
     if parts.count == 1 {
         return multiply(bias, accumulate, c.ld(), c);
@@ -62,15 +60,6 @@ pub fn forward(
     sum_parts(ctx, &launch, parts.count, bias, accumulate, c, |sums| {
         multiply(None, Accumulate::No, n, sums)
     })
-}
-
-/// C as f32 and as bf16, of which one is [`Output::NONE`].
-fn by_type(c: &mut Tensor) -> (Output<'_>, Output<'_>) {
-    if c.dtype() == DType::Bf16 {
-        (Output::NONE, c.into())
-    } else {
-        (c.into(), Output::NONE)
-    }
 }
 
 /// Has `make` write `parts` dense matrices of sums, shaped as the matrix `c`, one after the other, and adds them up in
@@ -88,7 +77,11 @@ pub fn sum_parts(
     ctx.scope(|| {
         let mut sums = ctx.empty([parts, rows * cols], DType::F32)?;
         make(&mut sums)?;
-        let (c, c16) = by_type(c);
+        // C as f32 or as bf16.
+        let (c, c16) = match c.dtype() {
+            DType::Bf16 => (Output::NONE, c.into()),
+            _ => (c.into(), Output::NONE),
+        };
         let arguments = GemmSumParts {
             parts: launch.size(parts)?,
             rows: launch.size(rows)?,
