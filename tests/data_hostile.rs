@@ -128,7 +128,7 @@ proptest! {
         found.sort();
         let captions = |image: usize| {
             let of_image = rows.iter().filter(|row| row.0 == image).map(|row| row.1.to_lowercase());
-            (format!("{image}.jpg"), of_image.collect())
+            (format!("{image}.jpg"), of_image.collect::<Vec<String>>())
         };
         let expected: Captions = (0..4).map(captions).filter(|(_, captions)| !captions.is_empty()).collect();
         prop_assert_eq!(found, expected);

@@ -108,6 +108,50 @@ fn tables_of_all_kinds_have_the_same_captions() {
     }
 }
 
+/// Two quotes in rows of different images enclose the rows between them, which must not vanish in a caption.
+#[test]
+fn a_quote_that_is_alone_swallows_no_rows() {
+    let rows = "a.jpg,\"Stop the bus\nb.jpg,one\nc.jpg,a man shouts Stop\"\n";
+    let error = read("captions.csv", format!("image,caption\n{rows}")).unwrap_err();
+    says(
+        &error,
+        &["line 2: a double quote opens here and closes behind rows of other images"],
+    );
+    let rows = rows.replace(',', "\t");
+    let expected = [
+        ("a.jpg", &["\"stop the bus"][..]),
+        ("b.jpg", &["one"]),
+        ("c.jpg", &["a man shouts stop\""]),
+    ];
+    let found = read("captions.tsv", format!("image\tcaption\n{rows}"));
+    assert_eq!(found.unwrap(), owned(&expected));
+    // Carriage returns that end some lines only.
+    let found = read("Flickr8k.token.txt", "a.jpg#0\tone\rb.jpg#0\ttwo\n");
+    says(&found.unwrap_err(), &["Flickr_8k.trainImages.txt"]);
+    let found = read("captions.csv", "image,caption\r\na.jpg,one\rb.jpg,two\r\n");
+    assert_eq!(
+        found.unwrap(),
+        owned(&[("a.jpg", &["one"]), ("b.jpg", &["two"])])
+    );
+}
+
+/// A table may have several columns that could be meant; those called image and caption are.
+#[test]
+fn the_plainest_names_of_columns_count() {
+    let expected = owned(&[("a.jpg", &["a dog"])]);
+    for table in [
+        "image,text,caption\na.jpg,ocr,a dog\n",
+        "file,image,description,caption\n9.jpg,a.jpg,long,a dog\n",
+        "image_id,file_name,caption\n9,a.jpg,a dog\n",
+    ] {
+        assert_eq!(
+            read("captions.csv", table).as_ref(),
+            Ok(&expected),
+            "{table}"
+        );
+    }
+}
+
 #[test]
 fn quotes_enclose_fields_as_csv_has_them() {
     let table = "image,caption\na.jpg,\"two\nlines\"\na.jpg,\"he said \"\"yes\"\"\"\nb.jpg,plain \"quotes\" inside\n\

@@ -10,8 +10,9 @@
 
 use super::layout::Layout;
 use super::photos::{Names, has_image_extension};
+use super::samples::MOST_WORDS;
 use super::table::{Fault, Row, lines, plain_text};
-use super::vocabulary::lacks_spaces;
+use super::vocabulary::{lacks_spaces, tokenize};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -179,10 +180,11 @@ impl Flickr8k {
         Ok(paths.collect())
     }
 
-    /// Checks that there are images to train on, and that the images of `splits` exist: all that training needs.
+    /// Checks that there are images to train on, that the images of `splits` exist, and that no caption is too long: all that
+    /// training needs.
     ///
     /// # Errors
-    /// When the training split is empty, or as [`require_images`](Self::require_images).
+    /// When the training split is empty, a caption of it is longer than any that can be trained on, or as [`require_images`](Self::require_images).
     pub fn require_training(&self, splits: &[Split]) -> Result<()> {
         if self.split(Split::Train).is_empty() {
             self.require_any_image()?;
@@ -198,6 +200,21 @@ impl Flickr8k {
         for &split in splits {
             self.require_any_image()?;
             self.require_images(split)?;
+        }
+        self.require_short_captions()
+    }
+
+    fn require_short_captions(&self) -> Result<()> {
+        for image in self.split(Split::Train).iter().map(|&i| &self.images[i]) {
+            let lengths = image.captions.iter().map(|caption| tokenize(caption).len());
+            if let Some(words) = lengths.max().filter(|&words| words > MOST_WORDS) {
+                let name = &image.name;
+                let message = format!(
+                    "a caption of image {name} has {words} words and signs; at most {MOST_WORDS} can be trained on: \
+                     shorten it"
+                );
+                return Err(Error::file(&self.layout.captions, message));
+            }
         }
         Ok(())
     }

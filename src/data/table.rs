@@ -70,8 +70,8 @@ pub(super) struct Row<'a> {
     pub content: Result<(String, String), Fault>,
 }
 
-/// The text of a file, without byte-order mark and with `\n` at the end of each line. Carriage returns alone end lines if one
-/// ends the first line: Excel writes such tables on a Mac, with line feeds inside quotes.
+/// The text of a file, without byte-order mark and with `\n` at the end of each line. Carriage returns alone end lines, too:
+/// Excel writes such tables on a Mac, with line feeds inside quotes.
 ///
 /// # Errors
 /// When the file as a whole is no text in UTF-8: what it is, and what to do.
@@ -91,20 +91,14 @@ pub(super) fn plain_text(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         ));
     }
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let Some(first) = text.iter().position(|b| b"\r\n".contains(b)) else {
-        return Ok(Cow::Borrowed(text));
-    };
     if !text.contains(&b'\r') {
         return Ok(Cow::Borrowed(text));
     }
-    let alone = text[first] == b'\r' && text.get(first + 1) != Some(&b'\n');
     let mut unix = text.to_vec();
     let mut next = text.iter().skip(1).chain([&0]);
     unix.retain(|&b| next.next() != Some(&b'\n') || b != b'\r');
-    if alone {
-        let returns = unix.iter_mut().filter(|b| **b == b'\r');
-        returns.for_each(|b| *b = b'\n');
-    }
+    let returns = unix.iter_mut().filter(|b| **b == b'\r');
+    returns.for_each(|b| *b = b'\n');
     Ok(Cow::Owned(unix))
 }
 
@@ -289,7 +283,7 @@ fn after_number(field: &str) -> Result<&str, Fault> {
     let caption = field
         .trim()
         .trim_start_matches(|c: char| c.is_ascii_digit());
-    if caption.len() < field.trim().len() && caption.starts_with(' ') {
+    if caption.len() < field.trim().len() && caption.starts_with("  ") {
         return Ok(caption.trim_start());
     }
     malformed("expected 3 fields, found 2")
@@ -352,6 +346,15 @@ fn quoted(text: &[u8], mut from: usize, separator: u8) -> Result<(Vec<u8>, usize
     let end = end(text, from, separator);
     if text[from..end].iter().any(|&b| b != b' ') {
         return malformed("text after a closing double quote");
+    }
+    let begins_row = |line: &[u8]| {
+        let field = line.split(|&b| b == separator).next().unwrap_or(line);
+        field.len() < line.len() && has_image_extension(image_name(&String::from_utf8_lossy(field)))
+    };
+    if content.split(|&b| b == b'\n').skip(1).any(begins_row) {
+        return malformed(
+            "a double quote opens here and closes behind rows of other images: one of the two quotes is alone",
+        );
     }
     Ok((content, end))
 }

@@ -3,7 +3,7 @@
 use super::config::Config;
 use crate::data::batches::Batch;
 use crate::data::flickr8k::{Flickr8k, Split};
-use crate::data::samples::{Limits, MOST_WORDS, Samples};
+use crate::data::samples::{Limits, Samples};
 use crate::data::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::model::{Captions, Model, VocabularyOf};
@@ -28,7 +28,7 @@ pub fn training_limits(config: &Config) -> Limits {
 /// The samples that a run trains on.
 ///
 /// # Errors
-/// When there are none, or a caption is longer than any that can be trained on.
+/// When there are none.
 pub fn training_samples(
     config: &Config,
     dataset: &Flickr8k,
@@ -38,15 +38,6 @@ pub fn training_samples(
     if samples.is_empty() {
         let message = "the training list names no image that has a caption";
         return Err(Error::Config(message.into()));
-    }
-    let words = |sample: usize| samples.tokens(sample).len() - 2;
-    if let Some(sample) = (0..samples.len()).find(|&sample| words(sample) > MOST_WORDS) {
-        let image = &dataset.images()[samples.image(sample)].name;
-        let message = format!(
-            "a caption of image {image} has {} words and signs; at most {MOST_WORDS} can be trained on: shorten it",
-            words(sample)
-        );
-        return Err(Error::Config(message));
     }
     Ok(samples)
 }
