@@ -116,9 +116,10 @@ __device__ __forceinline__ void attention_forward(
     __syncthreads();
 
     int lane = threadIdx.x % WARP;
+    // It ignores a NaN, which the sum does not.
     float largest = -INFINITY;
-    for (int p = lane; p < positions; p += 32) largest = MaxOrNan()(largest, scores[p]);
-    largest = reduce_warp(largest, MaxOrNan());
+    for (int p = lane; p < positions; p += 32) largest = Max()(largest, scores[p]);
+    largest = reduce_warp(largest, Max());
     float total = 0.0f;
     for (int p = lane; p < positions; p += 32) total += expf(scores[p] - largest);
     float scale = 1.0f / reduce_warp(total, Sum());

@@ -1,7 +1,7 @@
 // y = (v / 255 - mean) / std for pixels v of u8, three channels: every step rounded to f32 as torchvision does.
 //
-// Grid: where neither tensor is padded, a thread for as many elements as 16 bytes of y hold, without regard to pixels; else
-// a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, which leaves time for two divisions per
+// Grid: where neither tensor is padded, a thread for as many elements as 16 bytes of y hold, without regard to pixels; else,
+// or where such vectors would leave a rest, a thread for each element. 5 bytes per element in f32, 3 in bf16: bound by memory, which leaves time for two divisions per
 // element.
 #include "vector.cuh"
 
@@ -35,17 +35,12 @@ __device__ __forceinline__ void normalise(
     if constexpr (V::WIDTH == 1) {
         const long long pixel = first / 3, channel = first - 3 * pixel;
         narrow(normalised(images[pixel * ldi + channel], 0, turned), y[pixel * ldy + channel]);
-    } else if (first + V::WIDTH <= count) {
+    } else {
         const auto from = load<Vector<u8, V::WIDTH>>(images + first);
         Wide<V> values;
 #pragma unroll
         for (int i = 0; i < V::WIDTH; ++i) values[i] = normalised(from[i], i % 3, turned);
         store_wide<V>(y + first, values);
-    } else {
-#pragma unroll
-        for (int i = 0; i < V::WIDTH; ++i) {
-            if (first + i < count) narrow(normalised(images[first + i], i % 3, turned), y[first + i]);
-        }
     }
 }
 

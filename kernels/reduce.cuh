@@ -17,11 +17,6 @@ struct Max {
     __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
 };
 
-// NaN if one of the two is NaN, as in the softmax on the host.
-struct MaxOrNan {
-    __device__ __forceinline__ float operator()(float a, float b) const { return b > a || b != b ? b : a; }
-};
-
 // Over each group of LANES neighbouring lanes; each lane gets the result of its group.
 template <int LANES, class Combine>
 __device__ __forceinline__ float reduce_lanes(float value, Combine combine) {

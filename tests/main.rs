@@ -50,6 +50,7 @@ mod op_gate;
 mod op_gemm;
 mod op_linear;
 mod op_lstm;
+mod op_lstm_devices;
 mod op_optimiser;
 mod op_pool;
 mod op_preprocess;

@@ -2,8 +2,10 @@
 
 use crate::support;
 use half::bf16;
+use showtell::DType;
 use showtell::ops::add;
 use showtell::tensor::Tensor;
+use support::typed::{check_padding, random};
 use support::{Numbers, contexts, cpu, cuda};
 
 /// Rows with padding around the columns in use; more of them than one task takes.
@@ -63,25 +65,23 @@ fn sums_on_every_device() {
     }
 }
 
-/// bf16 is added in f32 and rounded once.
+/// bf16 is added in f32 and rounded once: dense, and in rows of whole vectors with any rest.
 #[test]
 fn bf16_sums_are_rounded_once() {
     let Some(ctx) = cuda() else { return };
     let mut numbers = Numbers::new(4);
-    let mut values = || -> Vec<bf16> {
-        (0..259)
-            .map(|_| bf16::from_f64(numbers.uniform()))
-            .collect()
-    };
-    let (x, before) = (values(), values());
-    let mut y = Tensor::from_slice(ctx.device(), [7, 37], &before).unwrap();
-    let added = Tensor::from_slice(ctx.device(), [7, 37], &x).unwrap();
-    add::forward(&ctx, &added, &mut y).unwrap();
-    let expected = x.iter().zip(&before);
-    let expected: Vec<bf16> = expected
-        .map(|(x, y)| bf16::from_f32(x.to_f32() + y.to_f32()))
-        .collect();
-    assert_eq!(y.to_vec::<bf16>().unwrap(), expected);
+    for (cols, padding) in [(37, 0), (8, 8), (9, 8), (12, 8), (14, 8), (15, 8), (13, 1)] {
+        let x = random(&ctx, &mut numbers, [7, cols], padding, DType::Bf16);
+        let mut y = random(&ctx, &mut numbers, [7, cols], 2 * padding, DType::Bf16);
+        let [added, before] = [&x, &y].map(|t| t.to_vec::<bf16>().unwrap());
+        add::forward(&ctx, &x, &mut y).unwrap();
+        check_padding();
+        let expected = added.iter().zip(&before);
+        let expected: Vec<bf16> = expected
+            .map(|(x, y)| bf16::from_f32(x.to_f32() + y.to_f32()))
+            .collect();
+        assert_eq!(y.to_vec::<bf16>().unwrap(), expected, "{cols} columns");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use crate::support;
 use showtell::ops::Accumulate;
-use showtell::ops::attention::{self, CellMix, Inputs};
+use showtell::ops::attention::{self, CellMix, Inputs, KeyGradients};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::attention::{backward, filled, forward};
-use support::{Numbers, alone, counters, cpu, cuda};
+use support::attention::{backward, forward};
+use support::typed::{check_padding, fill, to_f64, unwritten};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, paddings, zeros};
 
 /// Sizes of a case, and how many columns of padding its rows have.
 #[derive(Clone, Copy, Debug)]
@@ -32,22 +33,15 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     } = sizes;
     let mix = CellMix::new(sizes.cells, sizes.positions).unwrap();
     let (p, c) = (mix.positions(), mix.cells());
-    let mut numbers = Numbers::new(21);
+    let (mut numbers, mut paddings) = (Numbers::new(21), paddings(pad));
     let mut random = |shape: &[usize]| {
-        let mut wide = shape.to_vec();
-        let cols = shape[shape.len() - 1];
-        *wide.last_mut().unwrap() += pad;
-        let tensor = match dtype {
-            DType::F64 => {
-                // What f32 holds, so that both types begin with the same numbers.
-                let tensor = numbers.f64(ctx, Shape::new(&wide));
-                let values: Vec<f64> = tensor.to_vec::<f64>().unwrap();
-                let rounded: Vec<f64> = values.iter().map(|&v| f64::from(v as f32)).collect();
-                Tensor::from_slice(ctx.device(), Shape::new(&wide), &rounded).unwrap()
-            }
-            _ => numbers.f32(ctx, Shape::new(&wide)),
-        };
-        tensor.columns(0, cols).unwrap()
+        let padding = paddings.next().unwrap();
+        let mut tensor = unwritten(ctx, Shape::new(shape), padding, dtype);
+        // What f32 holds, so that both types begin with the same numbers.
+        let values = numbers.vec(tensor.len()).into_iter();
+        let rounded: Vec<f64> = values.map(|v| f64::from(v as f32)).collect();
+        fill(&mut tensor, &rounded);
+        tensor
     };
     let (cells, values, queries) = (
         random(&[batch, c, a]),
@@ -59,7 +53,7 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     let (mut d_cells, mut d_values) = (random(&[batch, c, a]), random(&[batch, c, d]));
     let mut keys = random(&[batch, p, a]);
     attention::mix_forward(ctx, &mix, &cells, &mut keys).unwrap();
-    let mut mean = filled(ctx, [batch, d], dtype);
+    let mut mean = unwritten(ctx, [batch, d], 4, dtype);
     attention::mean_forward(ctx, &mix, &values, &mut mean).unwrap();
     let inputs = Inputs {
         mix: &mix,
@@ -77,6 +71,24 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     );
     let without = backward(ctx, inputs, [&queries, &alphas, &d_contexts], None);
     let (yes, no) = (Accumulate::Yes, Accumulate::No);
+    // Twice the same, the second time into what is there. Scores of which each has a gradient of its own: those of a softmax
+    // add up to nothing, and so does the gradient of the bias.
+    let d_scores = random(&[steps, batch, p]);
+    let mut twice = [
+        unwritten(ctx, keys.shape(), 12, dtype),
+        unwritten(ctx, [1, a], 0, dtype),
+        unwritten(ctx, [1], 0, dtype),
+    ];
+    for mode in [no, yes] {
+        let [keys, weight, bias] = &mut twice;
+        let gradients = KeyGradients { keys, weight, bias };
+        attention::keys_backward(ctx, inputs, &queries, &d_scores, mode, gradients).unwrap();
+    }
+    let [keys_twice, weight_twice, bias_twice] = twice;
+    let mut d_cells_anew = unwritten(ctx, [batch, c, a], 8, dtype);
+    attention::mix_backward(ctx, &mix, &all.keys, no, &mut d_cells_anew).unwrap();
+    let mut d_values_of_mean = unwritten(ctx, [batch, c, d], 8, dtype);
+    attention::mean_backward(ctx, &mix, &d_mean, no, &mut d_values_of_mean).unwrap();
     attention::mix_backward(ctx, &mix, &all.keys, yes, &mut d_cells).unwrap();
     attention::values_backward(ctx, &betas, &d_contexts, no, &mut d_values).unwrap();
     attention::values_backward(ctx, &betas, &d_contexts, yes, &mut d_values).unwrap();
@@ -93,16 +105,13 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
         ("d_queries without d_alpha", without.queries),
         ("d_cells", d_cells),
         ("d_values", d_values),
+        ("d_keys twice", keys_twice),
+        ("d_weight twice", weight_twice),
+        ("d_bias twice", bias_twice),
+        ("d_cells anew", d_cells_anew),
+        ("d_values of the mean", d_values_of_mean),
     ];
-    let to_f64 = |tensor: &Tensor| match tensor.dtype() {
-        DType::F64 => tensor.to_vec::<f64>().unwrap(),
-        _ => tensor
-            .to_vec::<f32>()
-            .unwrap()
-            .into_iter()
-            .map(f64::from)
-            .collect(),
-    };
+    check_padding();
     named
         .iter()
         .map(|(name, tensor)| (*name, to_f64(tensor)))
@@ -176,6 +185,101 @@ fn the_cuda_device_agrees_with_f64() {
             assert!(
                 difference <= bound * norm.max(1e-3),
                 "{sizes:?}: {name} is off by {difference} of {norm}"
+            );
+        }
+    }
+}
+
+/// A NaN in a key makes α, β and the context of its image NaN, and of no other.
+#[test]
+fn a_nan_stays_in_its_image() {
+    for ctx in contexts() {
+        let mix = CellMix::new([4, 4], [7, 7]).unwrap();
+        let (batch, a, d) = (3, 40, 24);
+        let mut numbers = Numbers::new(22);
+        let mut keys = numbers.vec(batch * 49 * a);
+        // One that the ReLU would take for a negative number, at the last position of the second image.
+        keys[(2 * 49 - 1) * a + a - 1] = f64::NAN;
+        let keys: Vec<f32> = keys.into_iter().map(|v| v as f32).collect();
+        let keys = Tensor::from_slice(ctx.device(), [batch, 49, a], &keys).unwrap();
+        let values = numbers.f32(&ctx, [batch, 16, d]);
+        let (weight, bias) = (numbers.f32(&ctx, [1, a]), numbers.f32(&ctx, [1]));
+        let inputs = Inputs {
+            mix: &mix,
+            keys: &keys,
+            values: &values,
+            weight: &weight,
+            bias: &bias,
+        };
+        let outputs = forward(&ctx, inputs, &numbers.f32(&ctx, [1, batch, a]));
+        for output in outputs {
+            let found: Vec<f32> = output.to_vec().unwrap();
+            for (i, value) in found.iter().enumerate() {
+                let image = i / (found.len() / batch);
+                assert_eq!(
+                    value.is_nan(),
+                    image == 1,
+                    "{}: image {image}",
+                    ctx.device().name()
+                );
+            }
+        }
+    }
+}
+
+/// Scores of any size: the largest is subtracted before exp.
+#[test]
+fn large_scores_do_not_overflow() {
+    for ctx in contexts() {
+        let mix = CellMix::new([2, 2], [7, 7]).unwrap();
+        let keys: Vec<f32> = (0..49 * 8).map(|i| (i / 8 * 100) as f32).collect();
+        let keys = Tensor::from_slice(ctx.device(), [1, 49, 8], &keys).unwrap();
+        let ones = |cols| Tensor::from_slice(ctx.device(), [1, cols], &vec![1f32; cols]).unwrap();
+        let (values, weight) = (Numbers::new(1).f32(&ctx, [1, 4, 3]), ones(8));
+        let bias = zeros(&ctx, [1], DType::F32);
+        let inputs = Inputs {
+            mix: &mix,
+            keys: &keys,
+            values: &values,
+            weight: &weight,
+            bias: &bias,
+        };
+        let [alphas, ..] = forward(&ctx, inputs, &zeros(&ctx, [1, 1, 8], DType::F32));
+        let expected: Vec<f32> = (0..49).map(|p| f32::from(u8::from(p == 48))).collect();
+        assert_eq!(alphas.to_vec::<f32>().unwrap(), expected);
+    }
+}
+
+/// relu'(0) is 0: where k + q is exactly 0, there is no gradient.
+#[test]
+fn the_kink_of_the_relu_has_no_gradient() {
+    for ctx in contexts() {
+        let mix = CellMix::new([2, 2], [3, 3]).unwrap();
+        let a = 8;
+        let of = |value: f32, shape: [usize; 3]| {
+            let len = shape.iter().product();
+            Tensor::from_slice(ctx.device(), shape, &vec![value; len]).unwrap()
+        };
+        let mut numbers = Numbers::new(23);
+        let (keys, queries) = (of(-0.75, [2, 9, a]), of(0.75, [1, 2, a]));
+        let values = numbers.f32(&ctx, [2, 4, 5]);
+        let (weight, bias) = (numbers.f32(&ctx, [1, a]), numbers.f32(&ctx, [1]));
+        let inputs = Inputs {
+            mix: &mix,
+            keys: &keys,
+            values: &values,
+            weight: &weight,
+            bias: &bias,
+        };
+        let [alphas, _, contexts] = forward(&ctx, inputs, &queries);
+        let d_alpha = numbers.f32(&ctx, [2, 9]);
+        let all = backward(&ctx, inputs, [&queries, &alphas, &contexts], Some(&d_alpha));
+        for gradient in [all.queries, all.keys, all.weight] {
+            let values: Vec<f32> = gradient.to_vec().unwrap();
+            assert!(
+                values.iter().all(|&v| v == 0.0),
+                "{}: {values:?}",
+                ctx.device().name()
             );
         }
     }

@@ -8,8 +8,10 @@ use showtell::ops::batch_norm::{
 };
 use showtell::ops::{Accumulate, copy};
 use showtell::tensor::{Context, Tensor};
-use support::typed::{in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten};
-use support::{Numbers, alone, counters, cpu, cuda};
+use support::typed::{
+    check_padding, fill, in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten,
+};
+use support::{Numbers, alone, counters, cpu, cuda, paddings};
 
 /// A normalisation on any device and in any type: forward, then backward.
 struct Run {
@@ -29,7 +31,11 @@ struct Inputs {
 impl Inputs {
     fn new(ctx: &Context, [rows, c, padding]: [usize; 3], residual: bool, dtype: DType) -> Self {
         let mut numbers = Numbers::new((rows + c + padding) as u64);
-        let mut of_rows = || random(ctx, &mut numbers, [rows, c], padding, dtype);
+        let mut paddings = paddings(padding);
+        let mut of_rows = || {
+            let padding = paddings.next().unwrap();
+            random(ctx, &mut numbers, [rows, c], padding, dtype)
+        };
         let (x, added, dy) = (of_rows(), of_rows(), of_rows());
         let [gamma, beta, mean] = std::array::from_fn(|_| numbers.f32(ctx, [c]));
         let var = numbers.vec(c).into_iter().map(|v| (v * v + 0.1) as f32);
@@ -62,7 +68,9 @@ impl Run {
             parameters,
         } = inputs;
         let [gamma, beta, running_mean, running_var] = parameters;
-        let of_rows = || unwritten(ctx, x.shape(), padding, x.dtype());
+        // Behind those of the inputs.
+        let mut paddings = paddings(padding).skip(3);
+        let mut of_rows = || unwritten(ctx, x.shape(), paddings.next().unwrap(), x.dtype());
         let of_channels = || unwritten(ctx, gamma.shape(), 0, gamma.dtype());
         let (mut y, mut dx) = (of_rows(), of_rows());
         let [mut mean, mut invstd, mut d_gamma, mut d_beta] =
@@ -117,6 +125,7 @@ impl Run {
             beta: Some(&mut d_beta),
         };
         batch_norm::backward(ctx, self.mode, saved, dy, self.accumulate, gradients).unwrap();
+        check_padding();
         [
             y,
             dx,
@@ -210,6 +219,40 @@ fn folding_on_every_device() {
             // The bias is a difference of two numbers of at most 1 and 1 / √0.1.
             let bound = (2.0 * u + unit_roundoff(dtype)) * expected.abs() + 4.0 * u;
             assert!((got - expected).abs() <= bound, "{got} for {expected}");
+        }
+    }
+}
+
+/// The ReLU lets NaN through, in every column of a vector, and cuts the infinity that is negative.
+#[test]
+fn the_relu_hides_no_nan() {
+    for (ctx, dtype) in typed_contexts() {
+        let (rows, c) = (6, 16);
+        let mut inputs = Inputs::new(&ctx, [rows, c, 0], true, dtype);
+        let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        let mut values = to_f64(&inputs.x);
+        for (i, value) in values.iter_mut().enumerate() {
+            // Each kind in every column.
+            *value = special.get((i / c + i) % 6).copied().unwrap_or(*value);
+        }
+        fill(&mut inputs.x, &values);
+        let ones = Tensor::from_slice(ctx.device(), [c], &vec![1f32; c]).unwrap();
+        copy::forward(&ctx, &ones, &mut inputs.parameters[0]).unwrap();
+        let (mode, relu, accumulate) = (BatchNorm::Running, true, Accumulate::No);
+        let run = Run {
+            mode,
+            relu,
+            accumulate,
+        };
+        let [y, ..] = run.results(&ctx, &inputs, 0);
+        for (i, (x, y)) in values.into_iter().zip(y).enumerate() {
+            let right = match x {
+                x if x.is_nan() => y.is_nan(),
+                f64::INFINITY => y == f64::INFINITY,
+                f64::NEG_INFINITY => y == 0.0,
+                _ => y >= 0.0 && y.is_finite(),
+            };
+            assert!(right, "{}, {dtype}: {y} of {x} at {i}", ctx.device().name());
         }
     }
 }

@@ -46,6 +46,7 @@ fn norm_on_every_device() {
             (16_385, 0),
             (70_001, 0),
             (40_000, 1),
+            (70_002, 1),
         ] {
             let wide = Numbers::new(len as u64).f32(&ctx, [len + start]);
             let gradients = wide.columns(start, len).unwrap();
@@ -65,6 +66,47 @@ fn norm_on_every_device() {
                 );
                 assert_eq!([norm, factor], on_device(&ctx, &gradients, largest));
             }
+        }
+    }
+}
+
+/// More partial sums than a block has threads: the gradients of a network of four million parameters. Each partial sum is of
+/// 64 squares in a row and a tree, and so is the last.
+#[test]
+fn the_norm_of_millions() {
+    let Some(ctx) = cuda() else { return };
+    let len = 16_384 * 257 + 5;
+    let values: Vec<f32> = (0..len)
+        .map(|i| (i % 7) as f32 - 3.0 + (i / 16_384) as f32 / 64.0)
+        .collect();
+    let gradients = Tensor::from_slice(ctx.device(), [len], &values).unwrap();
+    let expected = values
+        .iter()
+        .map(|&g| f64::from(g).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    let [norm, _] = on_device(&ctx, &gradients, 1.0);
+    let bound = 2.0 * f64::from(f32::EPSILON) * 64f64.sqrt();
+    assert!(
+        (norm / expected - 1.0).abs() <= bound,
+        "{norm} for {expected}"
+    );
+}
+
+/// 1e-6 is added to the norm, which shows where the norm is not larger.
+#[test]
+fn small_norms_are_clipped_as_pytorch_does() {
+    for ctx in contexts() {
+        for size in [1e-7f32, 1e-6, 1e-5] {
+            let gradients = Tensor::from_slice(ctx.device(), [4], &[size; 4]).unwrap();
+            let norm = 2.0 * f64::from(size);
+            let [_, factor] = on_device(&ctx, &gradients, norm / 4.0);
+            let expected = norm / 4.0 / (norm + 1e-6);
+            let bound = 4.0 * f64::from(f32::EPSILON);
+            assert!(
+                (factor / expected - 1.0).abs() <= bound,
+                "{factor} for {expected}"
+            );
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Convolution on the CUDA device: every pass against the CPU in f64, in every precision; the same bits twice.
 
 use crate::support;
-use showtell::DType;
 use showtell::device::Precision;
 use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
+use showtell::{DType, Shape};
 use support::precision::{PRECISIONS, stored, tolerance};
-use support::typed::{in_f64, random};
-use support::{Numbers, alone, counters, cpu, cuda_with, zeros};
+use support::typed::{check_padding, fill, in_f64, random, to_f64, unwritten};
+use support::{Numbers, alone, counters, cpu, cuda_with, paddings, zeros};
 
 /// A convolution on the CUDA device, all its passes against the CPU in f64.
 struct Case {
@@ -17,16 +17,35 @@ struct Case {
     /// N, H, W, C
     shape: [usize; 4],
     filters: usize,
-    /// Elements of padding between pixels.
+    /// Elements of padding between pixels and between filters, of the first tensor; the others have more, each its own.
     padding: usize,
     dtype: DType,
 }
 
+/// Random tensors of a case.
+struct Random<'a> {
+    ctx: &'a Context,
+    numbers: Numbers,
+    paddings: Box<dyn Iterator<Item = usize>>,
+    dtype: DType,
+}
+
+impl Random<'_> {
+    /// Numbers in [-1, 1), with NaN in the padding.
+    fn tensor<const N: usize>(&mut self, shape: [usize; N]) -> Tensor {
+        let padding = self.paddings.next().unwrap();
+        random(self.ctx, &mut self.numbers, shape, padding, self.dtype)
+    }
+}
+
 impl Case {
-    /// Random pixels of `channels` channels in [-1, 1).
-    fn images(&self, ctx: &Context, numbers: &mut Numbers, [n, h, w, c]: [usize; 4]) -> Tensor {
-        let whole = random(ctx, numbers, [n, h, w, c + self.padding], 0, self.dtype);
-        whole.columns(self.padding / 2, c).unwrap()
+    fn random<'a>(&self, ctx: &'a Context, seed: u64) -> Random<'a> {
+        Random {
+            ctx,
+            numbers: Numbers::new(seed),
+            paddings: Box::new(paddings(self.padding)),
+            dtype: self.dtype,
+        }
     }
 
     fn compare(&self, ctx: &Context, what: &str, got: &Tensor, expected: &Tensor, terms: usize) {
@@ -51,14 +70,13 @@ impl Case {
     }
 
     fn check(&self, ctx: &Context) {
-        let (cpu, mut numbers) = (cpu(), Numbers::new(9));
+        let (cpu, mut random) = (cpu(), self.random(ctx, 9));
         let [n, h, w, c] = self.shape;
         let ([r, s], [p, q], k) = (self.window.kernel, self.window.output([h, w]), self.filters);
-        let x = self.images(ctx, &mut numbers, self.shape);
-        let filter = random(ctx, &mut numbers, [k, r, s, c], 0, self.dtype);
-        let bias = numbers.f32(ctx, [k]);
-        let z = self.images(ctx, &mut numbers, [n, p, q, k]);
-        let mut y = self.images(ctx, &mut numbers, [n, p, q, k]);
+        let x = random.tensor(self.shape);
+        let filter = random.tensor([k, r * s * c]);
+        let bias = random.numbers.f32(ctx, [k]);
+        let (z, mut y) = (random.tensor([n, p, q, k]), random.tensor([n, p, q, k]));
         let [x64, filter64, bias64, z64, mut y64] =
             [&x, &filter, &bias, &z, &y].map(|t| in_f64(&cpu, t));
         for relu in [true, false] {
@@ -80,6 +98,7 @@ impl Case {
             self.compare(ctx, "forward", &y, &y64, r * s * c + 2);
         }
         self.check_backward(ctx, [&x, &filter, &z], [&x64, &filter64, &z64]);
+        check_padding();
     }
 
     fn check_backward(
@@ -88,10 +107,14 @@ impl Case {
         [x, filter, dy]: [&Tensor; 3],
         [x64, filter64, dy64]: [&Tensor; 3],
     ) {
-        let (cpu, mut numbers) = (cpu(), Numbers::new(10));
+        let (cpu, mut random) = (cpu(), self.random(ctx, 10));
         let ([r, s], k) = (self.window.kernel, self.filters);
-        let mut dx = self.images(ctx, &mut numbers, self.shape);
-        let (mut df, mut db) = (numbers.f32(ctx, filter.shape()), numbers.f32(ctx, [k]));
+        // Other paddings than those of the forward pass.
+        let mut dx = (0..5).map(|_| random.tensor(self.shape)).last().unwrap();
+        let (rows, depth) = (filter.rows(), filter.cols());
+        let wide = random.numbers.f32(ctx, [rows, depth + self.padding]);
+        let mut df = wide.columns(0, depth).unwrap();
+        let mut db = random.numbers.f32(ctx, [k]);
         let [mut dx64, mut df64, mut db64] = [&dx, &df, &db].map(|t| in_f64(&cpu, t));
         for accumulate in [Accumulate::Yes, Accumulate::No] {
             let all = |dx, df, db| Gradients {
@@ -161,7 +184,8 @@ fn every_pass_on_the_cuda_device_equals_the_cpus() {
             return;
         };
         for (window, shape, filters) in CASES {
-            for padding in [0, 3] {
+            // None; rows that can be copied 16 bytes at a time; rows that cannot.
+            for padding in [0, 8, 3] {
                 for dtype in [DType::F32, DType::Bf16] {
                     Case {
                         window,
@@ -201,6 +225,63 @@ fn large_convolutions_equal_the_cpus() {
                 dtype,
             }
             .check(&ctx);
+        }
+    }
+}
+
+/// A NaN reaches the windows that see its pixel, in all their channels, and nothing else. One in a filter reaches its channel alone,
+/// also where filters follow right behind each other and a step of the main loop ends in the next one. The ReLU hides none.
+#[test]
+fn nan_stays_where_it_belongs() {
+    for precision in PRECISIONS {
+        for dtype in [DType::F32, DType::Bf16] {
+            let Some(ctx) = cuda_with(precision) else {
+                return;
+            };
+            for (k, c) in [(5, 3), (24, 8), (66, 20)] {
+                check_nan(&ctx, dtype, k, c);
+            }
+        }
+    }
+}
+
+fn check_nan(ctx: &Context, dtype: DType, k: usize, c: usize) {
+    let (h, w) = (5, 6);
+    let mut numbers = Numbers::new(12);
+    let (pixel, filter_k) = ([2, 4], k - 2);
+    let with_nan = |shape: &[usize], at: Option<usize>, numbers: &mut Numbers| {
+        let mut tensor = unwritten(ctx, Shape::new(shape), 0, dtype);
+        let mut values = numbers.vec(tensor.len());
+        if let Some(at) = at {
+            values[at] = f64::NAN;
+        }
+        fill(&mut tensor, &values);
+        tensor
+    };
+    let in_x = (pixel[0] * w + pixel[1]) * c + c - 1;
+    for tap in [None, Some(0), Some(9 * c - 1)] {
+        let x = with_nan(&[1, h, w, c], tap.is_none().then_some(in_x), &mut numbers);
+        let at = tap.map(|tap| filter_k * 9 * c + tap);
+        let filter = with_nan(&[k, 3, 3, c], at, &mut numbers);
+        let mut y = unwritten(ctx, [1, h, w, k], 0, dtype);
+        let epilogue = Epilogue {
+            relu: true,
+            ..Epilogue::default()
+        };
+        conv::forward(ctx, &x, &filter, Window::square(3, 1, 1), epilogue, &mut y).unwrap();
+        for (i, got) in to_f64(&y).into_iter().enumerate() {
+            let (row, col, of) = (i / k / w, i / k % w, i % k);
+            let sees = match tap {
+                // Also where the tap lies outside the image: zero times NaN.
+                Some(_) => of == filter_k,
+                None => row.abs_diff(pixel[0]) <= 1 && col.abs_diff(pixel[1]) <= 1,
+            };
+            let device = ctx.device().name();
+            assert_eq!(
+                got.is_nan(),
+                sees,
+                "{device}, {dtype}, {k} x {c}, NaN in tap {tap:?}: row {row}, column {col}, channel {of} is {got}"
+            );
         }
     }
 }

@@ -24,6 +24,7 @@ fn copies_between_paddings<T: Element + PartialEq>(ctx: &Context, value: impl Fn
     for (rows, ldx, x0, ldy, y0, cols) in [
         (700, 41, 3, 33, 1, 30),
         (40, 48, 8, 72, 16, 37),
+        (9, 48, 8, 72, 16, 39),
         (0, 8, 0, 8, 0, 8),
     ] {
         let values: Vec<T> = (0..rows * ldx).map(&value).collect();

@@ -145,15 +145,26 @@ fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
     }
 }
 
-/// What is dropped is zero, whatever it was.
+/// What is dropped is zero, whatever it was: in rows that are read four floats at a time and in rows that are not.
 #[test]
-fn a_dropped_infinity_is_zero() {
+fn a_dropped_infinity_or_nan_is_zero() {
     for ctx in contexts() {
-        let kept = mask(&ctx, 0.5, &some_site(&ctx), 0, [2, 8]);
-        let mut x = Tensor::from_slice(ctx.device(), [2, 8], &[f32::INFINITY; 16]).unwrap();
-        dropout::in_place(&ctx, 0.5, &some_site(&ctx), 0, &mut x).unwrap();
-        for (x, kept) in x.to_vec::<f32>().unwrap().into_iter().zip(kept) {
-            assert_eq!(x, if kept == 0.0 { 0.0 } else { f32::INFINITY });
+        for (start, cols) in [(0, 8), (1, 7)] {
+            for what in [f32::INFINITY, f32::NAN] {
+                let kept = mask(&ctx, 0.5, &some_site(&ctx), 0, [6, cols]);
+                let wide = Tensor::from_slice(ctx.device(), [6, 8], &[what; 48]).unwrap();
+                let mut x = wide.columns(start, cols).unwrap();
+                let mut y = zeros(&ctx, [6, cols], DType::F32);
+                dropout::forward(&ctx, 0.5, &some_site(&ctx), 0, &x, &mut y).unwrap();
+                dropout::in_place(&ctx, 0.5, &some_site(&ctx), 0, &mut x).unwrap();
+                for got in [x.to_vec::<f32>().unwrap(), y.to_vec::<f32>().unwrap()] {
+                    for (got, kept) in got.into_iter().zip(&kept) {
+                        let expected = if *kept == 0.0 { 0.0 } else { what };
+                        let same = got == expected || got.is_nan() && expected.is_nan();
+                        assert!(same, "{got} for {expected}");
+                    }
+                }
+            }
         }
     }
 }

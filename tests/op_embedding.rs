@@ -6,6 +6,7 @@ use showtell::DType;
 use showtell::ops::Accumulate;
 use showtell::ops::embedding;
 use showtell::tensor::{Context, Tensor};
+use support::typed::{check_padding, random, unwritten};
 use support::{Numbers, check_gradient, contexts, cpu, cuda, inner, nan, zeros};
 
 fn ids(ctx: &Context, numbers: &mut Numbers, shape: [usize; 2], below: usize) -> Tensor {
@@ -105,6 +106,7 @@ fn every_device_adds_in_order() {
             (5, 7, 9, 37),
             (3, 5, 40, 516),
             (70, 60, 1000, 8),
+            (70, 60, 50, 7),
             (1, 1, 1, 1),
         ] {
             let name = format!(
@@ -117,7 +119,7 @@ fn every_device_adds_in_order() {
                 .unwrap();
             let all = ids(&ctx, &mut numbers, [steps, batch + 2], words);
             let ids = all.columns(0, batch).unwrap();
-            let mut y = zeros(&ctx, [steps, batch, cols], DType::F32);
+            let mut y = unwritten(&ctx, [steps, batch, cols], 8, DType::F32);
             embedding::forward(&ctx, &weight, &ids, &mut y).unwrap();
             let (table, id_values): (Vec<f32>, Vec<u32>) =
                 (weight.to_vec().unwrap(), ids.to_vec().unwrap());
@@ -126,14 +128,11 @@ fn every_device_adds_in_order() {
             assert_eq!(y.to_vec::<f32>().unwrap(), expected, "{name}");
 
             let dy = numbers
-                .f32(&ctx, [steps, batch, cols + 4])
+                .f32(&ctx, [steps, batch, cols + 8])
                 .columns(0, cols)
                 .unwrap();
             for (accumulate, padding) in [(Accumulate::Yes, Some(3)), (Accumulate::No, None)] {
-                let mut dw = numbers
-                    .f32(&ctx, [words, cols + 4])
-                    .columns(0, cols)
-                    .unwrap();
+                let mut dw = random(&ctx, &mut numbers, [words, cols], 12, DType::F32);
                 let mut sums = match accumulate {
                     Accumulate::Yes => dw.to_vec::<f32>().unwrap(),
                     Accumulate::No => vec![0.0; words * cols],
@@ -146,6 +145,7 @@ fn every_device_adds_in_order() {
                     }
                 }
                 assert_eq!(dw.to_vec::<f32>().unwrap(), sums, "{name}, {accumulate:?}");
+                check_padding();
             }
         }
     }

@@ -10,7 +10,13 @@ use support::{alone, contexts, counters, cpu, cuda, zeros};
 /// Fills columns of a matrix whose other elements are `one`: rows at any alignment; rows of whole vectors with a rest;
 /// more rows than one task takes.
 fn zeroes_only_the_view<T: Element + PartialEq>(ctx: &Context, one: T) {
-    for (rows, ld, start, cols) in [(5, 7, 1, 4), (9, 48, 16, 29), (2000, 9, 0, 8), (3, 5, 5, 0)] {
+    for (rows, ld, start, cols) in [
+        (5, 7, 1, 4),
+        (9, 48, 16, 29),
+        (4, 48, 16, 31),
+        (2000, 9, 0, 8),
+        (3, 5, 5, 0),
+    ] {
         let t = Tensor::from_slice(ctx.device(), [rows, ld], &vec![one; rows * ld]).unwrap();
         fill::zero(ctx, &mut t.columns(start, cols).unwrap()).unwrap();
         for (i, got) in t.to_vec::<T>().unwrap().into_iter().enumerate() {

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::gemm::Accumulate;
 use showtell::ops::linear::{self, Gradients};
-use support::{Numbers, check_gradient, contexts, cpu, inner, nan, zeros};
+use support::typed::{random, to_f64, typed_contexts};
+use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -36,20 +37,19 @@ proptest! {
     }
 }
 
-/// Column sums of as many rows as are summed in one part and in several, from padded rows; every device, against f64.
+/// Column sums of as many rows as are summed in one part and in several, from padded rows; every device and type, against f64.
 #[test]
 fn the_gradient_of_the_bias_sums_rows_on_every_device() {
-    for ctx in contexts() {
+    for (ctx, dtype) in typed_contexts() {
         for (rows, cols) in [(1, 1), (3, 7), (129, 66), (700, 5), (1500, 130), (0, 4)] {
             let mut numbers = Numbers::new(3);
-            let whole = numbers.f32(&ctx, [rows, cols + 3]);
-            let dy = whole.columns(1, cols).unwrap();
+            let dy = random(&ctx, &mut numbers, [rows, cols], 3, dtype);
             let x = numbers.f32(&ctx, [rows, 2]);
             let weight = numbers.f32(&ctx, [cols, 2]);
             let start = numbers.f32(&ctx, [cols]);
             let mut db = start.clone();
             let before = start.to_vec::<f32>().unwrap();
-            let values = dy.to_vec::<f32>().unwrap();
+            let values = to_f64(&dy);
             let mut bits = Vec::new();
             for accumulate in [Accumulate::Yes, Accumulate::No, Accumulate::No] {
                 let gradients = Gradients {
@@ -59,9 +59,7 @@ fn the_gradient_of_the_bias_sums_rows_on_every_device() {
                 linear::backward(&ctx, &x, &weight, &dy, accumulate, gradients).unwrap();
                 let got = db.to_vec::<f32>().unwrap();
                 for (col, &got) in got.iter().enumerate() {
-                    let sum: f64 = (0..rows)
-                        .map(|row| f64::from(values[row * cols + col]))
-                        .sum();
+                    let sum: f64 = (0..rows).map(|row| values[row * cols + col]).sum();
                     let first = if accumulate == Accumulate::Yes {
                         f64::from(before[col])
                     } else {

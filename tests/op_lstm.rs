@@ -2,14 +2,12 @@
 
 use crate::support;
 use proptest::prelude::*;
-use showtell::device::Precision;
 use showtell::ops::lstm::sequence::{self, Dropout, Gradients};
-use showtell::ops::lstm::{self, Cell, Input, Layer, LayerGradients, State, StateMut};
+use showtell::ops::lstm::{self, Layer, LayerGradients, State, StateMut};
 use showtell::tensor::{Context, Tensor};
-use showtell::{DType, Device, Shape};
-use support::{
-    Golden, Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, zeros,
-};
+use showtell::{DType, Shape};
+use support::typed::{in_f64, off};
+use support::{Golden, Numbers, check_gradient, contexts, cpu, inner, nan, zeros};
 
 const NAMES: [&str; 4] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
 
@@ -151,163 +149,6 @@ proptest! {
     }
 }
 
-/// A matrix of f32 with padding behind its rows, from numbers that are the same on every device.
-fn padded(ctx: &Context, numbers: &mut Numbers, rows: usize, cols: usize, pad: usize) -> Tensor {
-    let wide = numbers.f32(ctx, [rows, cols + pad]);
-    wide.columns(0, cols).unwrap()
-}
-
-/// The same numbers in f64 on the CPU.
-fn in_f64(x: &Tensor) -> Tensor {
-    let values: Vec<f64> = x
-        .to_vec::<f32>()
-        .unwrap()
-        .into_iter()
-        .map(f64::from)
-        .collect();
-    Tensor::from_slice(&Device::cpu(), x.shape(), &values).unwrap()
-}
-
-/// The largest difference of an f32 tensor from an f64 one.
-fn off(got: &Tensor, expected: &Tensor) -> f64 {
-    let (got, expected) = (
-        got.to_vec::<f32>().unwrap(),
-        expected.to_vec::<f64>().unwrap(),
-    );
-    let differences = got
-        .iter()
-        .zip(&expected)
-        .map(|(&g, e)| (f64::from(g) - e).abs());
-    differences.fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most })
-}
-
-/// A step on every device and in every precision against f64. Rounding the factors of a sum of K products, each at most 1, by u
-/// moves it by about 2 u √(K / 9); adding up in f32 by ε √K; no activation is steeper than 1. 8 u √K, u the larger.
-#[test]
-fn a_step_in_every_precision() {
-    let precisions = [
-        (Precision::F32, 2f64.powi(-24)),
-        (Precision::Tf32, 2f64.powi(-11)),
-        (Precision::Bf16, 2f64.powi(-9)),
-    ];
-    let cuda = precisions.map(|(precision, unit)| Some((support::cuda_with(precision)?, unit)));
-    let cpu = Some((cpu(), precisions[0].1));
-    for (ctx, unit) in cuda.into_iter().chain([cpu]).flatten() {
-        for (batch, depths, hidden, pad) in [
-            (1, vec![1], 1, 0),
-            (3, vec![5, 3], 7, 2),
-            (32, vec![64], 16, 0),
-            (33, vec![40, 52], 20, 4),
-            (70, vec![33, 100], 37, 1),
-            (130, vec![36], 12, 4),
-        ] {
-            let name = format!("{}: {batch} x {depths:?} x {hidden}", ctx.device().name());
-            let mut numbers = Numbers::new(31);
-            let mut random = |rows, cols| padded(&ctx, &mut numbers, rows, cols, pad);
-            let factors: Vec<[Tensor; 2]> = depths
-                .iter()
-                .map(|&depth| [random(batch, depth), random(4 * hidden, depth)])
-                .collect();
-            let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
-            let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
-            let exact: Vec<[Tensor; 2]> = factors
-                .iter()
-                .map(|pair| pair.each_ref().map(in_f64))
-                .collect();
-            let [mut exact_gates, exact_c_prev, mut exact_c, mut exact_h] =
-                [&gates, &c_prev, &c, &h].map(in_f64);
-            let inputs = |factors: &'_ [[Tensor; 2]]| -> Vec<(Tensor, Tensor)> {
-                factors
-                    .iter()
-                    .map(|[x, weight]| (x.clone(), weight.clone()))
-                    .collect()
-            };
-            let (inputs, exact) = (inputs(&factors), inputs(&exact));
-            let as_inputs = |pairs: &[(Tensor, Tensor)], run: &mut dyn FnMut(&[Input])| {
-                let inputs: Vec<Input> = pairs
-                    .iter()
-                    .map(|(x, weight)| Input { x, weight })
-                    .collect();
-                run(&inputs);
-            };
-            as_inputs(&inputs, &mut |inputs| {
-                lstm::step_forward(&ctx, inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
-            });
-            as_inputs(&exact, &mut |inputs| {
-                let (gates, c, h) = (&mut exact_gates, &mut exact_c, &mut exact_h);
-                lstm::step_forward(&support::cpu(), inputs, gates, &exact_c_prev, c, h).unwrap();
-            });
-            let bound = 8.0 * unit * (depths.iter().sum::<usize>() as f64).sqrt().max(2.0);
-            for (what, got, expected) in [
-                ("gates", &gates, &exact_gates),
-                ("c", &c, &exact_c),
-                ("h", &h, &exact_h),
-            ] {
-                let off = off(got, expected);
-                assert!(
-                    off <= bound,
-                    "{name}: {what} is off by {off}, more than {bound}"
-                );
-            }
-        }
-    }
-}
-
-/// The cell's backward against f64: a dozen operations on numbers of at most 2, and tanh: 32 ε.
-#[test]
-fn the_cell_backward_on_every_device() {
-    for ctx in contexts() {
-        for (batch, hidden, pad, with_later) in [
-            (1, 1, 0, true),
-            (5, 7, 2, false),
-            (33, 16, 4, true),
-            (40, 36, 0, false),
-        ] {
-            let mut numbers = Numbers::new(32);
-            let mut random = |cols| padded(&ctx, &mut numbers, batch, cols, pad);
-            let (gates, c_prev, c, dh) = (
-                random(4 * hidden),
-                random(hidden),
-                random(hidden),
-                random(hidden),
-            );
-            let (mut dc, mut d_gates) = (random(hidden), random(4 * hidden));
-            let later = with_later.then(|| random(hidden));
-            let [e_gates, e_c_prev, e_c, e_dh, mut e_dc, mut e_d_gates] =
-                [&gates, &c_prev, &c, &dh, &dc, &d_gates].map(in_f64);
-            let e_later = later.as_ref().map(in_f64);
-            let cell = Cell {
-                gates: &gates,
-                c_prev: &c_prev,
-                c: &c,
-            };
-            lstm::cell_backward(&ctx, cell, &dh, later.as_ref(), &mut dc, &mut d_gates).unwrap();
-            let cell = Cell {
-                gates: &e_gates,
-                c_prev: &e_c_prev,
-                c: &e_c,
-            };
-            lstm::cell_backward(
-                &cpu(),
-                cell,
-                &e_dh,
-                e_later.as_ref(),
-                &mut e_dc,
-                &mut e_d_gates,
-            )
-            .unwrap();
-            for (got, expected) in [(&dc, &e_dc), (&d_gates, &e_d_gates)] {
-                let off = off(got, expected);
-                let name = ctx.device().name();
-                assert!(
-                    off <= 32.0 * f64::from(f32::EPSILON),
-                    "{name}: {batch} x {hidden} is off by {off}"
-                );
-            }
-        }
-    }
-}
-
 /// A step for decoding, through two layers, against f64.
 #[test]
 fn a_decoding_step_on_every_device() {
@@ -319,9 +160,12 @@ fn a_decoding_step_on_every_device() {
         let states = [(); 4].map(|()| numbers.f32(&ctx, [2, batch, hidden]));
         let exact_stack: Stack = stack
             .iter()
-            .map(|layer| layer.each_ref().map(in_f64))
+            .map(|layer| layer.each_ref().map(|t| in_f64(&cpu(), t)))
             .collect();
-        let (exact_x, exact_states) = (in_f64(&x), states.each_ref().map(in_f64));
+        let (exact_x, exact_states) = (
+            in_f64(&cpu(), &x),
+            states.each_ref().map(|t| in_f64(&cpu(), t)),
+        );
         for (ctx, stack, x, states) in [
             (&ctx, &stack, &x, &states),
             (&cpu(), &exact_stack, &exact_x, &exact_states),
@@ -339,33 +183,6 @@ fn a_decoding_step_on_every_device() {
             assert!(off <= bound, "{}: off by {off}", ctx.device().name());
         }
     }
-}
-
-/// One launch, which writes gates, c and h once and asks for the weights once for every 32 rows.
-#[test]
-fn a_step_is_one_launch() {
-    if !alone("a_step_is_one_launch", &[]) {
-        return;
-    }
-    let Some(ctx) = cuda() else { return };
-    let (batch, hidden, depths, mut numbers) = (32, 64, [128, 64], Numbers::new(34));
-    let mut random = |rows, cols| numbers.f32(&ctx, [rows, cols]);
-    let factors = depths.map(|depth| [random(batch, depth), random(4 * hidden, depth)]);
-    let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
-    let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
-    let inputs = factors.each_ref().map(|[x, weight]| Input { x, weight });
-    let counted = counters(|| {
-        lstm::step_forward(&ctx, &inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
-    });
-    let Some(counted) = counted else { return };
-    assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
-    let kernel = &counted["lstm_step_forward_f32_short_step"];
-    let (depth, blocks) = (depths.iter().sum::<usize>(), hidden / 8);
-    let loads = 4 * hidden * depth + blocks * batch * depth + batch * 5 * hidden;
-    assert_eq!(kernel["launches"], 1);
-    assert_eq!(kernel["global_load_bytes"], 4 * loads);
-    assert_eq!(kernel["global_store_bytes"], 4 * batch * 6 * hidden);
-    assert_eq!(kernel["bank_conflicts"], 0);
 }
 
 fn f32_stack(ctx: &Context, numbers: &mut Numbers, inputs: usize, hidden: usize) -> Stack {

@@ -61,7 +61,7 @@ proptest! {
         let mut values = Tensor::from_slice(ctx.device(), [n], &w).unwrap();
         let mut first = Tensor::from_slice(ctx.device(), [n], &m).unwrap();
         let mut second = Tensor::from_slice(ctx.device(), [n], &v).unwrap();
-        let settings = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-5 };
+        let settings = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-2 };
         for step in 1..=steps {
             let g: Vec<f64> = numbers.vec(n).iter().map(|g| 8.0 * g).collect();
             let gradients = Tensor::from_slice(ctx.device(), [n], &g).unwrap();
@@ -72,7 +72,7 @@ proptest! {
                 .unwrap();
             let t = step as i32;
             for i in 0..n {
-                let g = g[i].clamp(-5.0, 5.0) + 1e-5 * w[i];
+                let g = g[i].clamp(-5.0, 5.0) + 1e-2 * w[i];
                 m[i] = 0.9 * m[i] + (1.0 - 0.9) * g;
                 v[i] = 0.999 * v[i] + (1.0 - 0.999) * g * g;
                 let (mean, square) = (m[i] / (1.0 - 0.9f64.powi(t)), v[i] / (1.0 - 0.999f64.powi(t)));
@@ -96,6 +96,12 @@ const SGD: Sgd = Sgd {
     weight_decay: 1e-2,
 };
 
+/// With a decay that shows beside rounding: it is added after the clamp.
+const DECAYING: Adam = Adam {
+    weight_decay: 1e-2,
+    ..ADAM
+};
+
 /// Values and state after `steps` steps in f32, on ranges of an arena that begin at `start`.
 fn trained(ctx: &Context, adam: bool, n: usize, start: usize, steps: usize) -> Vec<Vec<f32>> {
     let mut numbers = Numbers::new(n as u64);
@@ -111,7 +117,16 @@ fn trained(ctx: &Context, adam: bool, n: usize, start: usize, steps: usize) -> V
         let clip = [Clip::Factor(&factor), Clip::Value(0.4), Clip::None][step % 3];
         if adam {
             let moments = Moments { first, second };
-            optimiser::adam(ctx, ADAM, &schedule, clip, &gradients, moments, &mut values).unwrap();
+            optimiser::adam(
+                ctx,
+                DECAYING,
+                &schedule,
+                clip,
+                &gradients,
+                moments,
+                &mut values,
+            )
+            .unwrap();
         } else {
             optimiser::sgd(ctx, SGD, &schedule, clip, &gradients, first, &mut values).unwrap();
         }

@@ -6,7 +6,9 @@ use showtell::DType;
 use showtell::ops::pool;
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
-use support::typed::{fill, in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten};
+use support::typed::{
+    check_padding, fill, in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten,
+};
 use support::{Numbers, alone, check_gradient, counters, cpu, cuda, inner, nan};
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -167,7 +169,14 @@ fn ties_nan_and_infinity() {
     }
 }
 
+/// In one channel, and in many, which a thread takes together.
 fn check_special_values(ctx: &Context, dtype: DType) {
+    for channels in [1, 16] {
+        check_special_channels(ctx, dtype, channels);
+    }
+}
+
+fn check_special_channels(ctx: &Context, dtype: DType, channels: usize) {
     let window = Window::square(2, 2, 0);
     let infinity = f64::NEG_INFINITY;
     let x = [
@@ -176,21 +185,28 @@ fn check_special_values(ctx: &Context, dtype: DType) {
         [infinity, infinity, 0.0, -0.0],
         [infinity, infinity, -1.0, 0.0],
     ];
-    let of = |shape: [usize; 4], values: &[f64]| {
-        let mut tensor = unwritten(ctx, shape, 0, dtype);
-        fill(&mut tensor, values);
+    let of = |shape: [usize; 3], values: &[f64]| {
+        let mut tensor = unwritten(ctx, [shape[0], shape[1], shape[2], channels], 0, dtype);
+        let values: Vec<f64> = values.iter().flat_map(|&v| vec![v; channels]).collect();
+        fill(&mut tensor, &values);
         tensor
     };
-    let x = of([1, 4, 4, 1], x.as_flattened());
-    let mut y = unwritten(ctx, [1, 2, 2, 1], 0, dtype);
+    let x = of([1, 4, 4], x.as_flattened());
+    let mut y = unwritten(ctx, [1, 2, 2, channels], 0, dtype);
     pool::max_forward(ctx, &x, window, &mut y).unwrap();
-    let got = to_f64(&y);
-    assert!(
-        got[0] == 2.0 && got[1].is_nan() && got[2] == infinity && got[3] == 0.0,
-        "{got:?}"
-    );
-    let dy = of([1, 2, 2, 1], &[1.0, 2.0, 3.0, 4.0]);
-    let mut dx = unwritten(ctx, [1, 4, 4, 1], 0, dtype);
+    for channel in 0..channels {
+        let got: Vec<f64> = to_f64(&y)
+            .into_iter()
+            .skip(channel)
+            .step_by(channels)
+            .collect();
+        assert!(
+            got[0] == 2.0 && got[1].is_nan() && got[2] == infinity && got[3] == 0.0,
+            "{got:?}"
+        );
+    }
+    let dy = of([1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let mut dx = unwritten(ctx, [1, 4, 4, channels], 0, dtype);
     pool::max_backward(ctx, &x, window, &dy, &mut dx).unwrap();
     let expected = [
         [1.0, 0.0, 0.0, 0.0],
@@ -198,7 +214,7 @@ fn check_special_values(ctx: &Context, dtype: DType) {
         [3.0, 0.0, 4.0, 0.0],
         [0.0; 4],
     ];
-    assert_eq!(to_f64(&dx), expected.as_flattened());
+    assert_eq!(to_f64(&dx), to_f64(&of([1, 4, 4], expected.as_flattened())));
 }
 
 #[test]
@@ -207,6 +223,11 @@ fn a_window_that_can_lie_in_the_padding_alone_is_an_error() {
     let (x, mut y) = (nan(&ctx, [1, 4, 4, 1]), nan(&ctx, [1, 7, 7, 1]));
     let error = pool::max_forward(&ctx, &x, Window::square(2, 1, 2), &mut y).unwrap_err();
     assert!(error.to_string().contains("more than half"), "{error}");
+}
+
+fn four_paddings(first: usize) -> [usize; 4] {
+    let mut paddings = support::paddings(first);
+    std::array::from_fn(|_| paddings.next().unwrap())
 }
 
 /// Against the CPU in f64, from the same rounded numbers (in bf16 many are equal). A largest number is exact; a
@@ -234,16 +255,18 @@ fn max_on_every_device() {
             let mut numbers = Numbers::new(8);
             let [n, h, w, c] = shape;
             let [p, q] = window.output([h, w]);
-            let x = random(&ctx, &mut numbers, shape, padding, dtype);
-            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, dtype);
+            let [of_x, of_dy, of_y, of_dx] = four_paddings(padding);
+            let x = random(&ctx, &mut numbers, shape, of_x, dtype);
+            let dy = random(&ctx, &mut numbers, [n, p, q, c], of_dy, dtype);
             let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
-                let mut y = unwritten(ctx, dy.shape(), padding, x.dtype());
-                let mut dx = unwritten(ctx, x.shape(), padding, x.dtype());
+                let mut y = unwritten(ctx, dy.shape(), of_y, x.dtype());
+                let mut dx = unwritten(ctx, x.shape(), of_dx, x.dtype());
                 pool::max_forward(ctx, x, window, &mut y).unwrap();
                 pool::max_backward(ctx, x, window, dy, &mut dx).unwrap();
                 [to_f64(&y), to_f64(&dx)]
             };
             let [y, dx] = run(&ctx, &x, &dy);
+            check_padding();
             let expected = run(&cpu, &in_f64(&cpu, &x), &in_f64(&cpu, &dy));
             assert_eq!(
                 y,
@@ -275,14 +298,17 @@ fn averages_on_every_device() {
             ([2, 16, 16, 7], [1, 1], 1),
             ([2, 13, 11, 8], [2, 3], 0),
             ([1, 3, 4, 5], [3, 4], 3),
+            ([1, 2, 3, 5], [9, 14], 1),
+            ([2, 2, 3, 16], [10, 13], 8),
             ([0, 8, 8, 8], [1, 1], 0),
         ] {
             let mut numbers = Numbers::new(9);
-            let x = random(&ctx, &mut numbers, [n, h, w, c], padding, dtype);
-            let dy = random(&ctx, &mut numbers, [n, p, q, c], padding, DType::F32);
+            let [of_x, of_dy, of_y, of_dx] = four_paddings(padding);
+            let x = random(&ctx, &mut numbers, [n, h, w, c], of_x, dtype);
+            let dy = random(&ctx, &mut numbers, [n, p, q, c], of_dy, DType::F32);
             let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
-                let mut y = unwritten(ctx, dy.shape(), padding, dy.dtype());
-                let mut dx = unwritten(ctx, x.shape(), padding, x.dtype());
+                let mut y = unwritten(ctx, dy.shape(), of_y, dy.dtype());
+                let mut dx = unwritten(ctx, x.shape(), of_dx, x.dtype());
                 if [p, q] == [1, 1] {
                     let mut y = y.reshape([n, c]).unwrap();
                     pool::average_forward(ctx, x, &mut y).unwrap();
@@ -293,6 +319,7 @@ fn averages_on_every_device() {
                 [to_f64(&y), to_f64(&dx)]
             };
             let got = run(&ctx, &x, &dy);
+            check_padding();
             let expected = run(&cpu, &in_f64(&cpu, &x), &in_f64(&cpu, &dy));
             for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
                 let bound =

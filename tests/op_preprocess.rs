@@ -4,7 +4,7 @@ use crate::support;
 use showtell::ops::preprocess::{self, Normalisation};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::typed::{to_f64, typed_contexts, unwritten};
+use support::typed::{check_padding, to_f64, typed_contexts, unwritten};
 use support::{Numbers, alone, contexts, counters, cpu, cuda, zeros};
 
 fn every_value() -> Vec<u8> {
@@ -71,7 +71,15 @@ fn four_channels_are_an_error() {
     );
 }
 
-/// The CPU's f32, rounded once more for bf16: pixels that run on, with and without a rest, and padded rows.
+/// Pixels with padding behind each.
+fn of_bytes(ctx: &Context, shape: Shape, padding: usize) -> Tensor {
+    let mut dims = shape.dims().to_vec();
+    dims[3] += padding;
+    let whole = zeros(ctx, Shape::new(&dims), DType::U8);
+    whole.columns(0, 3).unwrap()
+}
+
+/// The CPU's f32, rounded once more for bf16: pixels that run on, as many as make whole vectors and others; padded rows of both.
 #[test]
 fn every_device_and_type_has_the_same_numbers() {
     let cpu = cpu();
@@ -86,9 +94,11 @@ fn every_device_and_type_has_the_same_numbers() {
             let mut numbers = Numbers::new(6);
             let pixels: Vec<u8> = (0..shape.len()).map(|_| numbers.below(256) as u8).collect();
             let run = |ctx: &Context, dtype: DType| {
-                let images = Tensor::from_slice(ctx.device(), shape, &pixels).unwrap();
+                let mut images = of_bytes(ctx, shape, if padding > 0 { 5 } else { 0 });
+                images.copy_from_slice(&pixels).unwrap();
                 let mut y = unwritten(ctx, shape, padding, dtype);
                 preprocess::forward(ctx, &images, Normalisation::IMAGENET, &mut y).unwrap();
+                check_padding();
                 to_f64(&y)
             };
             let expected = run(&cpu, DType::F32).into_iter().map(|v| match dtype {

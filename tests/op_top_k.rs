@@ -55,6 +55,10 @@ fn every_device_chooses_the_same() {
                 .map(|_| numbers.below(40) as f32 / 8.0)
                 .collect();
             values[0] = f32::NEG_INFINITY;
+            // The largest of all comes last, the next largest before it, in the last row.
+            let last = (rows - 1) * ld + cols - 1;
+            values[last] = 100.0;
+            values[last - 1] = 99.0;
             let logits = Tensor::from_slice(ctx.device(), [rows, ld], &values).unwrap();
             let logits = logits.columns(0, cols).unwrap();
             let ids = zeros(&ctx, [rows, k + 2], DType::U32);

@@ -206,6 +206,49 @@ fn races_between_ctas() {
     );
 }
 
+/// Each thread writes its word and reads that of the thread `%r1 ^ DISTANCE`, in global memory.
+const GLOBAL_EXCHANGE: &str = "mad.wide.u32 %rd10, %r1, 4, %rd1; st.global.u32 [%rd10], %r1; SYNC
+    xor.b32 %r12, %r1, 32; mad.wide.u32 %rd10, %r12, 4, %rd1; ld.global.u32 %r13, [%rd10];";
+
+#[test]
+fn races_between_warps_in_global_memory() {
+    let exchange = |sync| GLOBAL_EXCHANGE.replace("SYNC", sync);
+    let found = fault(&exchange("bar.warp.sync -1;"), 1, 64);
+    assert_eq!(found.kind, FaultKind::GlobalRace);
+    assert!(
+        found
+            .message
+            .ends_with("warp 0 of its CTA: a barrier is missing"),
+        "{found}"
+    );
+    assert!(run_kernel(&exchange("bar.sync 0;"), 1, 64).is_ok());
+    assert!(without(
+        &exchange(""),
+        Checks {
+            global_races: false,
+            ..Checks::ALL
+        }
+    ));
+    // All warps read the word that the last thread then writes.
+    let late =
+        "ld.global.u32 %r10, [%rd1]; SYNC setp.eq.u32 %p1, %r1, 63; @%p1 st.global.u32 [%rd1], 1;";
+    assert_eq!(
+        fault(&late.replace("SYNC", ""), 1, 64).kind,
+        FaultKind::GlobalRace
+    );
+    assert!(run_kernel(&late.replace("SYNC", "bar.sync 0;"), 1, 64).is_ok());
+    // A flag that one warp raises and another one waits for.
+    let flag = "setp.ge.u32 %p1, %r1, 32; @%p1 bra $wait; st.global.u32 [%rd1+64], 7; membar.gl;
+        st.volatile.global.u32 [%rd1], 1; ret;
+        $wait: ld.volatile.global.u32 %r10, [%rd1]; setp.ne.u32 %p1, %r10, 1; @%p1 bra $wait;
+        ld.global.u32 %r11, [%rd1+64];";
+    assert!(run_kernel(flag, 1, 64).is_ok());
+    // Each warp has its own bytes of a word.
+    let own = "shr.u32 %r10, %r1, 5; cvt.u64.u32 %rd10, %r10; add.u64 %rd10, %rd1, %rd10;
+        st.global.u8 [%rd10], %r10; ld.global.u8 %r11, [%rd10]; bar.sync 0; st.global.u8 [%rd10], %r10;";
+    assert!(run_kernel(own, 1, 128).is_ok());
+}
+
 /// CTAs read and then write neighbouring bytes of the same word. No two CTAs access the same byte.
 #[test]
 fn neighbours_in_a_word_do_not_race() {

@@ -1,10 +1,10 @@
 //! All steps of attention, forward and backward, as a decoder runs them.
 
-use super::nan;
+use super::paddings;
+use super::typed::unwritten;
 use showtell::ops::Accumulate;
 use showtell::ops::attention::{self, Gradients, Inputs, KeyGradients, Outputs};
 use showtell::tensor::{Context, Tensor};
-use showtell::{DType, Shape};
 
 /// The gradients of a backward loop over the steps and of what follows it. They are NaN at first.
 pub struct All {
@@ -24,12 +24,12 @@ pub fn backward(
     let [steps, _, a] = queries.shape().dims().try_into().unwrap();
     let dtype = queries.dtype();
     let mut all = All {
-        queries: filled(ctx, queries.shape(), dtype),
-        keys: filled(ctx, inputs.keys.shape(), dtype),
-        weight: filled(ctx, [1, a], dtype),
-        bias: filled(ctx, [1], dtype),
+        queries: unwritten(ctx, queries.shape(), 16, dtype),
+        keys: unwritten(ctx, inputs.keys.shape(), 20, dtype),
+        weight: unwritten(ctx, [1, a], 0, dtype),
+        bias: unwritten(ctx, [1], 0, dtype),
     };
-    let d_scores = filled(ctx, alphas.shape(), dtype);
+    let d_scores = unwritten(ctx, alphas.shape(), 24, dtype);
     for t in (0..steps).rev() {
         let [query, alpha, d_context] = [queries, alphas, d_contexts].map(|x| x.index(t).unwrap());
         let gradients = Gradients {
@@ -47,16 +47,7 @@ pub fn backward(
     all
 }
 
-/// NaN everywhere.
-pub fn filled(ctx: &Context, shape: impl Into<Shape>, dtype: DType) -> Tensor {
-    let shape = shape.into();
-    match dtype {
-        DType::F64 => nan(ctx, shape),
-        _ => Tensor::from_slice(ctx.device(), shape, &vec![f32::NAN; shape.len()]).unwrap(),
-    }
-}
-
-/// All steps forward: α (T, B, P), β (T, B, C), contexts (T, B, D).
+/// All steps forward: α (T, B, P), β (T, B, C), contexts (T, B, D), each with a padding of its own.
 pub fn forward(ctx: &Context, inputs: Inputs, queries: &Tensor) -> [Tensor; 3] {
     let [steps, batch, _] = queries.shape().dims().try_into().unwrap();
     let cols = [
@@ -64,7 +55,11 @@ pub fn forward(ctx: &Context, inputs: Inputs, queries: &Tensor) -> [Tensor; 3] {
         inputs.mix.cells(),
         inputs.values.cols(),
     ];
-    let outputs = cols.map(|cols| filled(ctx, [steps, batch, cols], queries.dtype()));
+    let mut paddings = paddings(4);
+    let outputs = cols.map(|cols| {
+        let padding = paddings.next().unwrap();
+        unwritten(ctx, [steps, batch, cols], padding, queries.dtype())
+    });
     for t in 0..steps {
         let [mut alpha, mut beta, mut context] = outputs.each_ref().map(|x| x.index(t).unwrap());
         let outputs = Outputs {

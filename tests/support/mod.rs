@@ -90,6 +90,16 @@ pub fn nan(ctx: &Context, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_slice(ctx.device(), shape, &vec![f64::NAN; shape.len()]).unwrap()
 }
 
+/// Paddings that all differ, so that the row distance of another operand shows: `first` and more, multiples of the power of two that
+/// `first` is a multiple of, 8 at most, so that all rows are aligned alike. Without a first one there is none.
+pub fn paddings(first: usize) -> impl Iterator<Item = usize> {
+    let step = match first {
+        0 => 0,
+        first => 1 << first.trailing_zeros().min(3),
+    };
+    (0..).map(move |i| first + i * step)
+}
+
 /// Σ a_i b_i, on the host.
 pub fn inner(a: &Tensor, b: &Tensor) -> f64 {
     let (a, b) = (a.to_vec::<f64>().unwrap(), b.to_vec::<f64>().unwrap());

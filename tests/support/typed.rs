@@ -5,6 +5,8 @@ use super::{Numbers, announce, cpu, cuda};
 use half::bf16;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
+use std::cell::RefCell;
+use std::ops::Range;
 
 /// The devices, with the element types that kernels for images have on them.
 pub fn typed_contexts() -> impl Iterator<Item = (Context, DType)> {
@@ -66,7 +68,14 @@ pub fn in_f64(cpu: &Context, tensor: &Tensor) -> Tensor {
     Tensor::from_slice(cpu.device(), tensor.shape(), &to_f64(tensor)).unwrap()
 }
 
-/// Random numbers in [-1, 1), rounded to the type, with `padding` columns on both sides of every row.
+/// The largest difference of two tensors.
+pub fn off(got: &Tensor, expected: &Tensor) -> f64 {
+    let (got, expected) = (to_f64(got), to_f64(expected));
+    let differences = got.iter().zip(&expected).map(|(g, e)| (g - e).abs());
+    differences.fold(0.0, |most, d| if d > most || d.is_nan() { d } else { most })
+}
+
+/// Random numbers in [-1, 1), rounded to the type, with `padding` columns of NaN on both sides of every row.
 pub fn random(
     ctx: &Context,
     numbers: &mut Numbers,
@@ -89,5 +98,32 @@ pub fn unwritten(ctx: &Context, shape: impl Into<Shape>, padding: usize, dtype: 
     let mut whole = Tensor::zeros(ctx.device(), Shape::new(&dims), dtype).unwrap();
     let len = whole.len();
     fill(&mut whole, &vec![f64::NAN; len]);
-    whole.columns(padding, cols).unwrap()
+    let inside = padding..padding + cols;
+    let view = whole.columns(padding, cols).unwrap();
+    if padding > 0 {
+        WATCHED.with_borrow_mut(|watched| watched.push((whole, inside)));
+    }
+    view
+}
+
+thread_local! {
+    /// The tensors around the views that this thread has made, and the columns of the views.
+    static WATCHED: RefCell<Vec<(Tensor, Range<usize>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Checks that nobody wrote into the padding of what [`random`] and [`unwritten`] have made since the last call.
+pub fn check_padding() {
+    for (whole, inside) in WATCHED.take() {
+        let cols = whole.cols();
+        for (i, value) in to_f64(&whole).into_iter().enumerate() {
+            let beside = !inside.contains(&(i % cols));
+            assert!(
+                !beside || value.is_nan(),
+                "row {} of {:?}: {value} in column {} of the padding",
+                i / cols,
+                whole.shape(),
+                i % cols
+            );
+        }
+    }
 }

@@ -104,6 +104,8 @@ pub struct Engine<'a> {
     pub counts: Vec<u64>,
     pub lane_instructions: u64,
     pub tally: Tally,
+    /// The warp that runs.
+    pub warp: usize,
     /// The index of the view that was used last.
     pub last: usize,
     /// Number of accesses since the turn began that may be polls.
@@ -119,6 +121,7 @@ impl<'a> Engine<'a> {
             counts: vec![0; field.code.insts.len()],
             lane_instructions: 0,
             tally: Tally::default(),
+            warp: 0,
             last: 0,
             polls: 0,
             changed: false,

@@ -343,6 +343,7 @@ impl<'a> Crew<'a> {
                 }
                 let mut left = TURN;
                 let block = cta.common.id;
+                engine.warp = at;
                 let result = exec::run(engine, &mut cta.common, warp, &mut left);
                 let spent = TURN - left;
                 ran |= spent > 0;
@@ -370,6 +371,9 @@ impl<'a> Crew<'a> {
             }
             let released = cta.release_barriers();
             engine.changed |= released;
+            if released {
+                engine.field.order.synchronise(cta.common.index);
+            }
             if cta.done() {
                 return Ok(Turn::Done);
             }

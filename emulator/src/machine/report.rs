@@ -131,7 +131,7 @@ pub enum FaultKind {
     Uninitialised,
     /// Two threads of a CTA access the same shared memory without an order, and at least one of them writes.
     SharedRace,
-    /// Two CTAs access the same global memory without an order, and at least one of them writes.
+    /// Two CTAs, or two warps of one, access the same global memory without an order, and at least one of them writes.
     GlobalRace,
     /// Threads of a warp wait at different barriers, or do not reach a barrier where others wait.
     DivergentBarrier,

@@ -18,8 +18,10 @@ pub fn forward(
     let launch = Launch::new(OP, ctx)?;
     let Normalisation { mean, std } = normalisation;
     // Without padding there are no gaps between pixels, so a thread can take 16 bytes although a pixel has three channels.
-    let vector = if images.is_dense() && y.is_dense() {
-        launch.vector_and_rest(&[y, images], true)
+    let whole = launch.vector_and_rest(&[y, images], true);
+    let fits = images.is_dense() && y.is_dense() && y.len().is_multiple_of(whole.width);
+    let vector = if fits {
+        whole
     } else {
         launch.vector(&[y, images])
     };

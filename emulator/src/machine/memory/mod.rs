@@ -12,6 +12,7 @@ use super::cta::Common;
 use super::engine::{Engine, LOCAL, Outcome, PARAM, SHARED, View, WINDOW, trouble};
 use super::lanes::{FULL, File, LANES, lanes};
 use super::op::{Access, Place};
+use super::races::Who;
 use super::shadow::Conflict;
 
 /// The addresses of a warp's lanes.
@@ -224,7 +225,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Refuses an access that races with one of another CTA.
+    /// Refuses an access that races with one of another CTA, or of another warp of its own.
     fn global_race(
         &self,
         common: &Common,
@@ -237,18 +238,25 @@ impl Engine<'_> {
         let size = request.size();
         let order = &self.field.order;
         let number = self.field.number;
+        let who = Who {
+            cta: common.index,
+            warp: self.warp,
+        };
         let offset = |lane: usize| (at[lane] - view.base) as usize;
         let one = |lane: usize, bytes: u64| {
             let span = (offset(lane), bytes as usize);
-            order.access(&view.allocation, number, span, common.index, write)
+            order.access(&view.allocation, number, span, who, write)
         };
-        if contiguous && one(0, 32 * size).is_ok() {
-            return Ok(());
+        let mut rival = None;
+        if contiguous {
+            match one(0, 32 * size) {
+                Ok(()) => return Ok(()),
+                Err(found) => rival = Some(found),
+            }
         }
         for lane in lanes(mask) {
             if let Err(other) = one(lane, size) {
                 let what = if write { "store" } else { "load" };
-                let other = other.map_or("other CTAs".into(), |cta| format!("CTA {cta}"));
                 let message = format!(
                     "{what} of {size} bytes at {:#x} races with {other}",
                     at[lane]
@@ -256,8 +264,8 @@ impl Engine<'_> {
                 return trouble(FaultKind::GlobalRace, lane, message);
             }
         }
-        if contiguous {
-            let message = format!("access at {:#x} races with another CTA", at[0]);
+        if let Some(rival) = rival {
+            let message = format!("access at {:#x} races with {rival}", at[0]);
             return trouble(FaultKind::GlobalRace, 0, message);
         }
         Ok(())

@@ -1,0 +1,256 @@
+//! A step of the LSTM and the cell's gradient, on every device and in every precision, against f64; what a step costs.
+
+use crate::support;
+use showtell::DType;
+use showtell::device::Precision;
+use showtell::ops::lstm::{self, Cell, Input};
+use showtell::tensor::{Context, Tensor};
+use support::typed::{self, check_padding, off, random};
+use support::{Numbers, alone, contexts, counters, cpu, cuda, zeros};
+
+/// Matrices of f32 with padding around their rows, of each another one, from numbers that are the same on every device.
+fn padded(ctx: &Context, mut numbers: Numbers, pad: usize) -> impl FnMut(usize, usize) -> Tensor {
+    let mut paddings = support::paddings(pad);
+    move |rows, cols| {
+        let padding = paddings.next().unwrap();
+        random(ctx, &mut numbers, [rows, cols], padding, DType::F32)
+    }
+}
+
+/// The same numbers in f64 on the CPU.
+fn in_f64(x: &Tensor) -> Tensor {
+    typed::in_f64(&cpu(), x)
+}
+
+/// A step on every device and in every precision against f64. Rounding the factors of a sum of K products, each at most 1, by u
+/// moves it by about 2 u √(K / 9); adding up in f32 by ε √K; no activation is steeper than 1. 8 u √K, u the larger.
+#[test]
+fn a_step_in_every_precision() {
+    let precisions = [
+        (Precision::F32, 2f64.powi(-24)),
+        (Precision::Tf32, 2f64.powi(-11)),
+        (Precision::Bf16, 2f64.powi(-9)),
+    ];
+    let cuda = precisions.map(|(precision, unit)| Some((support::cuda_with(precision)?, unit)));
+    let cpu = Some((cpu(), precisions[0].1));
+    for (ctx, unit) in cuda.into_iter().chain([cpu]).flatten() {
+        for (batch, depths, hidden, pad) in [
+            (1, vec![1], 1, 0),
+            (3, vec![5, 3], 7, 2),
+            (32, vec![64], 16, 0),
+            (33, vec![40, 52], 20, 4),
+            (70, vec![33, 100], 37, 1),
+            (130, vec![36], 12, 4),
+            (97, vec![36, 52], 9, 4),
+        ] {
+            let name = format!("{}: {batch} x {depths:?} x {hidden}", ctx.device().name());
+            let mut random = padded(&ctx, Numbers::new(31), pad);
+            let factors: Vec<[Tensor; 2]> = depths
+                .iter()
+                .map(|&depth| [random(batch, depth), random(4 * hidden, depth)])
+                .collect();
+            let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
+            let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
+            let exact: Vec<[Tensor; 2]> = factors
+                .iter()
+                .map(|pair| pair.each_ref().map(in_f64))
+                .collect();
+            let [mut exact_gates, exact_c_prev, mut exact_c, mut exact_h] =
+                [&gates, &c_prev, &c, &h].map(in_f64);
+            let inputs = |factors: &'_ [[Tensor; 2]]| -> Vec<(Tensor, Tensor)> {
+                factors
+                    .iter()
+                    .map(|[x, weight]| (x.clone(), weight.clone()))
+                    .collect()
+            };
+            let (inputs, exact) = (inputs(&factors), inputs(&exact));
+            let as_inputs = |pairs: &[(Tensor, Tensor)], run: &mut dyn FnMut(&[Input])| {
+                let inputs: Vec<Input> = pairs
+                    .iter()
+                    .map(|(x, weight)| Input { x, weight })
+                    .collect();
+                run(&inputs);
+            };
+            as_inputs(&inputs, &mut |inputs| {
+                lstm::step_forward(&ctx, inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
+            });
+            as_inputs(&exact, &mut |inputs| {
+                let (gates, c, h) = (&mut exact_gates, &mut exact_c, &mut exact_h);
+                lstm::step_forward(&support::cpu(), inputs, gates, &exact_c_prev, c, h).unwrap();
+            });
+            check_padding();
+            let bound = 8.0 * unit * (depths.iter().sum::<usize>() as f64).sqrt().max(2.0);
+            for (what, got, expected) in [
+                ("gates", &gates, &exact_gates),
+                ("c", &c, &exact_c),
+                ("h", &h, &exact_h),
+            ] {
+                let off = off(got, expected);
+                assert!(
+                    off <= bound,
+                    "{name}: {what} is off by {off}, more than {bound}"
+                );
+            }
+        }
+    }
+}
+
+/// The cell in the kernels of every precision, without the rounding of products, which are all zero: 32 ε. A NaN stays.
+#[test]
+fn the_cell_of_a_step_is_f32_in_every_precision() {
+    for precision in support::precision::PRECISIONS {
+        let Some(ctx) = support::cuda_with(precision) else {
+            return;
+        };
+        for (batch, hidden) in [(32, 20), (130, 12)] {
+            let mut numbers = Numbers::new(35);
+            let mut random = |cols| numbers.f32(&ctx, [batch, cols]);
+            let (mut gates, c_prev) = (random(4 * hidden), random(hidden));
+            let [mut c, mut h] = [(); 2].map(|()| random(hidden));
+            let [before, exact_c_prev] =
+                [&gates, &c_prev].map(|t| in_f64(t).to_vec::<f64>().unwrap());
+            let x = zeros(&ctx, [batch, 8], DType::F32);
+            let weight = Numbers::new(36).f32(&ctx, [4 * hidden, 8]);
+            let input = Input {
+                x: &x,
+                weight: &weight,
+            };
+            let step = |gates: &mut Tensor, c: &mut Tensor, h: &mut Tensor| {
+                lstm::step_forward(&ctx, &[input], gates, &c_prev, c, h).unwrap();
+            };
+            step(&mut gates, &mut c, &mut h);
+            let [c_values, h_values] = [&c, &h].map(|t| t.to_vec::<f32>().unwrap());
+            for i in 0..batch * hidden {
+                let at = |gate: usize| before[(i / hidden * 4 + gate) * hidden + i % hidden];
+                let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+                let state = sigmoid(at(1)) * exact_c_prev[i] + sigmoid(at(0)) * at(2).tanh();
+                let expected = [state, sigmoid(at(3)) * state.tanh()];
+                for (got, expected) in [c_values[i], h_values[i]].into_iter().zip(expected) {
+                    let off = (f64::from(got) - expected).abs();
+                    let bound = 32.0 * f64::from(f32::EPSILON);
+                    assert!(
+                        off <= bound,
+                        "{precision}, {batch} x {hidden}: off by {off}"
+                    );
+                }
+            }
+            let mut gates =
+                Tensor::from_slice(ctx.device(), gates.shape(), &vec![f32::NAN; gates.len()])
+                    .unwrap();
+            step(&mut gates, &mut c, &mut h);
+            for tensor in [&gates, &c, &h] {
+                assert!(
+                    tensor.to_vec::<f32>().unwrap().iter().all(|v| v.is_nan()),
+                    "{precision}"
+                );
+            }
+        }
+    }
+}
+
+/// The cell's backward against f64: a dozen operations on numbers of at most 2, and tanh: 32 ε.
+#[test]
+fn the_cell_backward_on_every_device() {
+    for ctx in contexts() {
+        for (batch, hidden, pad, with_later) in [
+            (1, 1, 0, true),
+            (5, 7, 2, false),
+            (33, 16, 4, true),
+            (40, 36, 0, false),
+        ] {
+            let mut padded = padded(&ctx, Numbers::new(32), pad);
+            let mut random = |cols| padded(batch, cols);
+            let (gates, c_prev, c, dh) = (
+                random(4 * hidden),
+                random(hidden),
+                random(hidden),
+                random(hidden),
+            );
+            let (mut dc, mut d_gates) = (random(hidden), random(4 * hidden));
+            let later = with_later.then(|| random(hidden));
+            let [e_gates, e_c_prev, e_c, e_dh, mut e_dc, mut e_d_gates] =
+                [&gates, &c_prev, &c, &dh, &dc, &d_gates].map(in_f64);
+            let e_later = later.as_ref().map(in_f64);
+            let cell = Cell {
+                gates: &gates,
+                c_prev: &c_prev,
+                c: &c,
+            };
+            lstm::cell_backward(&ctx, cell, &dh, later.as_ref(), &mut dc, &mut d_gates).unwrap();
+            let cell = Cell {
+                gates: &e_gates,
+                c_prev: &e_c_prev,
+                c: &e_c,
+            };
+            lstm::cell_backward(
+                &cpu(),
+                cell,
+                &e_dh,
+                e_later.as_ref(),
+                &mut e_dc,
+                &mut e_d_gates,
+            )
+            .unwrap();
+            check_padding();
+            for (got, expected) in [(&dc, &e_dc), (&d_gates, &e_d_gates)] {
+                let off = off(got, expected);
+                let name = ctx.device().name();
+                assert!(
+                    off <= 32.0 * f64::from(f32::EPSILON),
+                    "{name}: {batch} x {hidden} is off by {off}"
+                );
+            }
+        }
+    }
+}
+
+/// Of a state that is NaN, everything that depends on it is.
+#[test]
+fn the_cell_backward_hides_no_nan() {
+    for ctx in contexts() {
+        for hidden in [8, 7] {
+            let mut numbers = Numbers::new(37);
+            let mut random = |cols| numbers.f32(&ctx, [2, cols]);
+            let (gates, c_prev, dh) = (random(4 * hidden), random(hidden), random(hidden));
+            let (mut dc, mut d_gates) = (random(hidden), random(4 * hidden));
+            let c =
+                Tensor::from_slice(ctx.device(), [2, hidden], &vec![f32::NAN; 2 * hidden]).unwrap();
+            let cell = Cell {
+                gates: &gates,
+                c_prev: &c_prev,
+                c: &c,
+            };
+            lstm::cell_backward(&ctx, cell, &dh, None, &mut dc, &mut d_gates).unwrap();
+            for tensor in [&dc, &d_gates] {
+                assert!(tensor.to_vec::<f32>().unwrap().iter().all(|v| v.is_nan()));
+            }
+        }
+    }
+}
+
+/// One launch, which writes gates, c and h once and asks for the weights once for every 32 rows.
+#[test]
+fn a_step_is_one_launch() {
+    if !alone("a_step_is_one_launch", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let (batch, hidden, depths, mut numbers) = (32, 64, [128, 64], Numbers::new(34));
+    let mut random = |rows, cols| numbers.f32(&ctx, [rows, cols]);
+    let factors = depths.map(|depth| [random(batch, depth), random(4 * hidden, depth)]);
+    let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
+    let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
+    let inputs = factors.each_ref().map(|[x, weight]| Input { x, weight });
+    let counted = counters(|| {
+        lstm::step_forward(&ctx, &inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
+    });
+    let Some(counted) = counted else { return };
+    assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
+    let kernel = &counted["lstm_step_forward_f32_short_step"];
+    let (depth, blocks) = (depths.iter().sum::<usize>(), hidden / 8);
+    let loads = 4 * hidden * depth + blocks * batch * depth + batch * 5 * hidden;
+    assert_eq!(kernel["launches"], 1);
+    assert_eq!(kernel["global_load_bytes"], 4 * loads);
+    assert_eq!(kernel["global_store_bytes"], 4 * batch * 6 * hidden);
+    assert_eq!(kernel["bank_conflicts"], 0);
+}
