@@ -189,7 +189,7 @@ impl Flickr8k {
         if self.split(Split::Train).is_empty() {
             self.require_any_image()?;
             let (place, message) = match &self.layout.lists {
-                Some(lists) => (&lists[0].1, "the list names no image"),
+                Some(lists) => (&lists[0].1, "the training list names no image"),
                 None => (
                     &self.layout.directory,
                     "there are too few images: none is left for training",
