@@ -92,6 +92,7 @@ fn from_features(model: Model) -> Config {
 }
 
 /// A GPU keeps the features. A step from them then copies at most captions and rows, Philox's step, and the schedule.
+/// At the recipes' sizes that is less than 16 KB: 128 captions of 24 tokens and their rows are 12.8 KB.
 #[test]
 fn a_step_from_features_is_given_little() {
     let Some(ctx) = cuda_with(Precision::Tf32) else {
@@ -113,8 +114,6 @@ fn a_step_from_features_is_given_little() {
         assert!(copies <= 3 * steps, "{copies} copies in {steps} steps");
         assert!(bytes <= longest * steps, "{bytes} bytes in {steps} steps");
     }
-    // At the recipes' sizes: 128 captions of 24 tokens and their rows are 12.8 KB.
-    assert!(4 * (128 * 25 + 5) <= 16 << 10);
 }
 
 #[test]
