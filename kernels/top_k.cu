@@ -56,7 +56,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) top_k_f32(
     const float* values = in_shared ? kept : row;
     float sum = 0.0f;
     for (int i = threadIdx.x; i < cols; i += THREADS) sum += expf(values[i] - best.value);
-    const float normaliser = best.value + logf(reduce_block(sum, Sum()));
+    const float highest = best.value, log_total = logf(reduce_block(sum, Sum()));
     for (int place = 0; place < k; ++place) {
         if (place > 0) {
             const Entry last = best;
@@ -69,7 +69,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) top_k_f32(
         }
         if (threadIdx.x == 0) {
             chosen[place] = best.id;
-            log_p[place] = best.value - normaliser;
+            // In this order, large logits cost no digits.
+            log_p[place] = (best.value - highest) - log_total;
         }
     }
 }

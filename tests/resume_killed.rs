@@ -112,11 +112,13 @@ fn a_killed_run_with_a_frozen_encoder_is_the_same_run() {
 
 #[test]
 fn ctrl_c_saves_and_the_run_goes_on() {
+    /// So many that the run has not ended when the signal comes, however busy the machine is.
+    const EPOCHS: usize = 600;
     let data = pictures::temporary();
     let place = tempfile::tempdir().unwrap();
     let more = ["--model=attend", "--checkpoint-every=0", "--no-validate"];
     let (whole, part) = (place.path().join("whole"), place.path().join("part"));
-    let mut command = flags(data.path(), &part, 60, &more);
+    let mut command = flags(data.path(), &part, EPOCHS, &more);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let steps = part.join("steps.jsonl");
@@ -136,7 +138,7 @@ fn ctrl_c_saves_and_the_run_goes_on() {
     let position = run.open_last().unwrap().unwrap().position;
     assert_eq!(position.step, taken as u64, "saved at the last step");
     finish(resume(&part, &[]));
-    finish(flags(data.path(), &whole, 60, &more));
+    finish(flags(data.path(), &whole, EPOCHS, &more));
     assert_same(&left(&part), &left(&whole), "Ctrl-C");
 }
 

@@ -163,7 +163,13 @@ impl RunDirectory {
         let path = if best.is_file() { best } else { self.last() };
         let (mut checkpoint, config) = (Checkpoint::open(&path)?, self.read_config()?);
         let checked = checkpoint.check_settings(&config);
-        checked.map_err(|e| Error::file(self.config(), e.to_string()))?;
+        checked.map_err(|e| match e {
+            damaged @ Error::File { .. } => damaged,
+            other => {
+                let message = format!("{other}, as {} says", path.display());
+                Error::file(self.config(), message)
+            }
+        })?;
         find_encoder(&mut checkpoint, &config)?;
         let vocabulary = self.read_vocabulary(&checkpoint)?;
         let structure = structure(&config, vocabulary.len());

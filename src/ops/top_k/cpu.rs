@@ -23,8 +23,9 @@ pub fn forward<T: Float>(
         select(logits, ids, best);
         let highest = best[0];
         let total = simd(|| sum_of(logits, logits, |logit, _| (logit - highest).fast_exp()));
-        let normaliser = highest + total.ln();
-        best.iter_mut().for_each(|value| *value -= normaliser);
+        // In this order, large logits cost no digits.
+        let total = total.ln();
+        (best.iter_mut()).for_each(|value| *value = (*value - highest) - total);
     });
     Ok(())
 }

@@ -211,7 +211,13 @@ fn named(models: &[Model], value: Option<&Value>) -> Result<Model> {
         .iter()
         .find(|model| value.and_then(Value::as_str) == Some(model.name));
     found.copied().ok_or_else(|| {
-        let expected = any_of(models.iter().map(|model| model.name));
+        let mut names: Vec<&str> = Vec::new();
+        for model in models {
+            if !names.contains(&model.name) {
+                names.push(model.name);
+            }
+        }
+        let expected = any_of(names);
         let found = value.map_or("nothing".into(), |value| value.to_string());
         Error::setting(MODEL, format!("found {found}, expected {expected}"))
     })
