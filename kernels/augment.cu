@@ -56,10 +56,10 @@ __device__ __forceinline__ void augment(
     }
 }
 
-#define AUGMENT(NAME, PIXELS)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) augment_forward_##NAME(                                     \
-        const u8* photos, const u32* changes, u8* y, int photo_count, int height, int width, int changes_ld) {        \
-        augment<PIXELS>(photos, changes, y, photo_count, height, width, changes_ld);                                  \
+#define AUGMENT(NAME, PIXELS)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) augment_forward_##NAME(                              \
+        const u8* photos, const u32* changes, u8* y, int photo_count, int height, int width, int changes_ld) { \
+        augment<PIXELS>(photos, changes, y, photo_count, height, width, changes_ld);                           \
     }
 AUGMENT(one, 1)
 AUGMENT(four, 4)

@@ -256,15 +256,13 @@ pub fn int32_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type
 
 /// c and the products of the two halves of a with the two low bytes of b.
 fn dp2a(a: u32, b: u32, c: u32, sign: bool) -> u32 {
-    let products = [0, 1].map(|at| {
+    (0..2).fold(c, |sum, at| {
         let (half, byte) = ((a >> (16 * at)) as u16, (b >> (8 * at)) as u8);
-        if sign {
-            (i32::from(half as i16) * i32::from(byte as i8)) as u32
-        } else {
-            u32::from(half) * u32::from(byte)
-        }
-    });
-    products.into_iter().fold(c, u32::wrapping_add)
+        sum.wrapping_add(match sign {
+            true => (i32::from(half as i16) * i32::from(byte as i8)) as u32,
+            false => u32::from(half) * u32::from(byte),
+        })
+    })
 }
 
 #[inline(always)]
