@@ -1,44 +1,16 @@
-//! Decoding, resizing and augmentation, compared with Pillow, which made the checksums of the goldens.
+//! Decoding and resizing, compared with Pillow, which made the checksums of the goldens, and what augmentation draws.
 
 use crate::support;
 use serde_json::Value;
 use showtell::data::augment::Augmentation;
-use showtell::data::image::{Rgb, decode, load};
+use showtell::data::image::{decode, load};
 use showtell::data::random::Epoch;
 use showtell::data::resize::resize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::data::{golden, real_data};
+use support::picture::{checksum, synthetic};
 use tempfile::TempDir;
-
-/// The image that tests/goldens/data.py computes with the same formula.
-fn synthetic(width: usize, height: usize) -> Rgb {
-    let mut pixels = Vec::with_capacity(3 * width * height);
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3 {
-                let noise = ((x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791)) >> 5;
-                let value = match (x / 9 + y / 7) % 2 {
-                    0 => noise,
-                    _ => x * 2 + y + c * 40,
-                };
-                pixels.push((value & 255) as u8);
-            }
-        }
-    }
-    Rgb {
-        width,
-        height,
-        pixels,
-    }
-}
-
-/// FNV-1a, 64 bits.
-fn checksum(image: &Rgb) -> String {
-    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let hash = image.pixels.iter().fold(0xcbf2_9ce4_8422_2325, step);
-    format!("{hash:016x}")
-}
 
 fn pair(value: &Value) -> (usize, usize) {
     serde_json::from_value(value.clone()).unwrap()
@@ -53,37 +25,6 @@ fn resizing_equals_pillow_bit_for_bit() {
         assert_eq!((resized.width, resized.height), (width, height));
         assert_eq!(checksum(&resized), case["fnv"], "{case}");
     }
-}
-
-#[test]
-fn rotation_equals_pillow_bit_for_bit() {
-    let golden = golden("data.json");
-    for case in golden["rotate"].as_array().unwrap() {
-        let (w, h) = pair(&case["size"]);
-        let rotation = Augmentation {
-            flip: false,
-            degrees: case["degrees"].as_f64().unwrap(),
-            grayscale: false,
-        };
-        let rotated = rotation.apply(synthetic(w, h));
-        assert_eq!(checksum(&rotated), case["fnv"], "{case}");
-    }
-}
-
-#[test]
-fn flip_and_grayscale_equal_torchvision() {
-    let golden = golden("data.json");
-    let apply = |flip, grayscale| {
-        let augmentation = Augmentation {
-            flip,
-            degrees: 0.0,
-            grayscale,
-        };
-        checksum(&augmentation.apply(synthetic(40, 30)))
-    };
-    assert_eq!(apply(true, false), golden["flip"]);
-    assert_eq!(apply(false, true), golden["grayscale"]);
-    assert_eq!(apply(false, false), checksum(&synthetic(40, 30)));
 }
 
 /// The frequencies are within five standard deviations of the probabilities.

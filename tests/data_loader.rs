@@ -4,10 +4,11 @@ use crate::support;
 use showtell::data::batches::{Batch, Batches, Order};
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image::load;
-use showtell::data::loader::{ImageBatch, Loader, LoaderOptions};
+use showtell::data::loader::{ImageBatch, Known, Loader, LoaderOptions};
 use showtell::data::random::Epoch;
 use showtell::data::samples::{Limits, Samples};
 use showtell::data::vocabulary::{EOS, PAD, SOS, Vocabulary};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,12 +145,12 @@ fn images_alone_have_no_steps() {
     assert!(batches.get(0).time_major().is_empty());
 }
 
-fn load_all(threads: usize, prefetch: usize, augment: Option<Epoch>) -> Vec<ImageBatch> {
+fn load_all(threads: usize, prefetch: usize, known: Option<Known>) -> Vec<ImageBatch> {
     let (_directory, samples, paths) = dataset();
     let batches = Batches::new(&samples, 3, Order::Shuffled(epoch(5))).unwrap();
     let options = LoaderOptions {
         prefetch,
-        augment,
+        known,
         ..options(threads)
     };
     let loader = Loader::new(batches, paths, options).unwrap();
@@ -158,17 +159,56 @@ fn load_all(threads: usize, prefetch: usize, augment: Option<Epoch>) -> Vec<Imag
 
 #[test]
 fn batches_do_not_depend_on_the_number_of_threads() {
-    let one = load_all(1, 0, Some(epoch(5)));
-    assert_eq!(one.len(), 3);
-    for (threads, prefetch) in [(2, 1), (3, 0), (7, 9), (0, usize::MAX)] {
-        assert!(
-            one == load_all(threads, prefetch, Some(epoch(5))),
-            "{threads} threads"
-        );
+    for known in [None, Some(Known::default())] {
+        let one = load_all(1, 0, known.clone());
+        assert_eq!(one.len(), 3);
+        for (threads, prefetch) in [(2, 1), (3, 0), (7, 9), (0, usize::MAX)] {
+            let other = load_all(threads, prefetch, known.clone());
+            assert!(one == other, "{threads} threads");
+        }
     }
-    let other = load_all(2, 2, Some(epoch(6)));
-    assert_eq!(one[0].batch, other[0].batch);
-    assert!(one[0].pixels != other[0].pixels);
+}
+
+/// An image comes with the first batch that needs it, and what the caller has does not come at all.
+#[test]
+fn images_that_are_kept_are_decoded_once() {
+    let all = load_all(3, 1, None);
+    let once = load_all(3, 1, Some(Known::default()));
+    let mut kept = BTreeMap::new();
+    for (all, once) in all.iter().zip(&once) {
+        assert_eq!(all.batch, once.batch);
+        assert_eq!(all.decoded, all.batch.images);
+        let photos = once.pixels.chunks_exact(16 * 16 * 3).map(<[u8]>::to_vec);
+        assert_eq!(photos.len(), once.decoded.len());
+        for (&image, photo) in once.decoded.iter().zip(photos) {
+            assert!(
+                kept.insert(image, photo).is_none(),
+                "image {image} came again"
+            );
+        }
+        let images = &all.batch.images;
+        let assembled: Vec<u8> = images
+            .iter()
+            .flat_map(|image| kept[image].clone())
+            .collect();
+        assert!(all.pixels == assembled);
+    }
+    assert!(
+        once.last().unwrap().decoded.is_empty(),
+        "a test of images that come again"
+    );
+    let kept = kept.into_keys().collect();
+    let known = Known {
+        kept,
+        ..Known::default()
+    };
+    let none = load_all(2, 3, Some(known));
+    assert!(
+        none.iter()
+            .zip(&all)
+            .all(|(none, all)| none.batch == all.batch)
+    );
+    assert!(none.iter().all(|none| none.pixels.is_empty()));
 }
 
 #[test]
@@ -214,23 +254,36 @@ fn bad_images_can_be_skipped() {
     let (directory, samples, paths) = dataset();
     fs::remove_file(directory.path().join("Images/a.jpg")).unwrap();
     let batches = Batches::new(&samples, 2, Order::Listed).unwrap();
-    let options = LoaderOptions {
-        skip_bad_images: true,
-        ..options(3)
+    let load = |known| {
+        let options = LoaderOptions {
+            skip_bad_images: true,
+            known,
+            ..options(3)
+        };
+        let mut loader = Loader::new(batches.clone(), paths.clone(), options).unwrap();
+        let loaded: Vec<ImageBatch> = loader.by_ref().map(Result::unwrap).collect();
+        // First come three captions of b.jpg, then five of a.jpg. The second batch keeps one sample, and the others none.
+        let kept: Vec<&[usize]> = loaded.iter().map(|l| &*l.batch.samples).collect();
+        assert_eq!(kept, [&[0, 1][..], &[2]]);
+        assert_eq!(loaded[1].batch.steps, samples.tokens(2).len());
+        (loaded[1].pixels.len(), loader.take_skipped())
     };
-    let mut loader = Loader::new(batches, paths, options).unwrap();
-    // First come three captions of b.jpg, then five of a.jpg. The second batch keeps one sample, and the others none.
-    let loaded: Vec<ImageBatch> = loader.by_ref().map(Result::unwrap).collect();
-    let kept: Vec<&[usize]> = loaded.iter().map(|l| &*l.batch.samples).collect();
-    assert_eq!(kept, [&[0, 1][..], &[2]]);
-    assert_eq!(loaded[1].pixels.len(), 16 * 16 * 3);
-    assert_eq!(loaded[1].batch.steps, samples.tokens(2).len());
-    let skipped = loader.take_skipped();
-    let [skipped] = &skipped[..] else {
-        panic!("{skipped:?}");
-    };
-    assert_eq!(skipped.image, 0);
-    assert!(skipped.error.to_string().contains("a.jpg"));
+    // The image of the second batch is the first one's.
+    for (known, pixels) in [(None, 16 * 16 * 3), (Some(Known::default()), 0)] {
+        let (found, skipped) = load(known);
+        assert_eq!(found, pixels);
+        let [skipped] = &skipped[..] else {
+            panic!("{skipped:?}");
+        };
+        assert_eq!(skipped.image, 0);
+        assert!(skipped.error.to_string().contains("a.jpg"));
+    }
+    // In the next epoch nobody is told again.
+    let (_, skipped) = load(Some(Known {
+        unreadable: HashSet::from([0]),
+        ..Known::default()
+    }));
+    assert!(skipped.is_empty(), "{skipped:?}");
 }
 
 #[test]

@@ -38,6 +38,42 @@ fn sums_and_products_of_32_bits() {
     });
 }
 
+/// Sums of products of bytes with bytes, and with halves of words.
+#[test]
+fn dot_products() {
+    let w = words();
+    let byte = |word: u64, at: u32| u32::from((word >> (8 * at)) as u8);
+    let signed_byte = |word: u64, at: u32| i32::from((word >> (8 * at)) as i8);
+    let half = |word: u64, at: u32| u32::from((word >> (16 * at)) as u16);
+    let signed_half = |word: u64, at: u32| i32::from((word >> (16 * at)) as i16);
+    check("dp4a.u32.u32 {d}, {a}, {b}, {c};", "rrrr", &w, |a, b, c| {
+        let products = (0..4).map(|i| byte(a, i).wrapping_mul(byte(b, i)));
+        products.fold(c as u32, u32::wrapping_add).into()
+    });
+    check("dp4a.s32.s32 {d}, {a}, {b}, {c};", "rrrr", &w, |a, b, c| {
+        let products = (0..4).map(|i| signed_byte(a, i) * signed_byte(b, i));
+        products.fold(c as i32, i32::wrapping_add) as u32 as u64
+    });
+    check(
+        "dp2a.lo.u32.u32 {d}, {a}, {b}, {c};",
+        "rrrr",
+        &w,
+        |a, b, c| {
+            let products = (0..2).map(|i| half(a, i).wrapping_mul(byte(b, i)));
+            products.fold(c as u32, u32::wrapping_add).into()
+        },
+    );
+    check(
+        "dp2a.hi.s32.s32 {d}, {a}, {b}, {c};",
+        "rrrr",
+        &w,
+        |a, b, c| {
+            let products = (0..2).map(|i| signed_half(a, i) * signed_byte(b, i + 2));
+            products.fold(c as i32, i32::wrapping_add) as u32 as u64
+        },
+    );
+}
+
 #[test]
 fn products_twice_as_wide() {
     let w = words();

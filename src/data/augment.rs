@@ -1,7 +1,6 @@
-//! Augmentation for training: horizontal flip, rotation and grayscale, in this order, of the u8 image after the
-//! resize. Rotation and grayscale give the same bits as Pillow.
+//! What training draws for a sample in an epoch: horizontal flip, rotation and grayscale, in this order, of the u8 image after
+//! the resize. The operation of the same name does it.
 
-use super::image::Rgb;
 use super::random::Epoch;
 
 const FLIP_PROBABILITY: f64 = 0.5;
@@ -31,70 +30,5 @@ impl Augmentation {
             degrees: MAX_DEGREES * (2.0 * uniform(angle) - 1.0),
             grayscale: uniform(grayscale) < GRAYSCALE_PROBABILITY,
         }
-    }
-
-    /// The augmented image, of the same size.
-    pub fn apply(&self, mut image: Rgb) -> Rgb {
-        if self.flip {
-            flip(&mut image);
-        }
-        let mut image = rotate(&image, self.degrees);
-        if self.grayscale {
-            grayscale(&mut image);
-        }
-        image
-    }
-}
-
-fn flip(image: &mut Rgb) {
-    for row in image.pixels.chunks_exact_mut(3 * image.width) {
-        row.as_chunks_mut::<3>().0.reverse();
-    }
-}
-
-/// Rotates about the centre with nearest-neighbour sampling. The size stays the same, and pixels from outside
-/// the image are black.
-///
-/// Pixel (x, y) of the result is the one at A (x, y) + b, where A is the inverse rotation. Coordinates are
-/// fixed-point numbers with 16 fractional bits, as in Pillow's `ImagingTransformAffine`.
-fn rotate(image: &Rgb, degrees: f64) -> Rgb {
-    let fixed = |value: f64| (value * 65536.0 + 0.5).floor() as i64;
-    let (sin, cos) = (-degrees.to_radians()).sin_cos();
-    let (center_x, center_y) = (image.width as f64 / 2.0, image.height as f64 / 2.0);
-    let offset_x = center_x - cos * center_x - sin * center_y;
-    let offset_y = center_y + sin * center_x - cos * center_y;
-    let (step_xx, step_xy) = (fixed(cos), fixed(sin));
-    let (step_yx, step_yy) = (fixed(-sin), fixed(cos));
-    let mut row_x = fixed(offset_x + cos * 0.5 + sin * 0.5);
-    let mut row_y = fixed(offset_y - sin * 0.5 + cos * 0.5);
-    let (source, _) = image.pixels.as_chunks::<3>();
-    let mut pixels = Vec::with_capacity(image.pixels.len());
-    for _ in 0..image.height {
-        let (mut x, mut y) = (row_x, row_y);
-        for _ in 0..image.width {
-            // The conversion makes negative coordinates too large.
-            let (column, row) = ((x >> 16) as usize, (y >> 16) as usize);
-            let inside = column < image.width && row < image.height;
-            let pixel = if inside {
-                source[row * image.width + column]
-            } else {
-                [0; 3]
-            };
-            pixels.extend(pixel);
-            x += step_xx;
-            y += step_yx;
-        }
-        row_x += step_xy;
-        row_y += step_yy;
-    }
-    Rgb { pixels, ..*image }
-}
-
-/// Sets all three channels to the luma (ITU-R 601-2, Pillow's mode L).
-fn grayscale(image: &mut Rgb) {
-    for pixel in image.pixels.as_chunks_mut::<3>().0 {
-        let [r, g, b] = pixel.map(u32::from);
-        let luma = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
-        pixel.fill(luma as u8);
     }
 }

@@ -1,15 +1,12 @@
-//! Batches of images, which background threads decode and augment before they are needed.
+//! Batches of images, which background threads decode and resize before they are needed.
 //!
 //! Threads take the samples of the epoch one by one, in the epoch's order, and stay at most a fixed number of
-//! batches ahead. The pixels of a sample depend only on (seed, epoch, sample), and batches are delivered in
-//! order. The number of threads therefore changes the speed and nothing else.
+//! batches ahead. Batches are delivered in order. The number of threads therefore changes the speed and nothing else.
 
-use super::augment::Augmentation;
 use super::batches::{Batch, Batches};
 use super::image::{self, Rgb};
-use super::random::Epoch;
 use crate::error::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,8 +24,9 @@ pub struct LoaderOptions {
     pub prefetch: usize,
     /// Index of the first batch to deliver; earlier batches are not decoded.
     pub first: usize,
-    /// Augments images at random, differently in every epoch. `None` leaves them as they are.
-    pub augment: Option<Epoch>,
+    /// What is known of the data set's images, when the caller keeps them: an image that is known is not decoded, nor is
+    /// one that comes again. `None` decodes the image of every sample.
+    pub known: Option<Known>,
     /// Leaves out samples whose image cannot be decoded. Without it, such an image is an error.
     pub skip_bad_images: bool,
 }
@@ -40,10 +38,19 @@ impl Default for LoaderOptions {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             prefetch: 2,
             first: 0,
-            augment: None,
+            known: None,
             skip_bad_images: false,
         }
     }
+}
+
+/// Images by their indices in the data set.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Those that the caller has.
+    pub kept: HashSet<usize>,
+    /// Those that cannot be read. Their samples are left out, and nothing is said of them again.
+    pub unreadable: HashSet<usize>,
 }
 
 /// A batch with its pixels.
@@ -51,7 +58,10 @@ impl Default for LoaderOptions {
 pub struct ImageBatch {
     /// The samples and their captions.
     pub batch: Batch,
-    /// Pixels of shape (B, S, S, 3), values 0 to 255.
+    /// The images that were decoded for this batch, n of them: one for each sample, or with
+    /// [`known`](LoaderOptions::known) those that are new.
+    pub decoded: Vec<usize>,
+    /// Their pixels, (n, S, S, 3), values 0 to 255.
     pub pixels: Vec<u8>,
 }
 
@@ -71,15 +81,17 @@ pub struct Loader {
     gate: Arc<Gate>,
     decoded: Receiver<Decoded>,
     /// Images that were decoded before their turn, by position.
-    early: HashMap<usize, Result<Rgb>>,
+    early: HashMap<usize, Option<Result<Rgb>>>,
     workers: Vec<JoinHandle<()>>,
     /// The batch to deliver next.
     next: usize,
     skipped: Vec<SkippedImage>,
+    /// Images that cannot be read.
+    unreadable: HashSet<usize>,
 }
 
-/// A position in the epoch's order, and the image for it.
-type Decoded = (usize, Result<Rgb>);
+/// A position in the epoch's order, and the image for it, unless it was known already.
+type Decoded = (usize, Option<Result<Rgb>>);
 
 impl Loader {
     /// Starts to load `batches`. `paths[i]` is the file of image i of the data set.
@@ -100,7 +112,8 @@ impl Loader {
             )));
         }
         let (sender, decoded) = channel();
-        let gate = Arc::new(Gate::at(batches.positions(options.first).start));
+        let start = batches.positions(options.first).start;
+        let gate = Arc::new(Gate::at(start, options.known.clone()));
         let mut loader = Loader {
             gate: gate.clone(),
             decoded,
@@ -108,6 +121,7 @@ impl Loader {
             workers: Vec::new(),
             next: options.first,
             skipped: Vec::new(),
+            unreadable: known_unreadable(&options),
             batches: batches.clone(),
             options: options.clone(),
         };
@@ -157,40 +171,45 @@ impl Loader {
         self.gate.open(self.batches.positions(batches - 1).end);
     }
 
-    /// Batch `self.next`; `None` if none of its images can be decoded.
+    /// Batch `self.next`; `None` if none of its images can be read.
     fn assemble(&mut self) -> Result<Option<ImageBatch>> {
         self.open_gate((self.next + 1).saturating_add(self.options.prefetch));
         let positions = self.batches.positions(self.next);
-        let row = 3 * self.options.size * self.options.size;
-        let mut pixels = Vec::with_capacity(positions.len() * row);
+        let (mut decoded, mut pixels) = (Vec::new(), Vec::new());
         let mut kept = Vec::with_capacity(positions.len());
         for position in positions {
             let sample = self.batches.order()[position];
+            let image = self.batches.samples().image(sample);
             match self.receive(position)? {
-                Ok(image) => {
-                    pixels.extend_from_slice(&image.pixels);
+                Some(Ok(Rgb { pixels: new, .. })) => {
+                    pixels.extend_from_slice(&new);
+                    decoded.push(image);
                     kept.push(sample);
                 }
-                Err(error) if self.options.skip_bad_images => self.skip(sample, error),
-                Err(error) => return Err(error),
+                Some(Err(error)) if self.options.skip_bad_images => self.skip(image, error),
+                Some(Err(error)) => return Err(error),
+                None if self.unreadable.contains(&image) => {}
+                None => kept.push(sample),
             }
         }
         if kept.is_empty() {
             return Ok(None);
         }
-        let batch = Batch::new(self.batches.samples(), kept);
-        Ok(Some(ImageBatch { batch, pixels }))
+        Ok(Some(ImageBatch {
+            batch: Batch::new(self.batches.samples(), kept),
+            decoded,
+            pixels,
+        }))
     }
 
-    fn skip(&mut self, sample: usize, error: Error) {
-        let image = self.batches.samples().image(sample);
-        if self.skipped.iter().all(|skipped| skipped.image != image) {
+    fn skip(&mut self, image: usize, error: Error) {
+        if self.unreadable.insert(image) {
             self.skipped.push(SkippedImage { image, error });
         }
     }
 
     /// Waits for the image at `position`. The outer error is one of the loader, the inner one of the image.
-    fn receive(&mut self, position: usize) -> Result<Result<Rgb>> {
+    fn receive(&mut self, position: usize) -> Result<Option<Result<Rgb>>> {
         loop {
             if let Some(image) = self.early.remove(&position) {
                 return Ok(image);
@@ -238,21 +257,25 @@ struct Gate {
     moved: Condvar,
 }
 
-#[derive(Default)]
 struct GateState {
     /// The next position to give out.
     next: usize,
     /// This position and later ones have to wait.
     limit: usize,
     closed: bool,
+    /// Images that need not be decoded: those that were known, and those whose turn has come before. `None` when every
+    /// sample's is decoded.
+    known: Option<HashSet<usize>>,
 }
 
 impl Gate {
     /// A gate whose first position is `next`.
-    fn at(next: usize) -> Self {
+    fn at(next: usize, known: Option<Known>) -> Self {
         let state = GateState {
             next,
-            ..GateState::default()
+            limit: 0,
+            closed: false,
+            known: known.map(|known| known.kept.into_iter().chain(known.unreadable).collect()),
         };
         Gate {
             state: Mutex::new(state),
@@ -275,8 +298,9 @@ impl Gate {
         self.moved.notify_all();
     }
 
-    /// Waits for a position below the limit; `None` if the gate is closed or no position is left.
-    fn claim(&self, end: usize) -> Option<usize> {
+    /// Waits for a position below the limit, and says whether its image is to be decoded: the first sample of an image
+    /// in the epoch's order is, whichever thread takes it. `None` if the gate is closed or no position is left.
+    fn claim(&self, end: usize, image_at: impl Fn(usize) -> usize) -> Option<(usize, bool)> {
         let mut state = self.state();
         while !state.closed && state.next < end && state.next >= state.limit {
             let woken = self.moved.wait(state);
@@ -285,8 +309,11 @@ impl Gate {
         if state.closed || state.next >= end {
             return None;
         }
+        let position = state.next;
         state.next += 1;
-        Some(state.next - 1)
+        let known = state.known.as_mut();
+        let decode = known.is_none_or(|known| known.insert(image_at(position)));
+        Some((position, decode))
     }
 }
 
@@ -301,27 +328,25 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        let order = self.batches.order();
-        while let Some(position) = self.gate.claim(order.len()) {
-            let image = self.prepare(order[position]);
+        let (order, samples) = (self.batches.order(), self.batches.samples());
+        let image_at = |position: usize| samples.image(order[position]);
+        while let Some((position, decode)) = self.gate.claim(order.len(), image_at) {
+            let image = decode.then(|| self.decode(image_at(position)));
             if self.sender.send((position, image)).is_err() {
                 return;
             }
         }
     }
 
-    /// Decodes and augments the image of a sample.
-    fn prepare(&self, sample: usize) -> Result<Rgb> {
-        let path = &self.paths[self.batches.samples().image(sample)];
-        let prepare = || {
-            let image = image::load(path, self.options.size)?;
-            Ok(match self.options.augment {
-                Some(epoch) => Augmentation::draw(epoch, sample).apply(image),
-                None => image,
-            })
-        };
+    fn decode(&self, image: usize) -> Result<Rgb> {
+        let path = &self.paths[image];
         // If a decoder panics on a damaged file, only that file is lost, and nobody waits for it forever.
-        catch_unwind(AssertUnwindSafe(prepare))
+        catch_unwind(AssertUnwindSafe(|| image::load(path, self.options.size)))
             .unwrap_or_else(|_| Err(Error::file(path, "the decoder panicked on this image")))
     }
+}
+
+fn known_unreadable(options: &LoaderOptions) -> HashSet<usize> {
+    let known = options.known.as_ref();
+    known.map_or_else(HashSet::new, |known| known.unreadable.clone())
 }

@@ -15,6 +15,7 @@ mod tile;
 
 pub mod add;
 pub mod attention;
+pub mod augment;
 pub mod batch_norm;
 pub mod clip;
 pub mod conv;

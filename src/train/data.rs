@@ -61,17 +61,18 @@ pub fn upload_captions(ctx: &Context, batch: &Batch) -> Result<Captions> {
     Captions::upload(ctx, batch.steps, batch.len(), &batch.time_major())
 }
 
-/// A batch's captions and the row of each of its images among features, in the step arena and in one copy.
+/// A batch's captions, and `words` (k, B), which say where each of its images is, in the step arena and in one copy.
 ///
 /// # Errors
 /// When the device has no memory left.
-pub fn upload_captions_and_rows(
+pub fn upload_captions_and_words(
     ctx: &Context,
     batch: &Batch,
-    rows: &[u32],
+    words: &[u32],
 ) -> Result<(Captions, Tensor)> {
-    let mut both = ctx.empty([batch.steps + 1, batch.len()], DType::U32)?;
-    both.copy_from_slice(&[&batch.time_major(), rows].concat())?;
+    let more = words.len() / batch.len();
+    let mut both = ctx.empty([batch.steps + more, batch.len()], DType::U32)?;
+    both.copy_from_slice(&[&batch.time_major(), words].concat())?;
     let tokens = both.narrow(0, batch.steps)?;
-    Ok((Captions { tokens }, both.index(batch.steps)?))
+    Ok((Captions { tokens }, both.narrow(batch.steps, more)?))
 }

@@ -7,6 +7,7 @@
 
 use super::available_memory;
 use super::config::{Config, OptimiserKind};
+use super::photo_store;
 use super::run::structure;
 use super::step_memory::{DeviceMemory, Work};
 use crate::data::flickr8k::Flickr8k;
@@ -31,6 +32,8 @@ pub struct MemoryPlan {
     pub device: DeviceMemory,
     /// Encoder outputs kept in the host's memory.
     pub features: usize,
+    /// Photos kept in the host's memory, where the device has too little.
+    pub photos: usize,
     /// Batches of images decoded ahead, in the host's memory.
     pub loader: usize,
 }
@@ -38,7 +41,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// Bytes altogether.
     pub fn total(&self) -> usize {
-        self.device.total() + self.features + self.loader
+        self.device.total() + self.features + self.photos + self.loader
     }
 }
 
@@ -52,6 +55,7 @@ impl std::fmt::Display for MemoryPlan {
             (" + optimiser", device.optimiser),
             (" + step", device.arena),
             (" + features", device.features + self.features),
+            (" + photos", device.photos + self.photos),
             (" + loader", self.loader),
         ];
         parts
@@ -83,6 +87,11 @@ impl Planner<'_> {
         Ok(MemoryPlan {
             device,
             features: features_kept(config, self.vocabulary, &work, on_device)?,
+            photos: if config.features_are_fixed() || device.photos > 0 {
+                0
+            } else {
+                photo_store::bytes_on_host(work.training.images().len(), config.image_size)
+            },
             loader: images_ahead(config, &work),
         })
     }
@@ -93,7 +102,7 @@ impl Planner<'_> {
         let (own, machine) = (self.device.free_memory()?, available_memory::bytes());
         let of_device = |plan: &MemoryPlan| plan.device.total();
         let of_machine = |plan: &MemoryPlan| match own {
-            Some(_) => plan.features + plan.loader,
+            Some(_) => plan.features + plan.photos + plan.loader,
             None => plan.total(),
         };
         let lacks = |needed: usize, left: Option<usize>| left.filter(|&left| needed > left);
@@ -322,12 +331,14 @@ mod tests {
                 optimiser: 2 << 20,
                 arena: 8 << 20,
                 features: 0,
+                photos: 4 << 20,
             },
             features: 3 << 20,
+            photos: 0,
             loader: 1 << 20,
         };
-        let expected = "memory: 16.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
-                        + loader 1.0";
+        let expected = "memory: 20.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
+                        + photos 4.0 + loader 1.0";
         assert_eq!(plan.to_string(), expected);
         assert_eq!(plan.device.total(), 12 << 20);
     }

@@ -14,6 +14,7 @@ mod lock;
 pub mod log;
 pub mod memory_plan;
 pub mod optimiser;
+mod photo_store;
 pub mod run;
 pub mod schedule;
 pub mod step_graph;

@@ -4,11 +4,13 @@
 //! scratch, its copies in bf16 and its choice of tiles are the real ones. Every shape of batch that can come is walked: a
 //! smaller batch may need more scratch than a larger one, where its sums are cut into more parts.
 
+use super::available_memory;
 use super::batch_values::{calibration_images, check_batches};
 use super::config::{Config, EncoderWeights};
 use super::data::{training_samples, upload_captions, validation_samples};
 use super::evaluate;
 use super::features::{self, Features};
+use super::photo_store::{self, PhotoStore};
 use super::run::structure;
 use super::trainer::stepper::{Source, StepPlace, Stepper};
 use crate::data::batches::{Batch, Batches, Order};
@@ -19,6 +21,7 @@ use crate::decode::Search;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::Engine;
+use crate::ops::augment::Change;
 use crate::tensor::{DType, Tensor};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,23 +40,31 @@ pub struct DeviceMemory {
     pub arena: usize,
     /// The training images' features, when the device keeps them.
     pub features: usize,
+    /// The training images, resized, when they go through the encoder in every step and the device keeps them.
+    pub photos: usize,
 }
 
 impl DeviceMemory {
-    /// Of a run on `device`, or on one like it. A device that has memory of its own keeps the features of the training images,
-    /// if they never change and all fits.
+    /// Of a run on `device`, or on one like it. The device keeps what steps read of the training images, if all fits: where
+    /// features never change those, on a device that has memory of its own; else the resized photos. In the host's memory,
+    /// where other things lie, too, there must be room for twice the photos.
     pub fn new(
         device: &Device,
         config: &Config,
         vocabulary: &Vocabulary,
         work: &Work,
     ) -> Result<Self> {
-        if config.features_are_fixed()
-            && let Some(free) = device.free_memory()?
-        {
-            let with_features = DeviceMemory::walked(device, config, vocabulary, work, true)?;
-            if with_features.total() <= free + device.bytes_in_use() {
-                return Ok(with_features);
+        let own = device.free_memory()?;
+        let free = match own {
+            None if config.features_are_fixed() => None,
+            None => available_memory::bytes(),
+            own => own,
+        };
+        if let Some(free) = free {
+            let keeping = DeviceMemory::walked(device, config, vocabulary, work, true)?;
+            let spare = if own.is_none() { keeping.photos } else { 0 };
+            if keeping.total() + spare <= free + device.bytes_in_use() {
+                return Ok(keeping);
             }
         }
         DeviceMemory::walked(device, config, vocabulary, work, false)
@@ -64,7 +75,7 @@ impl DeviceMemory {
         config: &Config,
         vocabulary: &Vocabulary,
         work: &Work,
-        keep_features: bool,
+        keep: bool,
     ) -> Result<Self> {
         let device = device.planning();
         let structure = structure(config, vocabulary.len());
@@ -74,13 +85,19 @@ impl DeviceMemory {
         let weights = device.bytes_in_use() - gradients;
         let images = work.training.images().len();
         let elements = images * engine.captioner.feature_shape(1).len();
+        let (keep_features, keep_photos) = match config.features_are_fixed() {
+            true => (keep, false),
+            false => (false, keep),
+        };
         let features = Features::blank(&engine, false)?;
         let stepper = Stepper::new(engine, config)?;
         let optimiser = device.bytes_in_use() - weights - gradients;
         let kept = Features::blank(&stepper.engine, keep_features)?;
+        let photos = PhotoStore::on_device(&device, usize::from(keep_photos), config.image_size)?;
         let mut run = DryRun {
             stepper,
             training: kept,
+            photos: keep_photos.then_some(photos),
             features,
         };
         run.walk(config, work)?;
@@ -90,12 +107,13 @@ impl DeviceMemory {
             optimiser,
             arena: run.stepper.engine.ctx.peak_bytes(),
             features: usize::from(keep_features) * elements * DType::F32.bytes(),
+            photos: usize::from(keep_photos) * photo_store::bytes(images, config.image_size),
         })
     }
 
     /// Bytes altogether.
     pub fn total(&self) -> usize {
-        self.weights + self.gradients + self.optimiser + self.arena + self.features
+        self.weights + self.gradients + self.optimiser + self.arena + self.features + self.photos
     }
 }
 
@@ -125,6 +143,8 @@ struct DryRun {
     stepper: Stepper,
     /// Of the training images.
     training: Features,
+    /// One of the training images, where they are kept.
+    photos: Option<PhotoStore>,
     /// Of the validation images.
     features: Features,
 }
@@ -158,7 +178,7 @@ impl DryRun {
             self.encode(size)?;
         }
         for (batch, steps) in step_shapes(config, &work.training)? {
-            self.train(batch, steps, fixed)?;
+            self.train(config, batch, steps)?;
         }
         Ok(())
     }
@@ -187,11 +207,12 @@ impl DryRun {
         self.features.with_batch(engine, &vec![0; batch], captions)
     }
 
-    fn train(&mut self, batch: usize, steps: usize, from_features: bool) -> Result<()> {
-        let source = if from_features {
-            Source::Features(&self.training)
-        } else {
-            Source::Blank
+    fn train(&mut self, config: &Config, batch: usize, steps: usize) -> Result<()> {
+        let changes = vec![Change::none(0); batch];
+        let source = match self.photos.as_ref().and_then(PhotoStore::photos) {
+            _ if config.features_are_fixed() => Source::Features(&self.training),
+            Some(photos) => Source::Photos(photos, &changes),
+            None => Source::Blank(config.augment.then_some(&changes)),
         };
         let batch = Batch::blank(batch, steps);
         self.stepper.step(&batch, source, StepPlace::default())?;

@@ -8,6 +8,7 @@ pub mod damage;
 pub mod data;
 mod golden;
 pub mod left;
+pub mod picture;
 pub mod pictures;
 pub mod precision;
 pub mod tiny;

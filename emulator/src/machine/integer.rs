@@ -249,7 +249,20 @@ pub fn int32_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type
                 sum.wrapping_add(product as u32)
             })
         }),
+        Int3::Dp2aLow => unsigned!(|a: u32, b: u32, c: u32| dp2a(a, b, c, sign)),
+        Int3::Dp2aHigh => unsigned!(|a: u32, b: u32, c: u32| dp2a(a, b >> 16, c, sign)),
     }
+}
+
+/// c and the products of the two halves of a with the two low bytes of b.
+fn dp2a(a: u32, b: u32, c: u32, sign: bool) -> u32 {
+    (0..2).fold(c, |sum, at| {
+        let (half, byte) = ((a >> (16 * at)) as u16, (b >> (8 * at)) as u8);
+        sum.wrapping_add(match sign {
+            true => (i32::from(half as i16) * i32::from(byte as i8)) as u32,
+            false => u32::from(half) * u32::from(byte),
+        })
+    })
 }
 
 #[inline(always)]
@@ -283,7 +296,9 @@ pub fn int64_ternary(file: &mut File, mask: u32, inst: &Inst, op: Int3, ty: Type
         | Int3::ShfLeftClamp
         | Int3::ShfRightWrap
         | Int3::ShfRightClamp
-        | Int3::Dp4a => unreachable!("the decoder accepts {op:?} for 32 bits only"),
+        | Int3::Dp4a
+        | Int3::Dp2aLow
+        | Int3::Dp2aHigh => unreachable!("the decoder accepts {op:?} for 32 bits only"),
     }
 }
 

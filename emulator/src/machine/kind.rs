@@ -112,6 +112,8 @@ pub enum Int3 {
     ShfRightWrap,
     ShfRightClamp,
     Dp4a,
+    Dp2aLow,
+    Dp2aHigh,
 }
 
 /// Addition or subtraction in a carry chain.

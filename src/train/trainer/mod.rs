@@ -4,6 +4,7 @@
 //! last checkpoint (`start`): what happened after it happens again. A run that is killed at any moment and resumed
 //! therefore reaches the same numbers, and leaves the same files, as one that was not killed.
 
+mod images;
 mod saving;
 mod start;
 pub(super) mod stepper;
@@ -12,17 +13,18 @@ mod validation;
 use super::batch_values::check_batch;
 use super::checkpoint::{EncoderSource, Position};
 use super::config::{Config, Monitor};
-use super::features::{Features, report_skipped};
+use super::features::Features;
 use super::log::{EpochRecord, Log, StepRecord};
+use super::photo_store::PhotoStore;
 use super::run::RunDirectory;
 use super::trained_on::TrainedOn;
 use super::{Observer, Stage};
 use crate::data::batches::{Batch, Batches, Order};
 use crate::data::flickr8k::Flickr8k;
-use crate::data::loader::{Loader, LoaderOptions};
+use crate::data::loader::LoaderOptions;
 use crate::data::random::Epoch;
 use crate::data::samples::Samples;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Engine;
 use crate::tensor::Pending;
 use std::sync::Arc;
@@ -64,6 +66,8 @@ pub struct Trainer<'a> {
     /// Encoder outputs that never change: of all training images, of the validation images.
     training_features: Option<Features>,
     validation_features: Option<Features>,
+    /// Training images that go through the encoder in every step, where there is room for them.
+    photos: Option<PhotoStore>,
     /// Steps taken when the last checkpoint was written.
     saved_step: u64,
     steps: Log,
@@ -98,12 +102,11 @@ impl Trainer<'_> {
         &self.setup.config
     }
 
-    fn loader_options(&self, augment: Option<Epoch>) -> LoaderOptions {
+    fn loader_options(&self) -> LoaderOptions {
         let config = self.config();
         LoaderOptions {
             size: config.image_size,
             threads: self.setup.loader_threads,
-            augment,
             skip_bad_images: config.skip_bad_images,
             ..LoaderOptions::default()
         }
@@ -186,39 +189,6 @@ impl Trainer<'_> {
             }
         }
         Ok(Ended::Finished)
-    }
-
-    fn steps_from_images(
-        &mut self,
-        batches: Batches,
-        draw: Epoch,
-        observer: &mut dyn Observer,
-    ) -> Result<Ended> {
-        let augment = self.config().augment.then_some(draw);
-        let options = LoaderOptions {
-            first: self.position.epoch_batches,
-            ..self.loader_options(augment)
-        };
-        let mut started = Instant::now();
-        let mut loader = Loader::new(batches, self.setup.dataset.image_paths()?, options)?;
-        while !self.reached_step_limit() {
-            let Some(loaded) = loader.next().transpose()? else {
-                // The last batches may have had no image that can be read.
-                self.position.epoch_batches = loader.taken();
-                break;
-            };
-            let source = Source::Pixels(&loaded.pixels);
-            self.step(&loaded.batch, source, started, observer)?;
-            if self.after_step(loader.taken(), observer)? == Ended::Interrupted {
-                return Ok(Ended::Interrupted);
-            }
-            started = Instant::now();
-        }
-        report_skipped(&loader.take_skipped(), observer);
-        match self.position.epoch_step {
-            0 => Err(Error::Config("no training image can be read".into())),
-            _ => Ok(Ended::Finished),
-        }
     }
 
     /// Takes a step, and records it, or the one before it where the device still works on this one.

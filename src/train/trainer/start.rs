@@ -12,6 +12,7 @@ use crate::train::batch_values::calibration_images;
 use crate::train::checkpoint::{Checkpoint, Position};
 use crate::train::initial::Initial;
 use crate::train::log::Log;
+use crate::train::photo_store::PhotoStore;
 use crate::train::step_memory::{DeviceMemory, Work};
 use crate::train::trained_on::TrainedOn;
 use crate::train::{Observer, Stage, evaluate};
@@ -93,6 +94,12 @@ impl<'a> Trainer<'a> {
         let work = Work::new(config, setup.dataset, vocabulary)?;
         let memory = DeviceMemory::new(engine.ctx.device(), config, vocabulary, &work)?;
         engine.ctx.reserve(memory.arena)?;
+        let (images, size) = (work.training.images().len(), config.image_size);
+        let photos = match config.features_are_fixed() {
+            true => None,
+            false if memory.photos == 0 => PhotoStore::on_host(images, size),
+            false => Some(PhotoStore::on_device(engine.ctx.device(), images, size)?),
+        };
         let trained_on = TrainedOn::new(config, setup.dataset, vocabulary);
         Ok(Trainer {
             steps: Log::cut(setup.run.steps(), position.step)?,
@@ -105,6 +112,7 @@ impl<'a> Trainer<'a> {
             keep_features: memory.features > 0,
             training_features: None,
             validation_features: None,
+            photos,
             encoder: None,
             trained_on,
             setup,
@@ -136,7 +144,7 @@ impl<'a> Trainer<'a> {
         let samples = Arc::new(Samples::of_images(images.into_iter().take(count)));
         let batches = Batches::new(&samples, evaluate::BATCH, Order::Listed)?;
         let paths = self.setup.dataset.image_paths()?;
-        let loader = Loader::new(batches, paths, self.loader_options(None))?;
+        let loader = Loader::new(batches, paths, self.loader_options())?;
         let engine = &self.stepper.engine;
         for (count, loaded) in loader.enumerate() {
             let calibrate = |images: &Tensor| engine.calibrate(images, count as u64);

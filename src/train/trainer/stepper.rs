@@ -4,11 +4,12 @@ use crate::data::batches::Batch;
 use crate::error::Result;
 use crate::model::{Engine, Input};
 use crate::nn::noise::Noise;
+use crate::ops::augment::{self, Change};
 use crate::ops::copy;
 use crate::tensor::{DType, Pending, Tensor};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::config::Config;
-use crate::train::data::{upload_captions, upload_captions_and_rows};
+use crate::train::data::{upload_captions, upload_captions_and_words};
 use crate::train::features::{Features, gather};
 use crate::train::optimiser::Optimiser;
 use crate::train::step_graph::StepGraphs;
@@ -32,15 +33,17 @@ struct StepState {
     torn: Cell<bool>,
 }
 
-/// Where a batch's images are on the host.
+/// Where a batch's images are.
 #[derive(Clone, Copy)]
 pub(in crate::train) enum Source<'a> {
-    /// Pixels (B, S, S, 3).
-    Pixels(&'a [u8]),
+    /// Pixels (B, S, S, 3) on the host, and what becomes of each, if anything does.
+    Pixels(&'a [u8], Option<&'a [Change]>),
+    /// Among photos (N, S, S, 3) on the device, and what becomes of each.
+    Photos(&'a Tensor, &'a [Change]),
     /// Among features that were computed before.
     Features(&'a Features),
-    /// Nowhere: in a dry run, which reads no numbers.
-    Blank,
+    /// Nowhere: pixels of a dry run, which reads no numbers.
+    Blank(Option<&'a [Change]>),
 }
 
 /// Number and rates of a step.
@@ -93,38 +96,58 @@ impl Stepper {
         source: Source,
         place: StepPlace,
     ) -> Result<Pending<f32>> {
-        let engine = &self.engine;
-        match source {
-            Source::Pixels(pixels) => engine.with_images(pixels, |images| {
-                let given = Given::Uploaded(Input::Images(images));
-                self.state.step(engine, batch, given, place)
-            }),
-            Source::Blank => engine.with_blank_images(batch.len(), |images| {
-                let given = Given::Uploaded(Input::Images(images));
-                self.state.step(engine, batch, given, place)
-            }),
+        let (engine, state) = (&self.engine, &mut self.state);
+        let numbers = match source {
+            Source::Pixels(pixels, changes) => {
+                return engine.with_images(pixels, |images| {
+                    state.step(engine, batch, Given::images(images, changes), place)
+                });
+            }
+            Source::Blank(changes) => {
+                return engine.with_blank_images(batch.len(), |images| {
+                    state.step(engine, batch, Given::images(images, changes), place)
+                });
+            }
             Source::Features(features) => match features.on_device() {
-                None => features.with_batch(engine, &batch.images, |features| {
-                    let given = Given::Uploaded(Input::Features(features));
-                    self.state.step(engine, batch, given, place)
-                }),
+                None => {
+                    return features.with_batch(engine, &batch.images, |features| {
+                        let given = Given::Uploaded(Input::Features(features));
+                        state.step(engine, batch, given, place)
+                    });
+                }
                 Some(all) => {
-                    let given = Given::OnDevice(all, features.rows(&batch.images)?);
-                    let numbers = self.state.step(engine, batch, given, place)?;
-                    engine.ctx.reset()?;
-                    Ok(numbers)
+                    let given = Given::Features(all, features.rows(&batch.images)?);
+                    state.step(engine, batch, given, place)?
                 }
             },
-        }
+            Source::Photos(photos, changes) => {
+                state.step(engine, batch, Given::images(photos, Some(changes)), place)?
+            }
+        };
+        engine.ctx.reset()?;
+        Ok(numbers)
     }
 }
 
 /// What the step of a batch reads of its images.
-enum Given<'a, Rows> {
+enum Given<'a, Words> {
     /// In the step arena.
     Uploaded(Input<'a>),
-    /// Features (N, elements per image) on the device, to be gathered by their rows.
-    OnDevice(&'a Tensor, Rows),
+    /// Features (N, elements per image) on the device, to be gathered by their rows (1, B).
+    Features(&'a Tensor, Words),
+    /// Photos (N, S, S, 3) on the device, to be changed as columns (7, B) say.
+    Photos(&'a Tensor, Words),
+}
+
+impl<'a> Given<'a, Vec<u32>> {
+    /// Images (N, S, S, 3), as they are or changed.
+    fn images(images: &'a Tensor, changes: Option<&[Change]>) -> Self {
+        let Some(changes) = changes else {
+            return Given::Uploaded(Input::Images(images));
+        };
+        let side = images.shape().dims()[1];
+        Given::Photos(images, augment::words(changes, [side, side]))
+    }
 }
 
 impl StepState {
@@ -138,9 +161,13 @@ impl StepState {
         let (ctx, captioner, params) = (&engine.ctx, &engine.captioner, &engine.params);
         let (captions, input) = match given {
             Given::Uploaded(input) => (upload_captions(ctx, batch)?, Given::Uploaded(input)),
-            Given::OnDevice(all, rows) => {
-                let (captions, rows) = upload_captions_and_rows(ctx, batch, &rows)?;
-                (captions, Given::OnDevice(all, rows))
+            Given::Features(all, rows) => {
+                let (captions, rows) = upload_captions_and_words(ctx, batch, &rows)?;
+                (captions, Given::Features(all, rows))
+            }
+            Given::Photos(photos, changes) => {
+                let (captions, changes) = upload_captions_and_words(ctx, batch, &changes)?;
+                (captions, Given::Photos(photos, changes))
             }
         };
         self.noise.set_step(place.taken as u32)?;
@@ -151,12 +178,18 @@ impl StepState {
         let (optimiser, numbers) = (&mut self.optimiser, &self.numbers);
         let (noise, torn) = (&self.noise, &self.torn);
         self.graphs.run(ctx, shape, || {
-            let gathered;
+            let mut gathered;
             let input = match input {
                 Given::Uploaded(input) => input,
-                Given::OnDevice(all, rows) => {
+                Given::Features(all, rows) => {
                     gathered = gather(engine, all, &rows)?;
                     Input::Features(&gathered)
+                }
+                Given::Photos(photos, changes) => {
+                    let side = captioner.config().image_size;
+                    gathered = ctx.empty([batch.len(), side, side, 3], DType::U8)?;
+                    augment::forward(ctx, photos, &changes, &mut gathered)?;
+                    Input::Images(&gathered)
                 }
             };
             let losses = captioner.train(ctx, params, input, &captions, Some(noise.clone()))?;

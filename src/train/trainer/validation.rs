@@ -23,7 +23,7 @@ impl Trainer<'_> {
             engine: &self.stepper.engine,
             dataset: self.setup.dataset,
             images,
-            options: self.loader_options(None),
+            options: self.loader_options(),
             cache: Cache::of(self.config()),
             stage,
         };

@@ -118,7 +118,7 @@ impl Builder<'_> {
             }
             "sad" => self.same(ternary(Int3::Sad, ty), operands, 3, ty)?,
             "bfe" | "bfi" => self.bit_field(words, operands, ty)?,
-            "shf" | "dp4a" | "prmt" | "lop3" => return self.words32(words, operands, ty),
+            "shf" | "dp4a" | "dp2a" | "prmt" | "lop3" => return self.words32(words, operands, ty),
             _ => match int2(word) {
                 Some(op) => self.same(binary(op, ty), operands, 2, ty)?,
                 None => return Ok(false),
@@ -197,14 +197,21 @@ impl Builder<'_> {
                 };
                 Op::Int32Tern(op, ty)
             }
-            "dp4a" => {
+            name @ ("dp4a" | "dp2a") => {
                 let [a, b] = words.types()[..] else {
                     return Ok(false);
                 };
                 if a != b {
-                    return self.fail("dp4a of a signed and an unsigned operand is not supported");
+                    return self.fail(format!(
+                        "{name} of a signed and an unsigned operand is not supported"
+                    ));
                 }
-                Op::Int32Tern(Int3::Dp4a, a)
+                let op = match name {
+                    "dp4a" => Int3::Dp4a,
+                    _ if words.has("hi") => Int3::Dp2aHigh,
+                    _ => Int3::Dp2aLow,
+                };
+                Op::Int32Tern(op, a)
             }
             "prmt" => {
                 let modes = ["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"];
