@@ -1,12 +1,13 @@
 //! The library's errors: values that say which file or tensor, what was expected, what was found.
 
+use crate::words::printable;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in the library. Every variant prints as one line.
+/// What can go wrong in the library. Every variant prints as one line, without control characters.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An operation was given tensors that do not fit together.
-    #[error("{op}: {message}")]
     Operation {
         /// The operation's name.
         op: &'static str,
@@ -14,7 +15,6 @@ pub enum Error {
         message: String,
     },
     /// A file's content is not what it should be.
-    #[error("{}: {message}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -22,7 +22,6 @@ pub enum Error {
         message: String,
     },
     /// The operating system refused something on a file.
-    #[error("{}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -30,7 +29,6 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// A setting is missing, unknown, or has a value that cannot work.
-    #[error("{key}: {message}")]
     Setting {
         /// The setting's name in `config.toml`.
         key: String,
@@ -38,14 +36,29 @@ pub enum Error {
         message: String,
     },
     /// What was asked for cannot work.
-    #[error("{0}")]
     Config(String),
     /// A loss, a gradient or a weight became infinite or not a number.
-    #[error("{0}")]
     Diverged(String),
     /// A device is missing or has no memory left.
-    #[error("{0}")]
     Device(String),
+    /// An [observer](crate::train::Observer) asked to stop.
+    Stopped(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = match self {
+            Error::Operation { op, message } => format!("{op}: {message}"),
+            Error::File { path, message } => format!("{}: {message}", path.display()),
+            Error::Io { path, cause } => format!("{}: {cause}", path.display()),
+            Error::Setting { key, message } => format!("{key}: {message}"),
+            Error::Config(message)
+            | Error::Diverged(message)
+            | Error::Device(message)
+            | Error::Stopped(message) => message.clone(),
+        };
+        f.write_str(&printable(&line))
+    }
 }
 
 /// What the library's functions give.

@@ -7,6 +7,21 @@ use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+/// Makes a folder and those around it, where they do not exist.
+///
+/// # Errors
+/// When something else stands in the place of one of them, or the operating system refuses.
+pub fn make_folder(path: &Path) -> Result<()> {
+    let is_no_folder = |place: &&Path| fs::symlink_metadata(place).is_ok() && !place.is_dir();
+    fs::create_dir_all(path).map_err(|cause| match path.ancestors().find(is_no_folder) {
+        Some(file) => {
+            let message = "is a file, but a folder is needed in its place: give another name, or move the file away";
+            Error::file(file, message)
+        }
+        None => Error::io(path)(cause),
+    })
+}
+
 /// Replaces the file `path` by what `content` writes, completely or not at all.
 ///
 /// The content is written to `<name>.<process>.<n>.tmp` in the same directory, synced to disk and renamed to

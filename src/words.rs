@@ -1,4 +1,6 @@
-//! Enums whose values have a word each.
+//! The words of messages: enums whose values have a word each, numbers of things, and texts that a terminal only shows.
+
+use std::borrow::Cow;
 
 /// Declares an enum and, for each of its values, the word that shows it. All values are in `ALL`.
 macro_rules! words {
@@ -32,4 +34,51 @@ macro_rules! words {
             }
         }
     };
+}
+
+/// A number of things: `1 image`, `2 images`. The plural of `thing` ends in s.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
+/// The text with control characters written as in a program, `\n` or `\u{1b}`: names of files and captions may hold some, and a
+/// terminal would obey them.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for sign in text.chars() {
+        match sign.is_control() {
+            true => shown.extend(sign.escape_default()),
+            false => shown.push(sign),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|n| count(n, "image")),
+            ["0 images", "1 image", "2 images"]
+        );
+    }
+
+    #[test]
+    fn a_terminal_is_given_nothing_to_obey() {
+        let text = "a\u{1b}[31m\r\nb\u{9b}1m\t\u{7f}.jpg";
+        assert_eq!(
+            printable(text),
+            "a\\u{1b}[31m\\r\\nb\\u{9b}1m\\t\\u{7f}.jpg"
+        );
+        assert_eq!(printable("caf\u{e9} \\n"), "caf\u{e9} \\n");
+    }
 }

@@ -153,7 +153,7 @@ fn folders_that_cannot_be_made() {
     let tiny = Tiny::new();
     says(
         &failed(&tiny.train("data/Flickr8k.token.txt/run", &SHOW_TELL)),
-        &["Not a directory"],
+        &["Flickr8k.token.txt: is a file, but a folder is needed in its place"],
     );
     succeeded(&tiny.train_once("run"));
     for out in [
@@ -171,7 +171,10 @@ fn folders_that_cannot_be_made() {
     );
     let cache = tiny.data().join("Flickr8k.token.txt/cache");
     let error = failed(&tiny.eval("run", &["--feature-cache", cache.to_str().unwrap()]));
-    says(&error, &["cache: Not a directory"]);
+    says(
+        &error,
+        &["Flickr8k.token.txt: is a file, but a folder is needed in its place"],
+    );
 }
 
 /// `command` with a limit on the size of files, in blocks of 512 bytes: it fails as on a full disk.

@@ -4,7 +4,7 @@ use crate::support;
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Output};
-use support::cli::{failed, showtell, stderr, stdout, succeeded};
+use support::cli::{misused, showtell, stderr, stdout, succeeded};
 use support::tiny::Tiny;
 
 /// Side of the grid of positions of the tiny captioner.
@@ -151,7 +151,7 @@ fn what_cannot_be_shown_is_refused() {
     let pictures = tiny.path("pictures");
     let drawn = ["--attention-out", pictures.to_str().unwrap()];
     for options in [&drawn[..], &["--json", "--maps"]] {
-        let message = failed(&caption(&tiny, &image, options));
+        let message = misused(&caption(&tiny, &image, options));
         assert!(
             message.contains("show-tell captioner has no attention"),
             "{message}"

@@ -90,9 +90,13 @@ impl Place {
 
     /// Training that ends with status 1.
     fn refused(&self, model: &str, out: &str, more: &[&[&str]]) -> String {
+        self.fails(1, model, out, more)
+    }
+
+    fn fails(&self, code: i32, model: &str, out: &str, more: &[&[&str]]) -> String {
         let arguments = self.arguments(model, out, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        complaint(1, &arguments)
+        complaint(code, &arguments)
     }
 }
 
@@ -338,9 +342,9 @@ fn exit_status_tells_failure_from_wrong_usage() {
         error.contains(&absent) && error.contains("config.toml"),
         "{error}"
     );
-    let error = place.refused("show-tell", "run", &[SMALL]);
+    let error = place.fails(2, "show-tell", "run", &[SMALL]);
     assert!(error.contains("--encoder-weights"), "{error}");
-    let error = place.refused("attend", "run", &[SMALL, RANDOM, &["--dropout=1.5"]]);
+    let error = place.fails(2, "attend", "run", &[SMALL, RANDOM, &["--dropout=1.5"]]);
     assert!(error.contains("--dropout: found 1.5"), "{error}");
 }
 

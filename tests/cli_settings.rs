@@ -8,7 +8,7 @@ use showtell::train::run::RunDirectory;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use support::cli::{failed, says, showtell, stderr, stdout, succeeded};
+use support::cli::{failed, misused, says, showtell, stderr, stdout, succeeded};
 use support::tiny::Tiny;
 
 /// A value for every setting of a run, as a flag would be given it, and another one before it that must not count. All
@@ -351,7 +351,7 @@ fn a_file_can_give_the_folder_and_the_device_too() {
         .args(["train", "--config", &nowhere])
         .output()
         .unwrap();
-    says(&failed(&output), &["--out: "]);
+    says(&misused(&output), &["--out: "]);
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn settings_of_another_decoder_are_checked_and_have_no_effect() {
         "--regulariser=-1",
     ];
     says(
-        &failed(&tiny.train("other", &wrong)),
+        &misused(&tiny.train("other", &wrong)),
         &["--regulariser: found -1"],
     );
 }
@@ -390,9 +390,9 @@ fn messages_spell_settings_as_flags() {
         "--lr: found 0.5, but this run was started with 0.9",
         "--max-steps",
     ];
-    says(&failed(&output), &expected);
+    says(&misused(&output), &expected);
     let output = tiny.train("none", &["--model=attend", "--epochs=0"]);
-    says(&failed(&output), &["--encoder-weights: "]);
+    says(&misused(&output), &["--encoder-weights: "]);
     let output = tiny.train(
         "none",
         &[
@@ -402,7 +402,7 @@ fn messages_spell_settings_as_flags() {
             "--feature-cache=c",
         ],
     );
-    let error = failed(&output);
+    let error = misused(&output);
     says(
         &error,
         &[

@@ -255,7 +255,7 @@ mod names_that_are_not_utf8 {
             .output()
             .unwrap();
         cli::says(
-            &cli::failed(&output),
+            &cli::misused(&output),
             &[
                 "showtell: --data: found ",
                 "caf\u{fffd}.data",

@@ -285,9 +285,9 @@ fn a_data_set_without_lists_is_split_by_name() {
     assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 0 warnings, usable"));
     // The last image in alphabetical order is a test image.
     tiny.write_image("i.jpg", b"GIF");
-    assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 1 warnings, usable"));
+    assert!(stdout(&check(&tiny, &[])).contains(": 0 errors, 1 warning, usable"));
     tiny.write_image("a.jpg", b"GIF");
-    assert!(stdout(&check(&tiny, &[])).contains(": 1 errors, 1 warnings, training would fail"));
+    assert!(stdout(&check(&tiny, &[])).contains(": 1 error, 1 warning, training would fail"));
 }
 
 #[test]
@@ -303,6 +303,12 @@ fn many_findings_of_a_kind_are_summed_up() {
         "{text}"
     );
     assert_eq!(findings(&check(&tiny, &["--json"])).len(), 30);
+    let tiny = Tiny::new();
+    let lines = (0..11).map(|i| format!("line {i}\n"));
+    tiny.append(TOKENS, &lines.collect::<String>());
+    let text = stdout(&check(&tiny, &[]));
+    assert_eq!(text.matches("error: ").count(), 11, "{text}");
+    assert!(!text.contains("more"), "{text}");
     assert!(stderr(&output).is_empty());
 }
 

@@ -205,7 +205,9 @@ fn many_missing_images_are_summed_up() {
     let trained = tiny.train_once("run");
     let warnings = stderr(&trained);
     assert_eq!(
-        warnings.matches("does not exist: its 1 captions").count(),
+        warnings
+            .matches("does not exist: its 1 caption is left out")
+            .count(),
         10
     );
     says(

@@ -1,6 +1,7 @@
 //! `showtell data stats`: its output and its errors.
 
 use crate::support;
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 use support::cli::{ended, printed, showtell, stderr};
@@ -52,6 +53,30 @@ fn a_directory_without_captions_fails() {
         text.contains("expected one of Flickr8k.token.txt, captions.txt, "),
         "{text}"
     );
+}
+
+/// One line for every length would be hundreds of lines for one long caption.
+#[test]
+fn the_longest_captions_are_counted_together() {
+    let directory = TempDir::new().unwrap();
+    let caption = |words: usize| format!("a.jpg,{}\n", "word ".repeat(words));
+    let table = |lengths: &[usize]| {
+        let rows: String = lengths.iter().map(|&words| caption(words)).collect();
+        fs::write(directory.path().join("captions.csv"), rows).unwrap();
+        printed(&stats(directory.path(), &[]))
+    };
+    let text = table(&[59, 60, 60, 61, 5000]);
+    let last: Vec<&str> = text.lines().rev().take(3).collect();
+    assert_eq!(last[0], "more than 60: 2 captions");
+    assert!(last[1].starts_with("  60       2  #"), "{text}");
+    assert!(last[2].starts_with("  59       1  #"), "{text}");
+    assert!(
+        text.contains("tokens per caption: mean 1048.00, max 5000"),
+        "{text}"
+    );
+    let text = table(&[60, 61]);
+    assert!(text.ends_with("\nmore than 60: 1 caption\n"), "{text}");
+    assert!(!table(&[60]).contains("more than"));
 }
 
 #[test]

@@ -2,31 +2,10 @@
 //! The captions of the tables are those that Python's csv module reads.
 
 use crate::support;
-use showtell::data::flickr8k::Flickr8k;
 use std::fs;
-use support::checked::{checked, rename, rename_files, unusable, usable};
+use support::checked::{checked, owned, read, rename, rename_files, unusable, usable};
 use support::cli::{failed, says, stdout, succeeded};
 use support::tiny::Tiny;
-use tempfile::TempDir;
-
-/// The images and captions of a captions file in a folder of its own.
-fn read(file: &str, content: impl AsRef<[u8]>) -> Result<Vec<(String, Vec<String>)>, String> {
-    let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join(file), content).unwrap();
-    let dataset = Flickr8k::open(folder.path()).map_err(|e| e.to_string())?;
-    let images = dataset.images().iter().chain(dataset.missing());
-    Ok(images
-        .map(|image| (image.name.clone(), image.captions.clone()))
-        .collect())
-}
-
-fn owned(images: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
-    let image = |&(name, captions): &(&str, &[&str])| {
-        let captions = captions.iter().map(|caption| caption.to_string());
-        (name.to_string(), captions.collect())
-    };
-    images.iter().map(image).collect()
-}
 
 /// The rows of `images`, each with `row`.
 fn rows(row: impl Fn(&str, usize, &str) -> String) -> String {
@@ -323,7 +302,7 @@ fn a_data_set_is_found_in_the_folder_of_its_archive() {
         &[
             "several folders have captions; name one of them: ",
             "second/captions.txt",
-            "1 errors, 0 warnings",
+            "1 error, 0 warnings",
         ],
     );
     // Images beside their captions.

@@ -4,7 +4,7 @@
 use crate::support;
 use showtell::device::cuda;
 use std::process::{Command, Output};
-use support::cli::{failed, says, showtell, stderr, stdout};
+use support::cli::{failed, misused, says, showtell, stderr, stdout};
 use support::driver_folder;
 
 /// Training without data: it fails, but the device is opened first.
@@ -158,7 +158,13 @@ fn wrong_devices_and_precisions_are_refused() {
             .output()
             .unwrap()
     };
-    let error = failed(&train("--device cpu --precision bf16"));
-    says(&error, &["the CPU computes in f32, not bf16"]);
+    let error = misused(&train("--device cpu --precision bf16"));
+    says(
+        &error,
+        &[
+            "--precision: the CPU computes in f32, not bf16",
+            "--device cuda",
+        ],
+    );
     assert_eq!(train("--precision f16").status.code(), Some(2));
 }

@@ -19,7 +19,7 @@ use showtell::train::{Observer, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::cli::{failed, stdout, succeeded};
+use support::cli::{failed, misused, stdout, succeeded};
 use support::tiny::Tiny;
 
 /// Stores the messages that it receives.
@@ -329,7 +329,7 @@ fn what_changes_features_excludes_a_cache() {
         &["--fine-tune", "--fine-tune-from", "1"][..],
         &["--encoder-batch-norm", "batch"],
     ] {
-        let error = failed(&tiny.train("run", &options(&cache, more)));
+        let error = misused(&tiny.train("run", &options(&cache, more)));
         assert!(error.contains("feature-cache"), "{error}");
     }
     assert!(cached_files(&tiny).is_empty());

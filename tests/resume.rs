@@ -341,5 +341,5 @@ fn records_that_are_lost_are_missed() {
     let resumed = Trainer::resume(setup, engine, &checkpoint, &mut Deaf(Stop::Never));
     let error = resumed.map(drop).unwrap_err().to_string();
     assert!(error.contains("steps.jsonl"), "{error}");
-    assert!(error.contains("holds 1 records"), "{error}");
+    assert!(error.contains("holds 1 record,"), "{error}");
 }

@@ -175,13 +175,18 @@ fn a_resumed_run_keeps_its_settings() {
     let out = place.path().join("run");
     finish(flags(data.path(), &out, 1, &["--model=show-tell"]));
     let refused = |mut command: Command| ended(1, &command.output().unwrap());
-    let message = refused(resume(&out, &["--lr=0.1"]));
+    let misused = |mut command: Command| ended(2, &command.output().unwrap());
+    let message = misused(resume(&out, &["--lr=0.1"]));
     assert!(
         message.contains("--lr: found 0.1, but this run was started with 0.9"),
         "{message}"
     );
-    let message = refused(resume(&out, &["--fine-tune"]));
-    assert!(message.contains("--fine-tune: found true"), "{message}");
+    let message = misused(resume(&out, &["--fine-tune"]));
+    let expected = "found --fine-tune, but this run was started with --no-fine-tune";
+    assert!(message.contains(expected), "{message}");
+    let message = misused(resume(&out, &["--no-augment"]));
+    let expected = "found --no-augment, but this run was started with --augment;";
+    assert!(message.contains(expected), "{message}");
     finish(resume(&out, &["--lr=0.9", "--no-fine-tune"]));
     let nothing = place.path().join("nothing");
     let message = refused(resume(&nothing, &[]));

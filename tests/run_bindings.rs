@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use support::cli::{failed, says, showtell, succeeded};
+use support::cli::{failed, misused, says, showtell, succeeded};
 use support::tiny::{SHOW_TELL, Tiny};
 
 const TOKENS: &str = "Flickr8k.token.txt";
@@ -184,7 +184,7 @@ fn a_run_does_not_go_on_with_settings_that_were_edited() {
 fn another_model_is_named_as_what_may_not_change() {
     let tiny = Tiny::new();
     succeeded(&tiny.train_once("run"));
-    let error = failed(&resume(&tiny, "run", &["--model", "attend"]));
+    let error = misused(&resume(&tiny, "run", &["--model", "attend"]));
     let expected = "--model: found \"attend\", but this run was started with \"show-tell\"";
     says(&error, &[expected]);
 }

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use support::cli::{ended, failed, says, showtell, stdout, succeeded};
+use support::cli::{ended, failed, misused, says, showtell, stdout, succeeded};
 use support::tiny::{SHOW_TELL, Tiny};
 
 /// More epochs than a test waits for.
@@ -84,6 +84,70 @@ fn signals_that_ask_to_end_save_a_checkpoint() {
         let steps = fs::read_to_string(tiny.path(run).join("steps.jsonl")).unwrap();
         assert_eq!(steps.lines().count().to_string(), limit, "{signal}");
     }
+}
+
+/// Training with fixed features encodes all images first, which may take hours.
+#[test]
+fn a_signal_while_images_are_encoded_says_what_is_kept() {
+    let tiny = Tiny::new();
+    let names: Vec<String> = (0..64).map(|i| format!("photo{i}.png")).collect();
+    for (i, name) in names.iter().enumerate() {
+        let image = tiny.image(i as u32);
+        image.save(tiny.images().join(name)).unwrap();
+        tiny.append("Flickr8k.token.txt", &format!("{name}#0\tA photo\n"));
+    }
+    tiny.append("Flickr_8k.trainImages.txt", &names.join("\n"));
+    let slow = ["--no-augment", "--image-size=160", "--encoder-width=16"];
+    let mut command = tiny.train_command("run", &[&SHOW_TELL[..], &slow].concat());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    while !tiny.path("run/vocab.txt").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before it began");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send("-TERM", &child);
+    let messages = ended(143, &child.wait_with_output().unwrap());
+    let kept = "stopped while images were encoded: only the run's settings are kept; to continue: ";
+    says(&messages, &[kept, "--resume --out"]);
+    assert!(!tiny.path("run/last.safetensors").exists());
+    succeeded(&resume(&tiny, "run", &[]));
+    assert!(tiny.path("run/last.safetensors").exists());
+}
+
+/// A folder is needed where a file is.
+#[test]
+fn a_file_in_the_place_of_a_folder_is_named() {
+    let tiny = Tiny::new();
+    succeeded(&tiny.train_once("run"));
+    fs::write(tiny.path("file"), "").unwrap();
+    symlink("nowhere", tiny.path("link")).unwrap();
+    let words = |name: &str| {
+        format!("{name}: is a file, but a folder is needed in its place: give another name")
+    };
+    for (out, file) in [
+        ("file", "file"),
+        ("file/deep/run", "file"),
+        ("link", "link"),
+    ] {
+        says(&failed(&tiny.train_once(out)), &[&words(file)]);
+    }
+    let file = tiny.path("file").display().to_string();
+    let fixed = [&SHOW_TELL[..], &["--feature-cache", &file]].concat();
+    says(&failed(&tiny.train("cached", &fixed)), &[&words("file")]);
+    let pictures = ["--attention-out", &file];
+    succeeded(&tiny.train(
+        "attend",
+        &["--model=attend", "--encoder-weights=random", "--epochs=1"],
+    ));
+    says(
+        &failed(&caption(&tiny, "attend", &pictures)),
+        &[&words("file")],
+    );
+    let demo = showtell().args(["demo", "--out", &file]).output().unwrap();
+    says(&failed(&demo), &[&words("file")]);
+    let run = "file: is a file, expected the directory of a run";
+    says(&failed(&caption(&tiny, "file", &[])), &[run]);
+    says(&failed(&resume(&tiny, "file", &[])), &[run]);
 }
 
 #[test]
@@ -169,7 +233,7 @@ fn a_run_that_moved_finds_its_encoder_or_is_told_where_it_is() {
     says(&failed(&caption(&tiny, "run", &[])), &words);
     says(&failed(&resume(&tiny, "run", &flag)), &words);
     says(
-        &failed(&caption(&tiny, "source", &flag)),
+        &misused(&caption(&tiny, "source", &flag)),
         &["--encoder-weights: ", "leave this out"],
     );
 }

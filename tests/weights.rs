@@ -206,7 +206,7 @@ fn headers_that_lie_are_refused() {
         ),
         (
             one(tensor("F32", "[2]", 0, 8), 9),
-            "has 1 bytes after its last tensor, expected none",
+            "has 1 byte after its last tensor, expected none",
         ),
         (
             one(tensor("F32", "[3]", 0, 8), 8),

@@ -2,22 +2,23 @@
 
 use super::device::DeviceArgs;
 use super::search::SearchArgs;
-use super::tell;
 use super::trained::TrainedArgs;
+use super::{Usage, tell};
 use crate::data::{digest, image};
 use crate::decode::Sentence;
+use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
 use crate::train::run::RunDirectory;
-use anyhow::{Context, Result, bail};
+use crate::words::{count, printable};
+use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -77,16 +78,17 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
     let engine = args.trained.engine(&run, &args.device.open()?)?;
     let grid = engine.captioner.decoder.attention_grid();
     if (args.maps || args.attention_out.is_some()) && grid.is_none() {
-        bail!(
+        let message = format!(
             "{}: a {} captioner has no attention to show: \
              leave out --attention-out and --maps, or give a run of a captioner that has",
             args.trained.run.display(),
             engine.captioner.config().decoder.name
         );
+        return Err(Usage(Error::Config(message)).into());
     }
     let pictures = match &args.attention_out {
         Some(directory) => {
-            fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+            files::make_folder(directory)?;
             let paths = picture_paths(directory, &args.images);
             paths
                 .iter()
@@ -121,9 +123,9 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
     }
     if let Some(first) = unreadable.first() {
         bail!(
-            "{} of {} images cannot be read: see the warnings; the first is {}",
+            "{} of {} cannot be read: see the warnings; the first is {}",
             unreadable.len(),
-            args.images.len(),
+            count(args.images.len(), "image"),
             first.display()
         );
     }
@@ -157,9 +159,14 @@ fn read<'a>(
 fn print(line: &Line, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
-        writeln!(out, "{}", serde_json::to_string(line)?)?;
+        writeln!(out, "{}", super::escaped(&serde_json::to_string(line)?))?;
     } else {
-        writeln!(out, "{}\t{}", line.image, line.caption)?;
+        writeln!(
+            out,
+            "{}\t{}",
+            printable(&line.image),
+            printable(&line.caption)
+        )?;
     }
     out.flush()?;
     Ok(())

@@ -3,6 +3,7 @@
 use super::progress::Progress;
 use crate::data::check::{self, Finding, Problem, Report, Severity};
 use crate::train::{Observer, Stage};
+use crate::words::{count, printable};
 use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,24 +47,27 @@ fn lines(report: &Report) -> String {
     let mut lines = Vec::new();
     let same = |a: &Finding, b: &Finding| (a.severity, a.problem) == (b.severity, b.problem);
     for findings in report.findings.chunk_by(same) {
-        lines.extend(findings.iter().take(MOST_OF_A_KIND).map(line));
-        let more = findings.len().saturating_sub(MOST_OF_A_KIND);
+        // One more has a line, too, instead of a line that says so.
+        let one_more = findings.len() == MOST_OF_A_KIND + 1;
+        let most = MOST_OF_A_KIND + usize::from(one_more);
+        lines.extend(findings.iter().take(most).map(line));
+        let more = findings.len().saturating_sub(most);
         if more > 0 {
             let kind = kind(findings[0].problem);
             lines.push(format!("  … and {more} more {kind}: --json lists all"));
         }
     }
-    let count = |severity| {
+    let found = |severity| {
         let findings = report.findings.iter();
         findings.filter(|f| f.severity == severity).count()
     };
     lines.push(format!(
-        "{} images, {} captions, {} images decoded: {} errors, {} warnings, {}",
-        report.images,
-        report.captions,
-        report.decoded,
-        count(Severity::Error),
-        count(Severity::Warning),
+        "{}, {}, {} decoded: {}, {}, {}",
+        count(report.images, "image"),
+        count(report.captions, "caption"),
+        count(report.decoded, "image"),
+        count(found(Severity::Error), "error"),
+        count(found(Severity::Warning), "warning"),
         if report.usable {
             "usable"
         } else {
@@ -81,12 +85,12 @@ fn line(finding: &Finding) -> String {
     let file = finding.file.display();
     let place = finding.line.map(|n| format!(" line {n}"));
     let (place, message) = (place.unwrap_or_default(), &finding.message);
-    format!("{severity}: {file}{place}: {message}")
+    printable(&format!("{severity}: {file}{place}: {message}")).into_owned()
 }
 
 fn kind(problem: Problem) -> &'static str {
     match problem {
-        Problem::MissingFile => "missing files",
+        Problem::MissingFile => "missing or unreadable files",
         Problem::MalformedLine => "malformed lines",
         Problem::NotUtf8 => "lines that are not UTF-8",
         Problem::ListedWithoutCaptions => "listed images without captions",
@@ -101,6 +105,7 @@ fn kind(problem: Problem) -> &'static str {
         Problem::NumberOfCaptions => "images with an unusual number of captions",
         Problem::EmptyCaption => "empty captions",
         Problem::LongCaption => "long captions",
+        Problem::CaptionColumns => "tables with several columns of captions",
         Problem::NoSpaces => "files of captions without spaces",
         Problem::OddSize => "images of odd sizes",
     }

@@ -4,10 +4,13 @@ use super::tell;
 use crate::data::flickr8k::Flickr8k;
 use crate::data::statistics::{Lengths, Statistics};
 use crate::model::{MODELS, VocabularyOf};
+use crate::words::{count, printable};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+/// The longest captions that have a line in a histogram. The longest caption of Flickr8k has 38.
+const LONGEST: usize = 60;
 /// Width of the longest bar of a histogram.
 const BAR: usize = 50;
 
@@ -54,7 +57,7 @@ fn table(statistics: &Statistics) -> Result<String, std::fmt::Error> {
     row(&mut text, "all", images, captions, statistics.tokens)?;
     writeln!(text, "\nmissing images: {}", statistics.missing.len())?;
     for name in &statistics.missing {
-        writeln!(text, "  {name}")?;
+        writeln!(text, "  {}", printable(name))?;
     }
     let vocabulary = &statistics.vocabulary;
     writeln!(text, "\nvocabulary, with 4 specials")?;
@@ -92,9 +95,14 @@ fn histogram(text: &mut String, lengths: &Lengths) -> std::fmt::Result {
     writeln!(text, "\ntokens per caption: mean {mean:.2}, max {max}")?;
     let most = lengths.histogram.iter().copied().max().unwrap_or(0).max(1);
     let first = lengths.histogram.iter().position(|&n| n > 0).unwrap_or(0);
-    for (length, &count) in lengths.histogram.iter().enumerate().skip(first) {
+    let shown = lengths.histogram.len().min(LONGEST + 1);
+    let (histogram, tail) = lengths.histogram.split_at(shown);
+    for (length, &count) in histogram.iter().enumerate().skip(first) {
         let bar = "#".repeat((count * BAR).div_ceil(most));
         writeln!(text, "{length:4}{count:8}  {bar}")?;
     }
-    Ok(())
+    match tail.iter().sum() {
+        0 => Ok(()),
+        longer => writeln!(text, "more than {LONGEST}: {}", count(longer, "caption")),
+    }
 }

@@ -242,7 +242,7 @@ fn samples(
     captions: &[Captioned],
 ) -> Result<Vec<Sample>> {
     let folder = args.out.join("attention");
-    std::fs::create_dir_all(&folder)?;
+    files::make_folder(&folder)?;
     let images: Vec<usize> = captions.iter().map(|captioned| captioned.image).collect();
     let paths = evaluator.dataset().image_paths()?;
     let positions = engine.captioner.decoder.attention_grid();
@@ -270,7 +270,8 @@ fn samples(
 fn print(args: &DemoArgs, outcome: &Outcome, curves: &Path) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(outcome)?)?;
+        let json = serde_json::to_string_pretty(outcome)?;
+        writeln!(out, "{}", super::escaped(&json))?;
         return Ok(());
     }
     writeln!(out, "Scenes it has never seen, and what it says of them:\n")?;

@@ -1,10 +1,11 @@
 //! The device that a command runs on, its precision and its threads; and the command that lists the devices.
 
-use super::{flags, tell};
-use crate::Device;
+use super::{flags, tell, usage};
 use crate::device::{Precision, cpu_threads, cuda};
 use crate::settings::{Setting, Table, Typed, Value, choice, integer, text};
-use anyhow::{Context, Result, bail};
+use crate::words::count;
+use crate::{Device, Error};
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::io::Write;
@@ -162,9 +163,12 @@ impl DeviceArgs {
 fn cpu(precision: Option<Precision>) -> Result<Device> {
     match precision {
         None | Some(Precision::F32) => Ok(Device::cpu()),
-        Some(other) => bail!(
-            "the CPU computes in f32, not {other}: leave --precision out, or use --device cuda"
-        ),
+        Some(other) => {
+            let message = format!(
+                "the CPU computes in f32, not {other}: leave this out, or use `device = \"cuda\"`"
+            );
+            Err(usage(Error::setting("precision", message)))
+        }
     }
 }
 
@@ -189,7 +193,7 @@ pub fn devices(args: DevicesArgs) -> Result<()> {
         writeln!(out, "{listed}")?;
         return Ok(());
     }
-    writeln!(out, "cpu     {} threads", cpu_threads())?;
+    writeln!(out, "cpu     {}", count(cpu_threads(), "thread"))?;
     match found {
         Ok(gpus) => gpus.iter().try_for_each(|gpu| {
             let ((major, minor), gib) = (gpu.capability, gpu.memory as f64 / f64::from(1 << 30));

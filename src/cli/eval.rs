@@ -5,6 +5,7 @@ use super::flags;
 use super::progress::Progress;
 use super::search::SearchArgs;
 use super::trained::TrainedArgs;
+use super::usage;
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
@@ -17,6 +18,7 @@ use crate::train::evaluate::{Captioned, Evaluator};
 use crate::train::features::{Cache, Encoding};
 use crate::train::run::RunDirectory;
 use crate::train::{Observer, Stage};
+use crate::words::{count, printable};
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
@@ -87,7 +89,7 @@ impl CacheArgs {
         let mut given = self.0.clone();
         flags::make_absolute(&mut given, &cache_settings())?;
         for (key, value) in given {
-            *config = config.clone().with(&key, value)?;
+            *config = config.clone().with(&key, value).map_err(usage)?;
         }
         Ok(())
     }
@@ -218,17 +220,17 @@ fn text(e: &Evaluation) -> String {
     let percent = |bleu: [f64; 4]| bleu.map(|b| format!("{:.1}", 100.0 * b)).join(" / ");
     let (corpus, mean) = (percent(e.bleu_corpus), percent(e.bleu_sentence_mean));
     format!(
-        "{}: {} images, {} captions\n\
+        "{}: {}, {}\n\
          loss {:.4}, cross-entropy {:.4}\n\
          BLEU-1/2/3/4 corpus         {corpus}\n\
          BLEU-1/2/3/4 sentence mean  {mean}\n\
-         {} distinct captions; the file of all captions is {}\n",
+         {}; the file of all captions is {}\n",
         e.split,
-        e.images,
-        e.samples,
+        count(e.images, "image"),
+        count(e.samples, "caption"),
         e.loss,
         e.ce,
-        e.distinct_captions,
-        e.captions.display()
+        count(e.distinct_captions, "distinct caption"),
+        printable(&e.captions.display().to_string())
     )
 }

@@ -1,6 +1,6 @@
 //! Flags made from the declarations of settings, and settings spelled as flags in messages.
 
-use super::{device, train};
+use super::{Usage, device, train, usage};
 use crate::error::Error;
 use crate::model::MODELS;
 use crate::settings::{Kind, Setting, Table, Typed, Value};
@@ -174,7 +174,7 @@ pub fn make_absolute(table: &mut Table, settings: &[&Setting]) -> anyhow::Result
                 let absolute = std::path::absolute(&*path)?;
                 let Some(absolute) = absolute.to_str() else {
                     let message = format!("found {}: {NOT_UTF8}", absolute.display());
-                    return Err(Error::setting(setting.key, message).into());
+                    return Err(usage(Error::setting(setting.key, message)));
                 };
                 *path = absolute.to_string();
             }
@@ -185,7 +185,11 @@ pub fn make_absolute(table: &mut Table, settings: &[&Setting]) -> anyhow::Result
 
 /// What an error says, with settings spelled as flags.
 pub fn message(error: &anyhow::Error) -> String {
-    match error.downcast_ref() {
+    let of_library = match error.downcast_ref() {
+        Some(Usage(error)) => Some(error),
+        None => error.downcast_ref(),
+    };
+    match of_library {
         Some(Error::Setting { key, message }) if is_flag(key) => {
             spelled(&format!("--{key}: {message}"))
         }

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand.
 //!
-//! Results go to stdout, progress and warnings to stderr. The exit status is 0 for success, 1 for a failure, 2 for
-//! wrong usage, and 128 + the number of the signal when a signal ended the program: 130 after Ctrl-C.
+//! Results go to stdout, progress and warnings to stderr. The exit status is 0 for success, 2 for flags that cannot work, 1 for
+//! every other failure, and 128 + the number of the signal when a signal ended the program: 130 after Ctrl-C.
 
 mod caption;
 mod check;
@@ -17,6 +17,8 @@ mod train;
 mod trained;
 mod weights;
 
+use crate::Error;
+use crate::words::printable;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
 use std::fmt::Arguments;
@@ -83,10 +85,29 @@ fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tell(format_args!("showtell: {}", flags::message(&error)));
+            if error.is::<Usage>() {
+                return ExitCode::from(WRONG_USAGE);
+            }
             let interrupted = error.downcast_ref::<train::Interrupted>();
             let signal = interrupted.and_then(|interrupted| interrupted.signal);
             signal.map_or(ExitCode::FAILURE, |signal| signals::status(signal).into())
         }
+    }
+}
+
+/// The exit status for wrong usage, which is also clap's.
+const WRONG_USAGE: u8 = 2;
+
+/// A command line that cannot work: a flag is missing, has a value that is out of range, or does not go together with others.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Usage(Error);
+
+/// An error of something that follows from the flags alone: one about a setting is wrong usage.
+fn usage(error: Error) -> anyhow::Error {
+    match error {
+        Error::Setting { .. } => Usage(error).into(),
+        other => other.into(),
     }
 }
 
@@ -97,23 +118,38 @@ fn print<T: Serialize>(
     text: impl FnOnce(&T) -> String,
 ) -> anyhow::Result<()> {
     let text = if json {
-        serde_json::to_string_pretty(result)? + "\n"
+        escaped(&serde_json::to_string_pretty(result)?) + "\n"
     } else {
         text(result)
     };
     Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
-/// Writes a line to stderr. If that fails, for instance because its reader has ended, the work continues.
+/// JSON with an escape for every control character in its texts. The standard demands one only for those below the space, but a
+/// terminal obeys others too.
+fn escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for sign in json.chars() {
+        match sign {
+            '\u{7f}'..='\u{9f}' => escaped += &format!("\\u{:04x}", u32::from(sign)),
+            sign => escaped.push(sign),
+        }
+    }
+    escaped
+}
+
+/// Writes a line to stderr, without control characters of names in it. If that fails, for instance because its reader has
+/// ended, the work continues.
 fn tell(line: Arguments) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let line = line.to_string();
+    let _ = writeln!(std::io::stderr(), "{}", printable(&line));
 }
 
 /// Whether writing failed because the reader of our output has ended, which is not a failure of this program.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = match cause.downcast_ref() {
-            Some(crate::Error::Io { cause, .. }) => Some(cause),
+            Some(Error::Io { cause, .. }) => Some(cause),
             _ => cause.downcast_ref::<std::io::Error>(),
         };
         io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)

@@ -52,7 +52,7 @@ impl Progress {
                 std::thread::sleep(SIGNAL_INTERVAL);
             }
             tell(format_args!(
-                "showtell: saving a checkpoint; Ctrl-C now stops at once"
+                "showtell: stopping, and saving what was trained; Ctrl-C now stops at once"
             ));
         });
         Ok(())

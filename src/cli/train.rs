@@ -2,7 +2,7 @@
 
 use super::device::{self, DeviceArgs};
 use super::progress::Progress;
-use super::{flags, tell};
+use super::{flags, tell, usage};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::error::Error;
 use crate::files;
@@ -15,6 +15,7 @@ use crate::train::initial::Initial;
 use crate::train::memory_plan::Planner;
 use crate::train::run::{RunDirectory, structure};
 use crate::train::trainer::{self, Ended, Setup, Trainer};
+use crate::words::count;
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
@@ -160,10 +161,12 @@ impl FromArgMatches for TrainArgs {
     }
 }
 
-/// A signal, such as that of Ctrl-C, ended training; a checkpoint was saved.
+/// A signal, such as that of Ctrl-C, ended training.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped; to continue: showtell train --resume --out {}", run.display())]
+#[error("stopped{kept}; to continue: showtell train --resume --out {}", run.display())]
 pub struct Interrupted {
+    /// What is kept, if it is not a checkpoint of everything until now.
+    kept: String,
     run: PathBuf,
     /// None when something else asked training to stop.
     pub signal: Option<i32>,
@@ -192,8 +195,8 @@ impl TrainArgs {
         }
         Ok(Given {
             settings,
-            out: Place::read(&of_program)?.out,
-            device: DeviceArgs::of(&of_program)?,
+            out: Place::read(&of_program).map_err(usage)?.out,
+            device: DeviceArgs::of(&of_program).map_err(usage)?,
         })
     }
 
@@ -222,7 +225,7 @@ pub fn train(args: TrainArgs) -> Result<()> {
         return resume(&args, given);
     }
     let augment_given = given.settings.contains_key("augment");
-    let config = Config::from_settings(given.settings.clone())?;
+    let config = Config::from_settings(given.settings.clone()).map_err(usage)?;
     args.warn_of_other_decoders(&config);
     if config.feature_cache.is_some() && !augment_given {
         tell(format_args!(
@@ -236,21 +239,23 @@ fn resume(args: &TrainArgs, given: Given) -> Result<()> {
     let mut directory = RunDirectory::open(&given.out)?;
     directory.lock()?;
     files::remove_leftovers(directory.path())?;
-    let config = directory.read_config()?.resumed(given.settings.clone())?;
+    let started = directory.read_config()?;
+    let config = started.resumed(given.settings.clone()).map_err(usage)?;
     args.warn_of_other_decoders(&config);
     let mut checkpoint = directory.open_last()?;
     if let Some(checkpoint) = &mut checkpoint {
         match &config.encoder_weights {
             Some(EncoderWeights::File(path)) if given.settings.contains_key("encoder-weights") => {
-                checkpoint.set_encoder_file(path)?;
+                checkpoint.set_encoder_file(path).map_err(usage)?;
             }
             _ => checkpoint.look_where_settings_say(&config),
         }
         let position = &checkpoint.position;
         if directory.is_finished(&config, position)? {
-            let (epochs, steps) = (position.epoch, position.step);
+            let epochs = count(position.epoch, "epoch");
+            let steps = count(position.step as usize, "step");
             tell(format_args!(
-                "this run is finished: {epochs} epochs, {steps} steps; a larger --epochs or --max-steps continues it"
+                "this run is finished: {epochs}, {steps}; a larger --epochs or --max-steps continues it"
             ));
             directory.write_config(&config)?;
             writeln!(std::io::stdout(), "{}", given.out.display())?;
@@ -270,7 +275,7 @@ fn run(
     let mut progress = Progress::new();
     let Some(data) = &config.data else {
         let message = "is not given; expected the folder of a data set";
-        bail!(Error::setting("data", message));
+        return Err(usage(Error::setting("data", message)));
     };
     let dataset = Flickr8k::open(data)?;
     for warning in dataset.warnings() {
@@ -290,7 +295,7 @@ fn run(
         dataset: &dataset,
         vocabulary: &vocabulary,
     };
-    let plan = planner.plan(&config)?;
+    let plan = planner.plan(&config).map_err(usage)?;
     tell(format_args!("{plan}"));
     if let Some(shortage) = planner.shortage(&config, &plan)? {
         bail!("{shortage}");
@@ -300,18 +305,35 @@ fn run(
     tell(format_args!(
         "{trained} trainable parameters, vocabulary {words}"
     ));
-    let mut trainer = trainer(given, config, engine, &dataset, existing, &mut progress)?;
+    let kept = kept_while_encoding(existing.as_ref());
     progress.stop_on_signal()?;
-    match trainer.train(&mut progress)? {
-        Ended::Interrupted => {
-            let (run, signal) = (given.out.clone(), progress.signal());
-            Err(Interrupted { run, signal }.into())
-        }
-        Ended::Finished => {
+    let trainer = trainer(given, config, engine, &dataset, existing, &mut progress);
+    let ended = trainer.and_then(|mut trainer| Ok(trainer.train(&mut progress)?));
+    let kept = match ended {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Stopped(_))) => kept,
+        Ok(Ended::Interrupted) => String::new(),
+        Ok(Ended::Finished) => {
             writeln!(std::io::stdout(), "{}", given.out.display())?;
-            Ok(())
+            return Ok(());
         }
-    }
+        Err(error) => return Err(error),
+    };
+    let (run, signal) = (given.out.clone(), progress.signal());
+    Err(Interrupted { kept, run, signal }.into())
+}
+
+/// What there is of a run that is stopped while it encodes images.
+fn kept_while_encoding(existing: Option<&(RunDirectory, Option<Checkpoint>)>) -> String {
+    let kept = match existing {
+        Some((_, Some(checkpoint))) => {
+            format!(
+                "the checkpoint of step {} is kept",
+                checkpoint.position.step
+            )
+        }
+        _ => "only the run's settings are kept".into(),
+    };
+    format!(" while images were encoded: {kept}")
 }
 
 /// A trainer at the run's checkpoint, or at its beginning where there is none.
@@ -339,14 +361,13 @@ fn trainer<'a>(
         None => None,
     };
     // Weights that cannot be read leave no folder behind.
-    let initial = Initial::load(&engine, &config, progress)?;
+    let initial = Initial::load(&engine, &config, progress).map_err(usage)?;
     let run = match directory {
         Some(run) => run,
         None => RunDirectory::create(&given.out)?,
     };
     warn_if_unlocked(&run, progress);
-    let trainer = Trainer::start(setup(config, run), engine, initial, progress);
-    Ok(trainer?)
+    Trainer::start(setup(config, run), engine, initial, progress).map_err(usage)
 }
 
 fn warn_if_unlocked(run: &RunDirectory, progress: &mut Progress) {

@@ -1,5 +1,6 @@
 //! The run whose captioner a command uses.
 
+use super::usage;
 use crate::device::Device;
 use crate::model::Engine;
 use crate::train::run::RunDirectory;
@@ -24,9 +25,9 @@ pub struct TrainedArgs {
 impl TrainedArgs {
     /// The captioner of the run's best checkpoint.
     pub fn engine(&self, run: &RunDirectory, device: &Device) -> Result<Engine> {
-        Ok(match &self.encoder_weights {
-            Some(encoder) => run.engine_with_encoder(device, encoder)?,
-            None => run.engine(device)?,
-        })
+        match &self.encoder_weights {
+            Some(encoder) => run.engine_with_encoder(device, encoder).map_err(usage),
+            None => Ok(run.engine(device)?),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `showtell weights inspect`: lists the tensors in a weight file.
 
 use crate::weights::{StoredTensor, WeightFile, torchvision};
+use crate::words::{count, printable};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -75,13 +76,17 @@ fn as_table(file: &WeightFile) -> String {
         ));
     }
     lines.push(format!(
-        "{}: {}, {} tensors, {} parameters and buffers",
+        "{}: {}, {}, {}",
         file.path().display(),
         file.format(),
-        file.tensors().count(),
-        grouped(elements(file)),
+        count(file.tensors().count(), "tensor"),
+        match elements(file) {
+            1 => "1 parameter or buffer".into(),
+            elements => grouped(elements) + " parameters and buffers",
+        },
     ));
-    lines.join("\n") + "\n"
+    let printable = lines.iter().map(|line| printable(line));
+    printable.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// A number with its digits in groups of three: 25,557,032.

@@ -9,11 +9,12 @@
 //! Only text is read here; the images themselves may be absent.
 
 use super::layout::Layout;
-use super::photos::{Names, has_image_extension};
+use super::photos::{Names, Unread, has_image_extension};
 use super::samples::MOST_WORDS;
 use super::table::{Fault, Row, lines, plain_text};
 use super::vocabulary::{lacks_spaces, tokenize};
 use crate::error::{Error, Result};
+use crate::words::count;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -71,6 +72,10 @@ pub struct Flickr8k {
     splits: [Vec<usize>; 4],
     /// Images that a list names but that have no file in the image directory.
     absent: HashSet<usize>,
+    /// What is to be said about the captions file.
+    note: Option<String>,
+    /// Folders in the image directory that were not looked into.
+    unread: Vec<Unread>,
 }
 
 impl Flickr8k {
@@ -80,15 +85,15 @@ impl Flickr8k {
     /// When a file is missing or a line has the wrong form; the error names the file and the line.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
         let layout = Layout::find(directory.as_ref())?;
-        let named = read_captions(&layout)?;
+        let (named, note) = read_captions(&layout)?;
         let names = Names::new(named.iter().map(|image| image.name.clone()).collect());
         let lists = read_lists(&layout, &names)?;
         let listed: HashSet<&str> = match &lists {
             Some(lists) => lists.iter().flat_map(List::names).collect(),
             None => HashSet::new(),
         };
-        let files = layout.images.as_deref().map(Names::of_files).transpose()?;
-        let pairs = files.as_ref().map(|files| files.pair(names.iter()));
+        let found = layout.images.as_deref().map(Names::of_files).transpose()?;
+        let pairs = found.as_ref().map(|files| files.pair(names.iter()));
         // An image that a list names is kept even without a file. The data set is then incomplete, and
         // `require_images` reports it.
         let exists = |name: &str| match &pairs {
@@ -116,6 +121,8 @@ impl Flickr8k {
             missing,
             splits,
             absent,
+            note,
+            unread: found.map_or(Vec::new(), |files| files.unread().to_vec()),
         })
     }
 
@@ -139,23 +146,23 @@ impl Flickr8k {
 
     /// Warnings for the user, one line each.
     pub fn warnings(&self) -> Vec<String> {
-        let warning = |image: &Image| {
-            format!(
-                "{}: image {} does not exist: its {} captions are left out",
-                self.layout.directory.display(),
-                image.name,
-                image.captions.len()
-            )
+        let data = self.layout.directory.display();
+        let missing = |image: &Image| {
+            let (name, captions) = (&image.name, left_out(image.captions.len()));
+            format!("{data}: image {name} does not exist: {captions}")
         };
-        let more = self.missing.len().saturating_sub(MOST_TOLD);
-        let more = (more > 0).then(|| {
-            let (data, check) = (self.layout.directory.display(), "showtell data check");
-            format!("{data}: {more} more images do not exist: `{check}` names them")
+        let unread = |unread: &Unread| format!("{}: {unread}", unread.folder.display());
+        let mut warnings = told(&self.unread, unread, |more| {
+            format!("{data}: {more} more folders are passed over")
         });
+        warnings.extend(told(&self.missing, missing, |more| {
+            format!("{data}: {more} more images do not exist")
+        }));
+        let captions = self.layout.captions.display();
         let unspaced = unspaced(self.all_captions());
-        let unspaced = unspaced.map(|w| format!("{}: {w}", self.layout.captions.display()));
-        let missing = self.missing.iter().take(MOST_TOLD).map(warning);
-        missing.chain(more).chain(unspaced).collect()
+        let of_captions = self.note.iter().cloned().chain(unspaced);
+        warnings.extend(of_captions.map(|warning| format!("{captions}: {warning}")));
+        warnings
     }
 
     /// Every caption, including those of missing images. The vocabulary of attend is built from them.
@@ -252,6 +259,26 @@ impl Flickr8k {
     }
 }
 
+/// The first of some things in words, and how many more there are, if it is more than one.
+fn told<T>(all: &[T], tell: impl Fn(&T) -> String, rest: impl Fn(usize) -> String) -> Vec<String> {
+    let one_more = all.len() == MOST_TOLD + 1;
+    let most = MOST_TOLD + usize::from(one_more);
+    let mut told: Vec<String> = all.iter().take(most).map(tell).collect();
+    if all.len() > most {
+        let rest = rest(all.len() - most);
+        told.push(format!("{rest}: `showtell data check` names them"));
+    }
+    told
+}
+
+/// That so many captions of an image are not used.
+pub(super) fn left_out(captions: usize) -> String {
+    match captions {
+        1 => "its 1 caption is left out".into(),
+        _ => format!("its {captions} captions are left out"),
+    }
+}
+
 /// What is to be said when none of the `all` images that the captions name exists, `first` among them.
 pub(super) fn none_exists(layout: &Layout, files: &Names, all: usize, first: &str) -> String {
     let captions = layout.captions.display();
@@ -260,7 +287,11 @@ pub(super) fn none_exists(layout: &Layout, files: &Names, all: usize, first: &st
         None => format!("{first}, but there is no image here"),
     };
     let hint = files.hint(first);
-    format!("none of the {all} images that {captions} names exists: it names {holds}{hint}")
+    let none = match all {
+        1 => format!("the one image that {captions} names does not exist"),
+        _ => format!("none of the {all} images that {captions} names exists"),
+    };
+    format!("{none}: it names {holds}{hint}")
 }
 
 /// What is to be said when most captions are of scripts that put no spaces between words.
@@ -271,9 +302,11 @@ pub(super) fn unspaced<'a>(captions: impl Iterator<Item = &'a str>) -> Option<St
         unspaced += usize::from(lacks_spaces(caption));
     }
     (2 * unspaced > all).then(|| {
+        let are = if all == 1 { "is" } else { "are" };
         format!(
-            "{unspaced} of {all} captions are in a script without spaces: everything between two spaces is taken for one \
-             word. Put spaces between the words first"
+            "{unspaced} of {} {are} in a script without spaces: everything between two spaces is taken for one \
+             word. Put spaces between the words first",
+            count(all, "caption")
         )
     })
 }
@@ -354,27 +387,29 @@ fn splits_by_name(images: &[Image]) -> [Vec<usize>; 4] {
     [order, dev, test.clone(), test]
 }
 
-/// The images in the order in which they are first named, with their captions.
-fn read_captions(layout: &Layout) -> Result<Vec<Image>> {
+/// The images in the order in which they are first named, with their captions; and what is to be said about the file.
+fn read_captions(layout: &Layout) -> Result<(Vec<Image>, Option<String>)> {
     let path = &layout.captions;
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let text = plain_text(&bytes).map_err(|message| Error::file(path, message))?;
     let mut index = HashMap::new();
     let mut images: Vec<Image> = Vec::new();
-    for Row { line, content, .. } in (layout.read_rows)(&text) {
+    let table = (layout.read_table)(&text);
+    for Row { line, content, .. } in table.rows {
         let refuse = |fault| Error::file(path, format!("line {line}: {fault}"));
-        let (name, caption) = content.map_err(refuse)?;
+        let (name, captions) = content.map_err(refuse)?;
         let image = *index.entry(name.clone()).or_insert(images.len());
         if image == images.len() {
             let captions = Vec::new();
             images.push(Image { name, captions });
         }
-        images[image].captions.push(caption.to_lowercase());
+        let captions = captions.iter().map(|caption| caption.to_lowercase());
+        images[image].captions.extend(captions);
     }
     if images.is_empty() {
         return Err(Error::file(path, "the file has no captions"));
     }
-    Ok(images)
+    Ok((images, table.note))
 }
 
 /// The lines of a text file with their numbers, without spaces around them, but for empty ones.

@@ -2,13 +2,16 @@
 
 use crate::error::{Error, Result};
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization;
 
 /// Of the formats that are read.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
-/// The most levels of folders in an image directory, so that links in a circle come to an end.
-const MOST_LEVELS: usize = 8;
+/// The most folders in an image directory that lie one in the other.
+const MOST_LEVELS: usize = 100;
 /// A name is similar to another one if it has at least so many letters for each letter that has to be changed.
 const LETTERS_PER_EDIT: usize = 8;
 
@@ -20,6 +23,34 @@ pub(super) struct Names {
     folded: HashMap<String, Option<String>>,
     /// Names by the folded name of the file, without folders; `None` where several have the same.
     files: HashMap<String, Option<String>>,
+    /// What else there is in the folder of the files that have these names, if they are names of files.
+    around: Around,
+}
+
+/// What a walk through folders found beside files.
+#[derive(Debug, Default)]
+struct Around {
+    /// Paths through links to a folder that has another path, and this other path; both end in `/`.
+    links: Vec<(String, String)>,
+    /// Folders whose files are not known.
+    unread: Vec<Unread>,
+}
+
+/// A folder that was not looked into.
+#[derive(Clone, Debug)]
+pub(super) struct Unread {
+    pub folder: PathBuf,
+    reason: String,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "this folder is passed over, with all images in it: {}",
+            self.reason
+        )
+    }
 }
 
 impl Names {
@@ -38,19 +69,39 @@ impl Names {
         found
     }
 
-    /// The names of the files in a directory and the folders in it: paths from the directory, with `/`.
+    /// The names of the files in a directory and the folders in it: paths from the directory, with `/`. A folder in it that
+    /// cannot be read is among the [`unread`](Names::unread).
     ///
     /// # Errors
-    /// When a folder cannot be read.
+    /// When the directory itself cannot be read.
     pub fn of_files(directory: &Path) -> Result<Self> {
-        let mut names = BTreeSet::new();
-        walk(directory, "", MOST_LEVELS, &mut names)?;
-        Ok(Names::new(names))
+        let (names, around) = walk(directory)?;
+        Ok(Names {
+            around,
+            ..Names::new(names)
+        })
+    }
+
+    /// The folders in the directory that were not looked into.
+    pub fn unread(&self) -> &[Unread] {
+        &self.around.unread
     }
 
     /// The name that is meant by `name`: the same one, or else the only one that differs just in how accents are composed, in
     /// the case of the extension or in the slashes, or else the only one that has more or fewer folders in front.
+    /// Where links give a folder several paths, any of them may be in front.
     pub fn find(&self, name: &str) -> Option<&str> {
+        self.known(name).or_else(|| {
+            let mut links = self.around.links.iter();
+            let behind = |(link, path): &(String, String)| {
+                let rest = name.strip_prefix(&**link)?;
+                Some(format!("{path}{rest}"))
+            };
+            self.find(&links.find_map(behind)?)
+        })
+    }
+
+    fn known(&self, name: &str) -> Option<&str> {
         if let Some(found) = self.names.get(name) {
             return Some(found);
         }
@@ -79,8 +130,16 @@ impl Names {
     }
 
     /// The end of a message about `name`, which was not found: that several folders have such a file, or the most similar
-    /// name, if one is similar. Compares it with all names, which takes long for many names.
+    /// name, if one is similar; and where it may lie unseen. Compares it with all names, which takes long for many names.
     pub fn hint(&self, name: &str) -> String {
+        let unread = self.around.unread.iter().take(1);
+        let unread = unread.map(|Unread { folder, reason }| {
+            format!("; the folder {} was not read: {reason}", folder.display())
+        });
+        self.similar(name) + &unread.collect::<String>()
+    }
+
+    fn similar(&self, name: &str) -> String {
         let file = fold(file_name(name));
         if let Some(None) = self.files.get(&file) {
             return format!("; several folders hold a file {file}: say in the captions which");
@@ -115,24 +174,87 @@ fn file_name(name: &str) -> &str {
     name.rsplit(['/', '\\']).next().unwrap_or(name)
 }
 
-fn walk(directory: &Path, prefix: &str, levels: usize, names: &mut BTreeSet<String>) -> Result<()> {
-    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
-        let entry = entry.map_err(Error::io(directory))?;
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
+/// The names of the files in a directory and in the folders in it.
+///
+/// Links may lead to one folder in many ways, and in circles. Each folder is read once: by the path that has no link in it, if
+/// there is one.
+fn walk(directory: &Path) -> Result<(BTreeSet<String>, Around)> {
+    let (mut names, mut around) = (BTreeSet::new(), Around::default());
+    let mut read: HashMap<PathBuf, String> = HashMap::new();
+    let mut folders = vec![String::new()];
+    let mut links = BTreeSet::new();
+    while let Some(prefix) = folders.pop().or_else(|| links.pop_first()) {
+        let folder = match prefix.strip_suffix('/') {
+            Some(inner) => directory.join(inner),
+            None => directory.to_path_buf(),
         };
-        // macOS writes a file `._x.jpg` beside `x.jpg` on foreign file systems, which is no image.
-        if name.starts_with("._") || name == "__MACOSX" {
-            continue;
-        }
-        let path = entry.path();
-        if !path.is_dir() {
-            names.insert(format!("{prefix}{name}"));
-        } else if levels > 0 {
-            walk(&path, &format!("{prefix}{name}/"), levels - 1, names)?;
+        let found = match fs::canonicalize(&folder) {
+            Ok(place) => match read.get(&place) {
+                Some(path) => {
+                    around.links.push((prefix, path.clone()));
+                    continue;
+                }
+                None if prefix.matches('/').count() > MOST_LEVELS => {
+                    let message = format!("it lies more than {MOST_LEVELS} folders deep");
+                    Err(io::Error::other(message))
+                }
+                None => {
+                    read.insert(place, prefix.clone());
+                    Entries::read(&folder)
+                }
+            },
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => {
+                let inner = |name: String| format!("{prefix}{name}");
+                names.extend(found.files.into_iter().map(inner));
+                folders.extend(found.folders.into_iter().map(|name| inner(name) + "/"));
+                links.extend(found.links.into_iter().map(|name| inner(name) + "/"));
+            }
+            Err(error) if prefix.is_empty() => return Err(Error::io(folder)(error)),
+            Err(error) => {
+                let reason = error.to_string();
+                around.unread.push(Unread { folder, reason });
+            }
         }
     }
-    Ok(())
+    (around.unread).sort_by(|a, b| a.folder.cmp(&b.folder));
+    Ok((names, around))
+}
+
+/// The names of what lies in a folder.
+#[derive(Default)]
+struct Entries {
+    files: Vec<String>,
+    folders: Vec<String>,
+    /// Symbolic links to folders.
+    links: Vec<String>,
+}
+
+impl Entries {
+    fn read(folder: &Path) -> io::Result<Self> {
+        let mut found = Entries::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            // macOS writes a file `._x.jpg` beside `x.jpg` on foreign file systems, which is no image.
+            if name.starts_with("._") || name == "__MACOSX" {
+                continue;
+            }
+            let (kind, path) = (entry.file_type()?, entry.path());
+            if kind.is_dir() {
+                found.folders.push(name);
+            } else if kind.is_symlink() && path.is_dir() {
+                found.links.push(name);
+            } else if !kind.is_symlink() || path.exists() {
+                found.files.push(name);
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Whether a name ends as those of images do.

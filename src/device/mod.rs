@@ -11,6 +11,7 @@ mod cpu;
 pub mod cuda;
 
 use crate::error::{Error, Result};
+use crate::words;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -109,7 +110,7 @@ impl Device {
     pub fn name(&self) -> String {
         let name = match self {
             Device::Cuda(cuda) => format!("{}, {}", cuda.facts().name, cuda.precision()),
-            Device::Cpu(_) => format!("the CPU, {} threads", cpu_threads()),
+            Device::Cpu(_) => format!("the CPU, {}", words::count(cpu_threads(), "thread")),
         };
         if self.is_planning() {
             return format!("a dry run of {name}");

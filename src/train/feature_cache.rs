@@ -244,7 +244,7 @@ pub fn write<R>(
     fill: impl FnOnce(&mut RowWriter) -> Result<R>,
 ) -> Result<R> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        files::make_folder(directory)?;
     }
     let mut result = None;
     files::write_atomically(path, |out| {

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::Engine;
 use crate::ops::embedding;
 use crate::tensor::{DType, Tensor};
+use crate::words;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,14 +82,18 @@ impl Encoding<'_> {
     /// `skip_bad_images`).
     ///
     /// # Errors
-    /// When an image, or with `skip_bad_images` every image, cannot be read; when the cache cannot be written.
+    /// When an image, or with `skip_bad_images` every image, cannot be read; when the cache cannot be written; when the
+    /// observer asks to stop, which keeps nothing of what was encoded.
     pub fn features(&self, observer: &mut dyn Observer) -> Result<Features> {
         let features = match self.cache {
             None => self.in_memory(observer)?,
             Some(cache) => self.mapped(cache, observer)?,
         };
         if features.rows.is_empty() && !self.images.is_empty() {
-            let message = format!("none of the {} images can be read", self.images.len());
+            let message = match self.images.len() {
+                1 => "the only image cannot be read".into(),
+                images => format!("none of the {images} images can be read"),
+            };
             return Err(Error::Config(message));
         }
         Ok(features)
@@ -116,8 +121,8 @@ impl Encoding<'_> {
         });
         let file = match found {
             Some(file) => {
-                let images = self.images.len();
-                observer.note(&format!("features of {images} images: {}", path.display()));
+                let images = words::count(self.images.len(), "image");
+                observer.note(&format!("features of {images}: {}", path.display()));
                 self.report_left_out(&file, observer)?;
                 file
             }
@@ -161,9 +166,9 @@ impl Encoding<'_> {
     /// Encodes into a file.
     fn write(&self, path: &Path, header: &Header, observer: &mut dyn Observer) -> Result<()> {
         let megabytes = header.file_bytes() as f64 / 1e6;
-        let images = self.images.len();
+        let images = words::count(self.images.len(), "image");
         observer.note(&format!(
-            "features of {images} images will take {megabytes:.1} MB: {}",
+            "features of {images} will take {megabytes:.1} MB: {}",
             path.display()
         ));
         let positions: HashMap<usize, usize> = self.images.iter().copied().zip(0..).collect();
@@ -186,6 +191,10 @@ impl Encoding<'_> {
         observer.begin(self.stage, self.images.len());
         let mut done = 0;
         for loaded in &mut loader {
+            if observer.wants_to_stop() {
+                observer.end();
+                return Err(Error::Stopped("stopped while images were encoded".into()));
+            }
             let loaded = loaded?;
             let values: Vec<f32> =
                 engine.with_images(&loaded.pixels, |images| engine.features(images)?.to_vec())?;

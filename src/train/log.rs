@@ -1,6 +1,7 @@
 //! A run's records: one JSON object per line, appended during training.
 
 use crate::error::{Error, Result};
+use crate::words;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -78,8 +79,9 @@ impl Log {
             if line.last() != Some(&b'\n') {
                 let checkpoint = path.with_file_name("last.safetensors");
                 let message = format!(
-                    "holds {found} records, but the checkpoint was made after {records}: put the whole file back, or start \
-                     another run with `init = \"{}\"`",
+                    "holds {}, but the checkpoint was made after {records}: put the whole file back, or start another run \
+                     with `init = \"{}\"`",
+                    words::count(found as usize, "record"),
                     checkpoint.display()
                 );
                 return Err(Error::file(&path, message));

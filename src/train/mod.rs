@@ -55,8 +55,8 @@ pub trait Observer {
     fn warn(&mut self, message: &str);
     /// Something worth knowing.
     fn note(&mut self, _message: &str) {}
-    /// Whether training should save a checkpoint and end; asked after every step and between the parts of a
-    /// validation.
+    /// Whether training should save a checkpoint and end; asked after every step, between the parts of a validation, and
+    /// while images are encoded.
     fn wants_to_stop(&self) -> bool {
         false
     }

@@ -47,7 +47,7 @@ impl RunDirectory {
     /// lost.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let mut run = RunDirectory::at(path.as_ref());
-        std::fs::create_dir_all(&run.path).map_err(Error::io(&run.path))?;
+        files::make_folder(&run.path)?;
         run.lock()?;
         if run.has_steps() || run.last().exists() {
             let message = "holds a run already: resume that run, choose another folder, or remove this one first";
@@ -60,9 +60,13 @@ impl RunDirectory {
     /// A run that exists.
     ///
     /// # Errors
-    /// When the directory has no `config.toml`.
+    /// When the directory has no `config.toml`, or is a file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let run = RunDirectory::at(path.as_ref());
+        if run.path.is_file() {
+            let message = "is a file, expected the directory of a run";
+            return Err(Error::file(&run.path, message));
+        }
         if !run.config().is_file() {
             let message = "is not the directory of a run: it has no config.toml";
             return Err(Error::file(&run.path, message));

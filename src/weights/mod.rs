@@ -14,6 +14,7 @@ pub use stored::{StoredTensor, StoredType};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::words;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use stored::Entry;
@@ -151,7 +152,10 @@ impl WeightFile {
 
 impl std::fmt::Debug for WeightFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (path, tensors) = (self.path.display(), self.entries.len());
-        write!(f, "{path} ({}, {tensors} tensors)", self.format)
+        let (path, tensors) = (
+            self.path.display(),
+            words::count(self.entries.len(), "tensor"),
+        );
+        write!(f, "{path} ({}, {tensors})", self.format)
     }
 }

@@ -1,6 +1,7 @@
 //! Recognises the format of a weight file by its first bytes, and files of other kinds that people take for weights.
 
 use super::{Checked, Format, pth, safetensors};
+use crate::words;
 
 /// The format of a file that begins with these bytes.
 pub fn format(bytes: &[u8]) -> Checked<Format> {
@@ -16,9 +17,9 @@ pub fn format(bytes: &[u8]) -> Checked<Format> {
         Err(kind)
     } else {
         Err(format!(
-            "is not a weight file: its {} bytes begin with {:02x?}, expected safetensors (eight bytes, then \
+            "is not a weight file: its {} begin with {:02x?}, expected safetensors (eight bytes, then \
              '{{') or PyTorch (a zip archive, or a pickle that begins with {:02x?})",
-            bytes.len(),
+            words::count(bytes.len(), "byte"),
             &bytes[..bytes.len().min(9)],
             pth::LEGACY_START,
         ))

@@ -9,6 +9,7 @@ use super::stored::{Entry, StoredType};
 use super::{Checked, Contents};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::words;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,8 +103,8 @@ fn check_offsets(tensors: &[(String, About)], data_bytes: usize) -> Checked<()> 
     }
     if at != data_bytes {
         return Err(format!(
-            "has {} bytes after its last tensor, expected none",
-            data_bytes - at
+            "has {} after its last tensor, expected none",
+            words::count(data_bytes - at, "byte")
         ));
     }
     Ok(())

@@ -2,9 +2,11 @@
 
 use super::cli::{failed, says, showtell, stdout, succeeded};
 use super::tiny::{SHOW_TELL, Tiny};
+use showtell::data::flickr8k::Flickr8k;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
+use tempfile::TempDir;
 
 /// What `data check` finds in a data set.
 pub fn checked(data: &Path) -> Output {
@@ -31,12 +33,29 @@ pub fn unusable(tiny: &Tiny, errors: usize, words: &[&str]) {
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
     says(&text, words);
-    says(
-        &text,
-        &[&format!("{errors} errors, "), "training would fail"],
-    );
+    says(&text, &[&format!(" {errors} error"), "training would fail"]);
     assert!(!text.contains('\0'));
     assert!(!failed(&tiny.train_once("run")).contains('\0'));
+}
+
+/// The images and captions of a captions file in a folder of its own.
+pub fn read(file: &str, content: impl AsRef<[u8]>) -> Result<Vec<(String, Vec<String>)>, String> {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join(file), content).unwrap();
+    let dataset = Flickr8k::open(folder.path()).map_err(|e| e.to_string())?;
+    let images = dataset.images().iter().chain(dataset.missing());
+    Ok(images
+        .map(|image| (image.name.clone(), image.captions.clone()))
+        .collect())
+}
+
+/// The same as [`read`] gives it.
+pub fn owned(images: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+    let image = |&(name, captions): &(&str, &[&str])| {
+        let captions = captions.iter().map(|caption| caption.to_string());
+        (name.to_string(), captions.collect())
+    };
+    images.iter().map(image).collect()
 }
 
 /// Puts other names in place of those in the captions and lists.

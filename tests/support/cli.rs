@@ -51,7 +51,18 @@ pub fn printed(output: &Output) -> String {
 /// The one line in which a command that must fail says why.
 #[track_caller]
 pub fn failed(output: &Output) -> String {
-    let text = ended(1, output);
+    blamed(1, output)
+}
+
+/// The one line in which a command says why its flags cannot work.
+#[track_caller]
+pub fn misused(output: &Output) -> String {
+    blamed(2, output)
+}
+
+#[track_caller]
+fn blamed(code: i32, output: &Output) -> String {
+    let text = ended(code, output);
     let blames = |line: &&str| line.starts_with("showtell: ") && !line.contains(": warning: ");
     let lines: Vec<&str> = text.lines().filter(blames).collect();
     assert!(
@@ -67,4 +78,11 @@ pub fn says(error: &str, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "'{word}' in: {error}");
     }
+}
+
+/// That a terminal finds nothing in a text to obey: no control character but line ends and tabs.
+#[track_caller]
+pub fn is_plain(text: &str) {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    assert!(!text.contains(obeyed), "{text:?}");
 }

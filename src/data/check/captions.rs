@@ -3,8 +3,9 @@
 use super::{Captioned, Check, Problem, Severity};
 use crate::data::flickr8k;
 use crate::data::layout::Layout;
-use crate::data::table::{Fault, Row};
+use crate::data::table::{Fault, Row, Table};
 use crate::data::vocabulary::tokenize;
+use crate::words;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -20,18 +21,31 @@ impl Check {
         let Some(text) = self.plain_text(path, &bytes) else {
             return Captioned::new();
         };
-        let rows = (layout.read_rows)(&text);
+        let Table { rows, note } = (layout.read_table)(&text);
         self.duplicates(path, &rows);
+        if let Some(message) = note {
+            self.add(
+                Severity::Warning,
+                Problem::CaptionColumns,
+                path,
+                None,
+                message,
+            );
+        }
         let texts = rows.iter().filter_map(|row| row.content.as_ref().ok());
-        if let Some(message) = flickr8k::unspaced(texts.map(|(_, caption)| &**caption)) {
+        let texts = texts.flat_map(|(_, captions)| captions);
+        if let Some(message) = flickr8k::unspaced(texts.map(String::as_str)) {
             self.add(Severity::Warning, Problem::NoSpaces, path, None, message);
         }
         let (mut captioned, mut faults) = (Captioned::new(), Vec::new());
         for Row { line, content, .. } in rows {
             match content {
-                Ok((name, caption)) => {
-                    self.caption(path, line, &caption);
-                    captioned.entry(name).or_default().push(line);
+                Ok((name, captions)) => {
+                    let lines = captioned.entry(name).or_default();
+                    lines.extend(captions.iter().map(|_| line));
+                    captions
+                        .iter()
+                        .for_each(|caption| self.caption(path, line, caption));
                 }
                 Err(fault) => faults.push((line, fault)),
             }
@@ -95,10 +109,8 @@ impl Check {
         let usual = counts.iter().max_by_key(|&(_, images)| images);
         let usual = usual.map_or(0, |(&count, _)| count);
         for (name, lines) in captioned.iter().filter(|(_, lines)| lines.len() != usual) {
-            let message = format!(
-                "image {name} has {} captions, but most images have {usual}",
-                lines.len()
-            );
+            let count = words::count(lines.len(), "caption");
+            let message = format!("image {name} has {count}, but most images have {usual}");
             let problem = Problem::NumberOfCaptions;
             self.add(Severity::Warning, problem, path, lines[0], message);
         }

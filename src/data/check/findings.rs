@@ -47,6 +47,8 @@ pub enum Problem {
     EmptyCaption,
     /// A caption is unusually long.
     LongCaption,
+    /// Several columns of a table hold captions.
+    CaptionColumns,
     /// Most captions are of a script without spaces between words.
     NoSpaces,
     /// An image is very small or very far from square.

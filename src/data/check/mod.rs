@@ -239,6 +239,16 @@ impl Check {
                 return Vec::new();
             }
         };
+        for unread in files.unread() {
+            let (folder, message) = (&unread.folder, unread.to_string());
+            self.add(
+                Severity::Warning,
+                Problem::MissingFile,
+                folder,
+                None,
+                message,
+            );
+        }
         let pairs = files.pair(captioned.keys().map(String::as_str));
         if let (true, Some(first)) = (pairs.is_empty(), captioned.keys().next()) {
             let message = flickr8k::none_exists(layout, &files, captioned.len(), first);
@@ -260,10 +270,7 @@ impl Check {
                 None => (
                     Severity::Warning,
                     Problem::CaptionsWithoutImage,
-                    format!(
-                        "does not exist: its {} captions are left out{hint}",
-                        lines.len()
-                    ),
+                    format!("does not exist: {}{hint}", flickr8k::left_out(lines.len())),
                 ),
             };
             self.add(severity, problem, &path, None, message);

@@ -305,7 +305,7 @@ impl SceneSet {
     /// When a file cannot be written. The captions are written last, so that an incomplete set cannot be opened.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let images = directory.join("Flicker8k_Dataset");
-        fs::create_dir_all(&images).map_err(Error::io(&images))?;
+        files::make_folder(&images)?;
         let captions = (0..self.len()).into_par_iter().map(|index| {
             let scene = self.scene(index);
             write_jpeg(&images.join(file_name(index)), &scene.draw())?;

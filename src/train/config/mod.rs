@@ -12,6 +12,7 @@ pub use declared::{
 use crate::error::{Error, Result};
 use crate::model::{MODELS, Model};
 use crate::settings::{self, Setting, Table, Value, any_of};
+use crate::words;
 use std::path::{Path, PathBuf};
 
 /// Stages of an encoder; a ResNet has four. With more, the sizes of the last ones could not be counted.
@@ -145,8 +146,14 @@ impl Config {
         let model = settings.get_key_value(MODEL);
         for (key, found) in model.into_iter().chain(&settings) {
             if before.get(key) != Some(found) && (shapes_rates(key) || !may_change(key)) {
+                // A switch is named as it was given: by the one or the other of its two flags.
+                let shown = |value: &Value| match value {
+                    Value::Boolean(_) => format!("`{key} = {value}`"),
+                    value => value.to_string(),
+                };
+                let found = shown(found);
                 let started = match before.get(key) {
-                    Some(before) => format!("with {before}"),
+                    Some(before) => format!("with {}", shown(before)),
                     None => "without it".into(),
                 };
                 let changeable = Config::SETTINGS.iter().filter(|setting| setting.may_change);
@@ -181,8 +188,9 @@ impl Config {
         }
         if self.fine_tune && self.fine_tune_from > stages {
             let message = format!(
-                "found {}, but the encoder has {stages} stages",
-                self.fine_tune_from
+                "found {}, but the encoder has {}",
+                self.fine_tune_from,
+                words::count(stages, "stage")
             );
             return Err(Error::setting("fine-tune-from", message));
         }

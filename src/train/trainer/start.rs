@@ -25,7 +25,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When another process trains this run, there is no sample to train on, an image cannot be read, a file cannot
-    /// be written, or the device fails.
+    /// be written, the device fails, or the observer asks to stop before images are encoded.
     pub fn start(
         mut setup: Setup<'a>,
         engine: Engine,
@@ -51,7 +51,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When another process trains this run, the vocabulary, the data set or a setting is not that of the run, the checkpoint
-    /// does not fit the engine, records are missing, or the device fails.
+    /// does not fit the engine, records are missing, the device fails, or the observer asks to stop before images are encoded.
     pub fn resume(
         mut setup: Setup<'a>,
         mut engine: Engine,

@@ -39,7 +39,10 @@ impl Trainer<'_> {
         self.stepper.engine.prepare()?;
         let features = match self.validation_features.take() {
             Some(features) => features,
-            None => self.encode(&samples.images(), Stage::ValidationFeatures, observer)?,
+            None => match self.encode(&samples.images(), Stage::ValidationFeatures, observer) {
+                Err(Error::Stopped(_)) => return Ok(None),
+                encoded => encoded?,
+            },
         };
         let record = self.evaluate(samples, &features, observer)?;
         if !self.encoder_changes() {

@@ -7,6 +7,7 @@
 
 use super::super::Checked;
 use super::value::{Heap, Value};
+use crate::words;
 use std::collections::HashMap;
 
 /// More instructions than any description of weights has.
@@ -221,7 +222,8 @@ impl<'a> Machine<'a> {
     fn take(&mut self, count: usize) -> Checked<&'a [u8]> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..count);
-        let taken = taken.ok_or_else(|| format!("ends {} bytes early", count - rest.len()))?;
+        let taken = taken
+            .ok_or_else(|| format!("ends {} early", words::count(count - rest.len(), "byte")))?;
         self.at += count;
         Ok(taken)
     }

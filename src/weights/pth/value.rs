@@ -5,6 +5,7 @@
 
 use super::super::{Checked, StoredType};
 use super::names::Global;
+use crate::words;
 use std::ops::Range;
 
 /// The largest number of dimensions of a tensor.
@@ -219,8 +220,8 @@ impl<'a> Heap<'a> {
                 ],
             ) => self.call(function, arguments),
             _ => Err(format!(
-                "calls {function} {function:?} with {} arguments",
-                given.len()
+                "calls {function} {function:?} with {}",
+                words::count(given.len(), "argument")
             )),
         }
     }

@@ -1,5 +1,7 @@
 //! How a JPEG file is laid out: its markers, read before anything is decoded (ITU-T T.81, annex B).
 
+use crate::words;
+
 /// How the coefficients are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
@@ -147,9 +149,9 @@ impl Layout {
             Coding::Progressive => "progressive",
         };
         format!(
-            "this JPEG has a layout that {why} ({coding}, sampling {}, {} scans); {CONVERT}",
+            "this JPEG has a layout that {why} ({coding}, sampling {}, {}); {CONVERT}",
             factors.join(" "),
-            self.scans.len()
+            words::count(self.scans.len(), "scan")
         )
     }
 }
