@@ -16,6 +16,9 @@ const SHORTEST: usize = 128;
 /// More parts than this are never faster: the last block would spend its time adding them up.
 const MOST_PARTS: usize = 32;
 
+/// The most bytes of all parts of all tiles, so that they stay in level 2 of an A100 (40 MB) or an H100 (50 MB).
+const WORKSPACE: usize = 16 * 1024 * 1024;
+
 /// Bytes that a multiprocessor reads in a clock from shared memory, and from level 2.
 const SHARED_RATE: f64 = 128.0;
 const LEVEL2_RATE: f64 = 64.0;
@@ -100,6 +103,11 @@ impl Cutting {
         Blocks::new([self.tiles, self.parts.count, times]).shared(self.shared)
     }
 
+    /// Bytes of the workspace in which parts meet.
+    fn workspace(&self) -> usize {
+        self.tiles * self.parts.count * self.tile * DType::F32.bytes()
+    }
+
     /// Calls `body` with the workspace in which parts meet, if there are several.
     pub fn with_workspace(
         &self,
@@ -131,8 +139,8 @@ fn fastest(
         for wanted in 1..=most_parts {
             let parts = Parts::new(wanted, terms);
             let cutting = Cutting::of(cut, size, parts);
-            let shared_by_many = parts.count > 1 && cutting.tiles > MOST_SHARED_TILES;
-            if parts.count < wanted || shared_by_many {
+            let too_many = cutting.tiles > MOST_SHARED_TILES || cutting.workspace() > WORKSPACE;
+            if parts.count < wanted || parts.count > 1 && too_many {
                 continue;
             }
             let clocks = clocks(cut, arithmetic, &cutting, multiprocessors);
@@ -159,10 +167,11 @@ fn clocks(cut: Cut, arithmetic: &str, cutting: &Cutting, multiprocessors: usize)
         }
     };
     let rounds = (blocks / cut.blocks) as f64;
+    // A multiprocessor lays down the parts of its blocks, takes its share of all parts back, and one block has to take all of a tile.
     let tile_clocks = (cutting.tile * DType::F32.bytes()) as f64 / LEVEL2_RATE;
     let meeting = match parts.count {
         1 => 0.0,
-        count => MEETING + (1 + count) as f64 * tile_clocks,
+        count => MEETING + (2 * blocks + count) as f64 * tile_clocks,
     };
     rounds * round(cut.blocks) + round(blocks % cut.blocks) + meeting
 }
@@ -255,6 +264,23 @@ mod tests {
                         now <= time(before_cut, &before),
                         "{shape}: {cutting:?}, before {before:?}"
                     );
+                    if (arithmetic, multiprocessors) == ("tf32", 132) {
+                        let told = |cut: Cut,
+                                    Cutting {
+                                        key, tiles, parts, ..
+                                    }: &Cutting| {
+                            let steps = parts.terms.div_ceil(depth(cut, arithmetic));
+                            format!(
+                                "{tiles} {key} tiles in {} parts of {steps} steps",
+                                parts.count
+                            )
+                        };
+                        println!(
+                            "{m} x {n} x {k}: {}, before {}",
+                            told(cut, &cutting),
+                            told(before_cut, &before)
+                        );
+                    }
                     // As if all steps of all tiles could be dealt out evenly.
                     let steps =
                         m.div_ceil(cut.m) * n.div_ceil(cut.n) * k.div_ceil(depth(cut, arithmetic));
