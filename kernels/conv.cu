@@ -6,7 +6,7 @@
 //             only where stride divides: pixels fall into stride² classes (blockIdx.z) that see every stride-th tap, so
 //             that nothing is multiplied by the zeros between. Taps count upwards, dy's pixels downwards (SIGN -1)
 //   filter    df[k, (r,s,c)] = Σ_(n,p,q) dy[(n,p,q), k] x[…]: lines are windows on both sides (Order::MN); windows are cut
-//             in parts (blockIdx.y) whose sums gemm_sum_parts adds up in order, so that results repeat bit for bit
+//             in parts (blockIdx.y) that are added up in order (parts.cuh), so that results repeat bit for bit
 //
 //   stem      forward for few channels, below
 //
@@ -20,6 +20,7 @@
 // Tried: div and mod in every step (a third of the instructions; left for channels that are no multiple of a step's k); columns in memory (im2col: r·s times the bytes).
 #include "elementwise.cuh"
 #include "epilogue.cuh"
+#include "parts.cuh"
 #include "window.cuh"
 
 // x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart.
@@ -222,20 +223,25 @@ __device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const 
 
 template <class Math, class Cut, class T = class Math::Element>
 __device__ __forceinline__ void filter_gradient(
-    const T* x, const T* dy, float* df, const ConvShape& shape, int part_windows, bool accumulate) {
+    const T* x, const T* dy, float* df, float* workspace, const ConvShape& shape, int part_windows, bool accumulate) {
+    extern __shared__ __align__(128) unsigned char memory[];
     using Product = tile::Product<Math, Cut, Order::MN, Order::MN>;
     const int windows = shape.n * shape.p * shape.q, cols = shape.r * shape.s * shape.c;
     const int tiles_n = (cols + Cut::N - 1) / Cut::N;
     const int first_row = (int)blockIdx.x / tiles_n * Cut::M, first_col = (int)blockIdx.x % tiles_n * Cut::N;
     const int start = blockIdx.y * part_windows, end = min(windows, start + part_windows);
-    const tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(
+    tile::ColumnLoader<typename Product::A, Cut::THREADS> gradients(
         dy + (size_t)start * shape.ldy + first_row, shape.ldy, shape.k - first_row, tile::in_chunks(dy, shape.ldy));
     const tile::Images of{shape.h, shape.w, shape.c, shape.ldx, shape.r, shape.s};
     const bool chunks = tile::in_chunks(x, shape.ldx) && shape.c % Product::B::VECTOR == 0;
-    const tile::WindowColumns<typename Product::B, Cut::THREADS> pixels(
+    tile::WindowColumns<typename Product::B, Cut::THREADS> pixels(
         x, of, shape.p, shape.q, shape.stride, shape.padding, start, first_col, cols, chunks);
-    const auto staged = sums_of<Product>(gradients, pixels, start, end);
-    const tile::Target<float> to{df + (size_t)blockIdx.y * shape.k * shape.ldf, shape.ldf, shape.k, cols};
+    tile::Source<decltype(gradients), decltype(pixels), Product::DEPTH> source{gradients, pixels, start, end};
+    Product product;
+    product.run(source, memory);
+    if (gridDim.y > 1 && !tile::add_parts(product, workspace)) return;
+    const tile::Staged<Product> staged(product, memory);
+    const tile::Target<float> to{df, shape.ldf, shape.k, cols};
     const tile::NextRows rows{first_row + staged.first_row, shape.k};
     tile::put_sums(staged, to, nullptr, accumulate, first_col, rows);
 }
@@ -272,9 +278,9 @@ CONV_DATA(bf16, small)
 
 #define CONV_FILTER(MATH, CUT)                                                                                      \
     extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS) conv_filter_##MATH##_##CUT( \
-        const tile::math::MATH::Element* x, const tile::math::MATH::Element* dy, float* df, ConvShape shape,        \
-        int part_windows, int accumulate) {                                                                         \
-        filter_gradient<tile::math::MATH, tile::CUT>(x, dy, df, shape, part_windows, accumulate != 0);              \
+        const tile::math::MATH::Element* x, const tile::math::MATH::Element* dy, float* df, float* workspace,       \
+        ConvShape shape, int part_windows, int accumulate) {                                                        \
+        filter_gradient<tile::math::MATH, tile::CUT>(x, dy, df, workspace, shape, part_windows, accumulate != 0);   \
     }
 CONV_FILTER(f32, tall)
 CONV_FILTER(f32, small)

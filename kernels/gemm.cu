@@ -7,12 +7,12 @@
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
 // (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
 // and bf16 by the tensor cores from about 512 in every dimension, and below that by latency. Where the tiles would not
-// fill the multiprocessors, k is split among gridDim.y blocks (`k_split` each) that write partial sums to a
-// workspace [split][m][n]; gemm_sum_parts adds them up in order, so that results repeat bit for bit.
+// fill the multiprocessors, k is split among gridDim.y blocks, `k_split` each (parts.cuh; src/ops/tile.rs says into how many parts).
 //
-// Tried: atomics instead of the workspace (results change from run to run); three stages of 128 bytes for the
+// Tried: atomics on C instead of a workspace (results change from run to run); three stages of 128 bytes for the
 // large cut (96 KiB, one block per multiprocessor on A100).
 #include "epilogue.cuh"
+#include "parts.cuh"
 
 struct GemmShape {
     int m, n, k;
@@ -35,7 +35,8 @@ __device__ __forceinline__ auto matrix_loader(
 
 template <class Math, class Layout, class Cut, class T>
 __device__ __forceinline__ void gemm(
-    const typename Math::Element* a, const typename Math::Element* b, const float* bias, T* c, const GemmShape& s) {
+    const typename Math::Element* a, const typename Math::Element* b, const float* bias, T* c, float* workspace,
+    const GemmShape& s) {
     using Product = tile::Product<Math, Cut, Layout::A, Layout::B>;
     extern __shared__ __align__(128) unsigned char memory[];
     const int tiles_n = (s.n + Cut::N - 1) / Cut::N;
@@ -46,8 +47,9 @@ __device__ __forceinline__ void gemm(
     tile::Source<decltype(a_loader), decltype(b_loader), Product::DEPTH> source{a_loader, b_loader, start, end};
     Product product;
     product.run(source, memory);
+    if (gridDim.y > 1 && !tile::add_parts(product, workspace)) return;
     const tile::Staged<Product> staged(product, memory);
-    tile::Target<T> to{c + (size_t)blockIdx.y * s.m * s.ldc, s.ldc, s.m, s.n};
+    tile::Target<T> to{c, s.ldc, s.m, s.n};
     const tile::NextRows rows{first_row + staged.first_row, s.m};
     tile::put_sums(staged, to, bias, s.accumulate != 0, first_col, rows);
 }
@@ -56,8 +58,8 @@ __device__ __forceinline__ void gemm(
     extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS)                      \
         gemm_##MATH##_##LAYOUT##_##CUT##_##T(                                                                \
             const tile::math::MATH::Element* a, const tile::math::MATH::Element* b, const float* bias, T* c, \
-            GemmShape shape) {                                                                               \
-        gemm<tile::math::MATH, tile::layout::LAYOUT, tile::CUT>(a, b, bias, c, shape);                       \
+            float* workspace, GemmShape shape) {                                                             \
+        gemm<tile::math::MATH, tile::layout::LAYOUT, tile::CUT>(a, b, bias, c, workspace, shape);            \
     }
 GEMM(f32, nn, tall, f32)
 GEMM(f32, nt, tall, f32)
@@ -94,24 +96,3 @@ GEMM(bf16, nn, small, bf16)
 GEMM(bf16, nt, small, bf16)
 GEMM(bf16, tn, small, bf16)
 GEMM(bf16, tt, small, bf16)
-
-// C = Σ over parts of partial[part] + bias, or C += that: the second pass, a thread for each element. c is null where C is bf16, and c16 where it
-// is f32.
-// Bytes: partial sums once.
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_sum_parts_f32(
-    const float* partial, const float* bias, float* c, bf16* c16, int parts, int rows, int cols, int ldc,
-    int accumulate) {
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, count = (size_t)rows * cols;
-    if (i >= count) return;
-    const int row = (int)(i / cols), col = (int)(i % cols);
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int part = 0; part < parts; ++part) sum += partial[part * count + i];
-    if (bias != nullptr) sum += bias[col];
-    const size_t to = (size_t)row * ldc + col;
-    if (c != nullptr) {
-        c[to] = accumulate ? c[to] + sum : sum;
-    } else {
-        narrow(accumulate ? widen(c16[to]) + sum : sum, c16[to]);
-    }
-}

@@ -169,7 +169,7 @@ impl Case<'_> {
 }
 
 /// Around the borders of tiles and of steps of k, in one part and in several.
-const SIZES: [[usize; 3]; 10] = [
+const SIZES: [[usize; 3]; 12] = [
     [1, 1, 1],
     [5, 7, 3],
     [63, 65, 31],
@@ -178,6 +178,8 @@ const SIZES: [[usize; 3]; 10] = [
     [33, 257, 129],
     [70, 70, 1001],
     [1, 300, 517],
+    [21, 40, 7702],
+    [9, 5, 8915],
     [4, 3, 0],
     [136, 200, 328],
 ];
@@ -231,7 +233,7 @@ fn large_products_equal_the_cpus() {
         let Some(ctx) = cuda_with(precision) else {
             return;
         };
-        for (sizes, pad) in [([1504, 1192, 176], [0, 0]), ([1501, 1189, 141], [0, 3])] {
+        for (sizes, pad) in [([1136, 1528, 176], [0, 0]), ([1133, 1525, 141], [0, 3])] {
             let large = |dtype| Case {
                 ctx: &ctx,
                 sizes,
@@ -347,7 +349,7 @@ fn the_main_loop_costs_what_it_should() {
                     return;
                 };
                 let mut numbers = Numbers::new(7);
-                let (m, n, k) = (1408, 1280, 256);
+                let (m, n, k) = (1152, 1536, 256);
                 let mut random = |shape| matrix(&ctx, &mut numbers, dtype, shape, [0, 0]);
                 let a = random(if ta { [k, m] } else { [m, k] });
                 let b = random(if tb { [n, k] } else { [k, n] });

@@ -50,10 +50,6 @@ pub struct Input<'a>(Option<&'a Tensor>);
 /// A tensor that a kernel writes, also in place, or none.
 pub struct Output<'a>(Option<&'a mut Tensor>);
 
-impl Output<'_> {
-    pub const NONE: Self = Output(None);
-}
-
 impl<'a> From<&'a Tensor> for Input<'a> {
     fn from(tensor: &'a Tensor) -> Self {
         Input(Some(tensor))

@@ -2,7 +2,6 @@
 
 use super::{Epilogue, Gradients, OP};
 use crate::error::{Error, Result};
-use crate::ops::gemm::cuda::sum_parts;
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::kernels::conv::{
     self as kernels, ConvData, ConvFilter, ConvForward, ConvReluBackward, ConvShape, ConvStem,
@@ -11,7 +10,7 @@ use crate::ops::kernels::window::MOST_TAPS;
 use crate::ops::launch::{Blocks, Launch, key};
 use crate::ops::linear;
 use crate::ops::matrix::Matrix;
-use crate::ops::tile::{Parts, Tiles};
+use crate::ops::tile::Cutting;
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
 
@@ -92,7 +91,8 @@ impl<'a> Problem<'a> {
             };
             return launch.run(&[key(x.dtype())], blocks, arguments);
         }
-        let tiles = Tiles::new(launch, self.arithmetic, [self.windows, y.cols()]);
+        let size = [self.windows, y.cols()];
+        let cutting = Cutting::whole(launch, self.arithmetic, size, self.depth);
         let arguments = ConvForward {
             x: x.into(),
             filter: filter.into(),
@@ -103,7 +103,11 @@ impl<'a> Problem<'a> {
             ldz,
             relu,
         };
-        launch.run(&[self.arithmetic, tiles.key], tiles.blocks(1, 1), arguments)
+        launch.run(
+            &[self.arithmetic, cutting.key],
+            cutting.blocks(1),
+            arguments,
+        )
     }
 
     /// The stem's blocks, where pixels are less than 16 bytes, and filters and patch fit in shared memory.
@@ -135,7 +139,9 @@ impl<'a> Problem<'a> {
         let stride = shape.stride as usize;
         let [n, h, w] = [shape.n, shape.h, shape.w].map(|size| size as usize);
         let rows = n * h.div_ceil(stride) * w.div_ceil(stride);
-        let tiles = Tiles::new(launch, self.arithmetic, [rows, dx.cols()]);
+        let [r, s] = [shape.r, shape.s].map(|size| size as usize);
+        let depth = (r * s).div_ceil(stride * stride) * dy.cols();
+        let cutting = Cutting::whole(launch, self.arithmetic, [rows, dx.cols()], depth);
         let arguments = ConvData {
             dy: dy.into(),
             filter: filter.into(),
@@ -143,11 +149,10 @@ impl<'a> Problem<'a> {
             shape,
             accumulate: accumulate.flag(),
         };
-        let blocks = tiles.blocks(1, stride * stride);
-        launch.run(&[self.arithmetic, tiles.key], blocks, arguments)
+        let blocks = cutting.blocks(stride * stride);
+        launch.run(&[self.arithmetic, cutting.key], blocks, arguments)
     }
 
-    /// The windows are cut into as many parts as fill the multiprocessors; their sums are added up in order.
     fn filter(
         &self,
         x: &Tensor,
@@ -156,38 +161,29 @@ impl<'a> Problem<'a> {
         df: &mut Tensor,
     ) -> Result<()> {
         let launch = &self.launch;
-        let tiles = Tiles::new(launch, self.arithmetic, [dy.cols(), self.depth]);
-        let parts = Parts::new(
-            (2 * launch.multiprocessors()).div_ceil(tiles.count),
-            self.windows,
-        );
-        let multiply = |accumulate: Accumulate, ldf: usize, df: &mut Tensor| {
+        let size = [dy.cols(), self.depth];
+        let cutting = Cutting::new(launch, self.arithmetic, size, self.windows);
+        let shape = ConvShape {
+            ldf: launch.size(df.ld())?,
+            ..self.shape
+        };
+        let part_windows = launch.size(cutting.parts.terms)?;
+        cutting.with_workspace(self.ctx, |workspace| {
             let arguments = ConvFilter {
                 x: x.into(),
                 dy: dy.into(),
                 df: df.into(),
-                shape: ConvShape {
-                    ldf: launch.size(ldf)?,
-                    ..self.shape
-                },
-                part_windows: launch.size(parts.terms)?,
+                workspace: workspace.into(),
+                shape,
+                part_windows,
                 accumulate: accumulate.flag(),
             };
-            let blocks = tiles.blocks(parts.count, 1);
-            launch.run(&[self.arithmetic, tiles.key], blocks, arguments)
-        };
-        if parts.count == 1 {
-            return multiply(accumulate, df.ld(), df);
-        }
-        sum_parts(
-            self.ctx,
-            launch,
-            parts.count,
-            None,
-            accumulate,
-            df,
-            |sums| multiply(Accumulate::No, self.depth, sums),
-        )
+            launch.run(
+                &[self.arithmetic, cutting.key],
+                cutting.blocks(1),
+                arguments,
+            )
+        })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{Accumulate, Factor, OP};
 use crate::error::Result;
-use crate::ops::kernels::gemm::{Gemm, GemmShape, GemmSumParts};
-use crate::ops::launch::{Blocks, Launch, Output, key};
-use crate::ops::tile::{Parts, Tiles};
-use crate::tensor::{Context, DType, Tensor};
+use crate::ops::kernels::gemm::{Gemm, GemmShape};
+use crate::ops::launch::{Launch, key};
+use crate::ops::tile::Cutting;
+use crate::tensor::{Context, Tensor};
 
 /// C = A B, C += A B or C = A B + bias: the device's half of [`super::forward`].
 pub fn forward(
@@ -22,77 +22,33 @@ pub fn forward(
     let launch = Launch::new(OP, ctx)?;
     let arithmetic = launch.arithmetic(a.tensor().dtype());
     let ((m, k), (_, n)) = (a.dims(), b.dims());
-    let (layout, tiles) = match (a, b) {
-        (Factor::Plain(_), Factor::Plain(_)) => ("nn", Tiles::new(&launch, arithmetic, [m, n])),
-        (Factor::Plain(_), Factor::Transposed(_)) => {
-            ("nt", Tiles::new(&launch, arithmetic, [m, n]))
-        }
-        (Factor::Transposed(_), Factor::Plain(_)) => {
-            ("tn", Tiles::new(&launch, arithmetic, [m, n]))
-        }
-        (Factor::Transposed(_), Factor::Transposed(_)) => ("tt", Tiles::small([m, n])),
+    let cutting = |layout| (layout, Cutting::new(&launch, arithmetic, [m, n], k));
+    let (layout, cutting) = match (a, b) {
+        (Factor::Plain(_), Factor::Plain(_)) => cutting("nn"),
+        (Factor::Plain(_), Factor::Transposed(_)) => cutting("nt"),
+        (Factor::Transposed(_), Factor::Plain(_)) => cutting("tn"),
+        (Factor::Transposed(_), Factor::Transposed(_)) => ("tt", Cutting::small([m, n], k)),
     };
-    let parts = Parts::new(launch.multiprocessors() / tiles.count, k);
-    let multiply = |bias: Option<&Tensor>, accumulate: Accumulate, ldc: usize, c: &mut Tensor| {
-        let shape = GemmShape {
-            m: launch.size(m)?,
-            n: launch.size(n)?,
-            k: launch.size(k)?,
-            lda: launch.size(a.tensor().ld())?,
-            ldb: launch.size(b.tensor().ld())?,
-            ldc: launch.size(ldc)?,
-            k_split: launch.size(parts.terms)?,
-            accumulate: accumulate.flag(),
-        };
-        let kernel = [arithmetic, layout, tiles.key, key(c.dtype())];
+    let shape = GemmShape {
+        m: launch.size(m)?,
+        n: launch.size(n)?,
+        k: launch.size(k)?,
+        lda: launch.size(a.tensor().ld())?,
+        ldb: launch.size(b.tensor().ld())?,
+        ldc: launch.size(c.ld())?,
+        k_split: launch.size(cutting.parts.terms)?,
+        accumulate: accumulate.flag(),
+    };
+    let kernel = [arithmetic, layout, cutting.key, key(c.dtype())];
+    cutting.with_workspace(ctx, |workspace| {
         let arguments = Gemm {
             a: a.tensor().into(),
             b: b.tensor().into(),
             bias: bias.into(),
             c: c.into(),
+            workspace: workspace.into(),
             shape,
         };
-        launch.run(&kernel, tiles.blocks(parts.count, 1), arguments)
-    };
-    if parts.count == 1 {
-        return multiply(bias, accumulate, c.ld(), c);
-    }
-    sum_parts(ctx, &launch, parts.count, bias, accumulate, c, |sums| {
-        multiply(None, Accumulate::No, n, sums)
-    })
-}
-
-/// Has `make` write `parts` dense matrices of sums, shaped as the matrix `c`, one after the other, and adds them up in
-/// order, with the bias, to `c`, which is f32 or bf16.
-pub fn sum_parts(
-    ctx: &Context,
-    launch: &Launch,
-    parts: usize,
-    bias: Option<&Tensor>,
-    accumulate: Accumulate,
-    c: &mut Tensor,
-    make: impl FnOnce(&mut Tensor) -> Result<()>,
-) -> Result<()> {
-    let (rows, cols, ldc) = (c.rows(), c.cols(), c.ld());
-    ctx.scope(|| {
-        let mut sums = ctx.empty([parts, rows * cols], DType::F32)?;
-        make(&mut sums)?;
-        // C as f32 or as bf16.
-        let (c, c16) = match c.dtype() {
-            DType::Bf16 => (Output::NONE, c.into()),
-            _ => (c.into(), Output::NONE),
-        };
-        let arguments = GemmSumParts {
-            parts: launch.size(parts)?,
-            rows: launch.size(rows)?,
-            cols: launch.size(cols)?,
-            ldc: launch.size(ldc)?,
-            accumulate: accumulate.flag(),
-            partial: (&sums).into(),
-            bias: bias.into(),
-            c,
-            c16,
-        };
-        launch.run(&[], Blocks::for_threads(rows * cols), arguments)
+        launch.run(&kernel, cutting.blocks(1), arguments)
     })
 }
