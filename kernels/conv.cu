@@ -239,7 +239,7 @@ __device__ __forceinline__ void filter_gradient(
     tile::Source<decltype(gradients), decltype(pixels), Product::DEPTH> source{gradients, pixels, start, end};
     Product product;
     product.run(source, memory);
-    if (gridDim.y > 1 && !tile::add_parts(product, workspace)) return;
+    if (gridDim.y > 1 && !tile::add_parts(product, workspace, blockIdx.x, blockIdx.y, gridDim.y)) return;
     const tile::Staged<Product> staged(product, memory);
     const tile::Target<float> to{df, shape.ldf, shape.k, cols};
     const tile::NextRows rows{first_row + staged.first_row, shape.k};

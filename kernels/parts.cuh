@@ -31,22 +31,20 @@ __device__ __forceinline__ void each_sum(Product& product, Use use) {
     }
 }
 
-// Adds up the parts of this block's tile, blockIdx.x; its own is blockIdx.y of gridDim.y. True for the block that then has them
-// all; the others are done.
+// Adds up the parts of a tile, of which this block has made number `own`. True for the block that then has them all; the others are done.
 template <class Product>
-__device__ __forceinline__ bool add_parts(Product& product, float* workspace) {
+__device__ __forceinline__ bool add_parts(Product& product, float* workspace, unsigned tile, int own, int parts) {
     constexpr int PART = Product::Cut::M * Product::Cut::N / 4;
-    const int parts = gridDim.y;
-    float4* const first = reinterpret_cast<float4*>(workspace) + (size_t)blockIdx.x * parts * PART + threadIdx.x;
-    float4* const mine = first + (size_t)blockIdx.y * PART;
+    float4* const first = reinterpret_cast<float4*>(workspace) + (size_t)tile * parts * PART + threadIdx.x;
+    float4* const mine = first + (size_t)own * PART;
     each_sum(product, [=](int at, float2 upper, float2 lower) { mine[at] = {upper.x, upper.y, lower.x, lower.y}; });
     // Everybody's part is there before the block is counted.
     __threadfence();
     __syncthreads();
-    const bool last = threadIdx.x == 0 && atomicAdd(&arrived[blockIdx.x], 1) == parts - 1;
+    const bool last = threadIdx.x == 0 && atomicAdd(&arrived[tile], 1) == parts - 1;
     if (!__syncthreads_or(last)) return false;
     __threadfence();
-    if (last) arrived[blockIdx.x] = 0;
+    if (last) arrived[tile] = 0;
     each_sum(product, [=](int at, float2& upper, float2& lower) {
         const float4 sums = __ldcg(first + at);
         upper = {sums.x, sums.y}, lower = {sums.z, sums.w};

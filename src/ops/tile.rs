@@ -35,6 +35,8 @@ pub struct Cutting {
     /// The cut, as kernels have it in their names.
     pub key: &'static str,
     pub tiles: usize,
+    /// Tiles in a row of tiles.
+    tiles_n: usize,
     pub parts: Parts,
     shared: usize,
     /// Elements of a tile.
@@ -89,16 +91,24 @@ impl Cutting {
     }
 
     fn of(cut: Cut, [rows, cols]: [usize; 2], parts: Parts) -> Self {
+        let tiles_n = cols.div_ceil(cut.n);
         Cutting {
             key: cut.key,
-            tiles: rows.div_ceil(cut.m) * cols.div_ceil(cut.n),
+            tiles: rows.div_ceil(cut.m) * tiles_n,
+            tiles_n,
             parts,
             shared: cut.shared_bytes,
             tile: cut.m * cut.n,
         }
     }
 
-    /// A block for every part of every tile, so many times over.
+    /// A block for every part of every tile: columns and rows of tiles, and parts.
+    pub fn grid(&self) -> Blocks {
+        let rows = self.tiles.checked_div(self.tiles_n).unwrap_or(0);
+        Blocks::new([self.tiles_n, rows, self.parts.count]).shared(self.shared)
+    }
+
+    /// The same as tiles and parts, so many times over.
     pub fn blocks(&self, times: usize) -> Blocks {
         Blocks::new([self.tiles, self.parts.count, times]).shared(self.shared)
     }

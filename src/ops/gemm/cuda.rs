@@ -49,6 +49,6 @@ pub fn forward(
             workspace: workspace.into(),
             shape,
         };
-        launch.run(&kernel, cutting.blocks(1), arguments)
+        launch.run(&kernel, cutting.grid(), arguments)
     })
 }
