@@ -8,12 +8,12 @@
 //
 // Backward: a block for each (place r in the list, 128 vectors of columns). Only the block at the first place
 // where an id occurs does anything: it finds all places by comparing the list with its id, 4096 at a time, each
-// warp's 32 comparisons by one ballot into a bit map in shared memory, and adds their rows of dy to dW, sixteen loads in
+// warp's 32 comparisons by one ballot into a bit map in shared memory, and adds their rows of dy to dW, four loads in
 // flight, in order. So there is no sort and no atomic, and the sums are the same bits in every run.
 // Bytes: dy once, the touched rows of dW read and written once, the list 4N for every distinct word and the part
 // in front of it for every repeated one: N = 768 (24 steps of 32) is 3 KB, from L2. Zeroing all of dW beforehand, when
 // it is overwritten, is a launch of its own and is most of the bytes: 18 MB at V = 8915, E = 512. Bound: that memory;
-// for the most frequent word, the latency of a sixteenth of its places.
+// for the most frequent word, the latency of a quarter of its places.
 
 #include "vector.cuh"
 
@@ -40,7 +40,7 @@ __device__ __forceinline__ void embedding_forward(
 
 constexpr int SCATTER_THREADS = 128;
 constexpr int MAP_WORDS = 128;
-constexpr int IN_FLIGHT = 16;
+constexpr int IN_FLIGHT = 4;
 
 template <class V>
 __device__ __forceinline__ void embedding_backward(

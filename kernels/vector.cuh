@@ -44,17 +44,9 @@ __device__ __forceinline__ V load(const typename V::Element* from) {
     return *reinterpret_cast<const V*>(from);
 }
 
-__device__ __forceinline__ u32 bits(f32 value) { return __float_as_uint(value); }
-__device__ __forceinline__ u32 bits(u32 value) { return value; }
-
-// As one instruction: of a struct whose elements were computed one by one, nvcc stores each by itself.
 template <class V>
 __device__ __forceinline__ void store(typename V::Element* to, const V& values) {
-    if constexpr (sizeof(V) == 16 && V::WIDTH == 4) {
-        *reinterpret_cast<uint4*>(to) = {bits(values[0]), bits(values[1]), bits(values[2]), bits(values[3])};
-    } else {
-        *reinterpret_cast<V*>(to) = values;
-    }
+    *reinterpret_cast<V*>(to) = values;
 }
 
 __device__ __forceinline__ f32 widen(f32 value) { return value; }

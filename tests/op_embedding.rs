@@ -7,7 +7,7 @@ use showtell::ops::Accumulate;
 use showtell::ops::embedding;
 use showtell::tensor::{Context, Tensor};
 use support::typed::{check_padding, random, unwritten};
-use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, zeros};
+use support::{Numbers, check_gradient, contexts, cpu, cuda, inner, nan, zeros};
 
 fn ids(ctx: &Context, numbers: &mut Numbers, shape: [usize; 2], below: usize) -> Tensor {
     let ids: Vec<u32> = (0..shape[0] * shape[1])
@@ -177,29 +177,4 @@ fn an_id_beyond_the_table_is_an_error() {
     let error = embedding::forward(&ctx, &table, &ids, &mut y).unwrap_err();
     assert_eq!(error.to_string(), "embedding: id 5 in a table of 5 rows");
     embedding::backward(&ctx, &ids, &y, None, Accumulate::No, &mut table).unwrap_err();
-}
-
-/// Rows are loaded once and stored once, in whole sectors. So are the sums of a gradient whose words are all different.
-#[test]
-fn rows_move_in_whole_sectors() {
-    if !alone("rows_move_in_whole_sectors", &[]) {
-        return;
-    }
-    let Some(ctx) = cuda() else { return };
-    let (words, cols) = (96, 256);
-    let mut numbers = Numbers::new(8);
-    let weight = numbers.f32(&ctx, [words, cols]);
-    let ids: Vec<u32> = (0..words as u32).rev().collect();
-    let ids = Tensor::from_slice(ctx.device(), [1, words], &ids).unwrap();
-    let mut y = zeros(&ctx, [words, cols], DType::F32);
-    let mut dw = zeros(&ctx, [words, cols], DType::F32);
-    let counted = counters(|| {
-        embedding::forward(&ctx, &weight, &ids, &mut y).unwrap();
-        embedding::backward(&ctx, &ids, &y, None, Accumulate::Yes, &mut dw).unwrap();
-    });
-    let Some(counted) = counted else { return };
-    let sectors = words * cols * 4 / 32;
-    for name in ["embedding_forward_f32x4", "embedding_backward_f32x4"] {
-        assert_eq!(counted[name]["global_store_sectors"], sectors, "{name}");
-    }
 }

@@ -118,7 +118,6 @@ fn moves_each_byte_once() {
     assert_eq!(kernel["global_load_bytes"], 2 * bytes);
     assert_eq!(kernel["global_store_bytes"], 2 * bytes);
     assert_eq!(kernel["global_load_sectors"], 2 * bytes / 32);
-    assert_eq!(kernel["global_store_sectors"], 2 * bytes / 32);
     assert_eq!(kernel["distinct_sectors"], 3 * bytes / 32);
 }
 

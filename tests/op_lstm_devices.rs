@@ -254,32 +254,3 @@ fn a_step_is_one_launch() {
     assert_eq!(kernel["global_store_bytes"], 4 * batch * 6 * hidden);
     assert_eq!(kernel["bank_conflicts"], 0);
 }
-
-/// Biases go to every row, and gradients of a cell to every gate, in whole sectors.
-#[test]
-fn gates_are_stored_in_whole_sectors() {
-    if !alone("gates_are_stored_in_whole_sectors", &[]) {
-        return;
-    }
-    let Some(ctx) = cuda() else { return };
-    let (batch, hidden, mut numbers) = (32, 64, Numbers::new(36));
-    let mut random = |rows, cols| numbers.f32(&ctx, [rows, cols]);
-    let (x, weight) = (random(batch, 16), random(4 * hidden, 16));
-    let [bias_ih, bias_hh] = [(); 2].map(|()| numbers.f32(&ctx, [4 * hidden]));
-    let [mut gates, mut d_gates] = [(); 2].map(|()| numbers.f32(&ctx, [batch, 4 * hidden]));
-    let [c_prev, c, dh, mut dc] = [(); 4].map(|()| numbers.f32(&ctx, [batch, hidden]));
-    let counted = counters(|| {
-        lstm::input_gates(&ctx, &x, &weight, &bias_ih, &bias_hh, &mut gates).unwrap();
-        let cell = Cell {
-            gates: &gates,
-            c_prev: &c_prev,
-            c: &c,
-        };
-        lstm::cell_backward(&ctx, cell, &dh, None, &mut dc, &mut d_gates).unwrap();
-    });
-    let Some(counted) = counted else { return };
-    let sectors = batch * hidden * 4 / 32;
-    let stored = |name: &str| counted[name]["global_store_sectors"].as_u64().unwrap() as usize;
-    assert_eq!(stored("lstm_set_biases_f32x4"), 4 * sectors);
-    assert_eq!(stored("lstm_cell_backward_f32x4"), 5 * sectors);
-}
