@@ -1,7 +1,7 @@
 // Column sums, the gradient of a bias: db_o = Σ_r dy_ro, or db_o += that.
 //
-// A block takes 64 columns and a part of the rows: 4 warps, each lane two neighbouring columns, a warp every fourth row,
-// so that a warp reads 256 (f32) or 128 (bf16) bytes in a row. The warps' sums meet in shared memory in the order of the
+// A block takes 64 columns and a part of the rows: 4 warps, each lane two columns 32 apart, a warp every fourth row,
+// so that a warp reads 128 (f32) or 64 (bf16) bytes in a row, twice. The warps' sums meet in shared memory in the order of the
 // warps. Where the columns alone do not make enough blocks, the rows are cut into parts whose sums go to a workspace
 // [part][cols], added up in order by the same kernel: the same bits every time.
 //
@@ -21,17 +21,17 @@ __device__ __forceinline__ void sum_rows(
     const T* dy, float* y, int rows, int cols, int ld, int part_rows, int accumulate) {
     __shared__ float sums[SUM_WARPS][COLUMNS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int col = blockIdx.x * COLUMNS + 2 * lane;
+    const int col = blockIdx.x * COLUMNS + lane;
     const int start = blockIdx.y * part_rows, end = min(rows, start + part_rows);
     float first = 0.0f, second = 0.0f;
 #pragma unroll 4
     for (int row = start + warp; row < end; row += SUM_WARPS) {
         const T* at = dy + (size_t)row * ld + col;
         if (col < cols) first += widen(at[0]);
-        if (col + 1 < cols) second += widen(at[1]);
+        if (col + WARP < cols) second += widen(at[WARP]);
     }
-    sums[warp][2 * lane] = first;
-    sums[warp][2 * lane + 1] = second;
+    sums[warp][lane] = first;
+    sums[warp][lane + WARP] = second;
     __syncthreads();
     const int mine = blockIdx.x * COLUMNS + threadIdx.x;
     if (threadIdx.x >= COLUMNS || mine >= cols) return;

@@ -6,7 +6,7 @@ use showtell::DType;
 use showtell::ops::gemm::Accumulate;
 use showtell::ops::linear::{self, Gradients};
 use support::typed::{random, to_f64, typed_contexts};
-use support::{Numbers, check_gradient, cpu, inner, nan, zeros};
+use support::{Numbers, alone, check_gradient, counters, cpu, cuda, inner, nan, zeros};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -89,4 +89,33 @@ fn shapes_that_do_not_fit_are_errors() {
         error.to_string(),
         "linear: weight should have shape [4, 5], has [4, 6]"
     );
+}
+
+/// The gradient of a bias asks for every element of dy once, in whole sectors.
+#[test]
+fn the_gradient_of_a_bias_reads_whole_sectors() {
+    if !alone("the_gradient_of_a_bias_reads_whole_sectors", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    for (dtype, name) in [
+        (DType::F32, "linear_sum_rows_f32"),
+        (DType::Bf16, "linear_sum_rows_bf16"),
+    ] {
+        let dy = zeros(&ctx, [100, 1024], dtype);
+        let x = zeros(&ctx, [100, 8], dtype);
+        let weight = zeros(&ctx, [1024, 8], dtype);
+        let mut db = zeros(&ctx, [1024], DType::F32);
+        let gradients = Gradients {
+            x: None,
+            weight: None,
+            bias: Some(&mut db),
+        };
+        let counted = counters(|| {
+            linear::backward(&ctx, &x, &weight, &dy, Accumulate::No, gradients).unwrap();
+        });
+        let Some(counted) = counted else { return };
+        let sectors = dy.len() * dtype.bytes() / 32;
+        assert_eq!(counted[name]["global_load_sectors"], sectors, "{name}");
+    }
 }
