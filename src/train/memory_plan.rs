@@ -340,7 +340,7 @@ mod tests {
         let expected = "memory: 20.0 MiB = weights 1.0 + gradients 1.0 + optimiser 2.0 + step 8.0 + features 3.0 \
                         + photos 4.0 + loader 1.0";
         assert_eq!(plan.to_string(), expected);
-        assert_eq!(plan.device.total(), 12 << 20);
+        assert_eq!(plan.device.total(), 16 << 20);
     }
 
     #[test]
