@@ -223,7 +223,8 @@ __device__ __forceinline__ void data(const T* dy, const T* filter, T* dx, const 
 
 template <class Math, class Cut, class T = class Math::Element>
 __device__ __forceinline__ void filter_gradient(
-    const T* x, const T* dy, float* df, float* workspace, const ConvShape& shape, int part_windows, bool accumulate) {
+    const T* x, const T* dy, float* df, float* workspace, unsigned* arrived, const ConvShape& shape, int part_windows,
+    bool accumulate) {
     extern __shared__ __align__(128) unsigned char memory[];
     using Product = tile::Product<Math, Cut, Order::MN, Order::MN>;
     const int windows = shape.n * shape.p * shape.q, cols = shape.r * shape.s * shape.c;
@@ -239,7 +240,7 @@ __device__ __forceinline__ void filter_gradient(
     tile::Source<decltype(gradients), decltype(pixels), Product::DEPTH> source{gradients, pixels, start, end};
     Product product;
     product.run(source, memory);
-    if (gridDim.y > 1 && !tile::add_parts(product, workspace, blockIdx.x, blockIdx.y, gridDim.y)) return;
+    if (gridDim.y > 1 && !tile::add_parts(product, workspace, arrived, blockIdx.x, blockIdx.y, gridDim.y)) return;
     const tile::Staged<Product> staged(product, memory);
     const tile::Target<float> to{df, shape.ldf, shape.k, cols};
     const tile::NextRows rows{first_row + staged.first_row, shape.k};
@@ -279,8 +280,9 @@ CONV_DATA(bf16, small)
 #define CONV_FILTER(MATH, CUT)                                                                                      \
     extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS) conv_filter_##MATH##_##CUT( \
         const tile::math::MATH::Element* x, const tile::math::MATH::Element* dy, float* df, float* workspace,       \
-        ConvShape shape, int part_windows, int accumulate) {                                                        \
-        filter_gradient<tile::math::MATH, tile::CUT>(x, dy, df, workspace, shape, part_windows, accumulate != 0);   \
+        unsigned* arrived, ConvShape shape, int part_windows, int accumulate) {                                     \
+        filter_gradient<tile::math::MATH, tile::CUT>(                                                               \
+            x, dy, df, workspace, arrived, shape, part_windows, accumulate != 0);                                   \
     }
 CONV_FILTER(f32, tall)
 CONV_FILTER(f32, small)

@@ -2,7 +2,8 @@
 //
 // A block makes a tile of C, column blockIdx.x and row blockIdx.y of tiles, with the main loop of tile.cuh: blocks of a row of tiles
 // are neighbours, so that they share A in level 2. Names: the arithmetic, n or t for A and for B (as it is, or transposed), the cut, and C's type, which is f32 but for bf16.
-// tt has only the small cut, because nothing here needs it to be fast.
+// tt has only the small cut, because nothing here needs it to be fast; the thin one is for products of a recurrent step, whose
+// A and B are f32 and never tn.
 //
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
 // (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
@@ -36,7 +37,7 @@ __device__ __forceinline__ auto matrix_loader(
 template <class Math, class Layout, class Cut, class T>
 __device__ __forceinline__ void gemm(
     const typename Math::Element* a, const typename Math::Element* b, const float* bias, T* c, float* workspace,
-    const GemmShape& s) {
+    unsigned* arrived, const GemmShape& s) {
     using Product = tile::Product<Math, Cut, Layout::A, Layout::B>;
     extern __shared__ __align__(128) unsigned char memory[];
     const int first_row = blockIdx.y * Cut::M, first_col = blockIdx.x * Cut::N;
@@ -48,7 +49,7 @@ __device__ __forceinline__ void gemm(
     product.run(source, memory);
     if (gridDim.z > 1) {
         const unsigned tile = blockIdx.y * gridDim.x + blockIdx.x;
-        if (!tile::add_parts(product, workspace, tile, blockIdx.z, gridDim.z)) return;
+        if (!tile::add_parts(product, workspace, arrived, tile, blockIdx.z, gridDim.z)) return;
     }
     // Worked out again: there are no registers to keep it in.
     const int row = tile::kept((int)blockIdx.y) * Cut::M, col = tile::kept((int)blockIdx.x) * Cut::N;
@@ -62,8 +63,8 @@ __device__ __forceinline__ void gemm(
     extern "C" __global__ void __launch_bounds__(tile::CUT::THREADS, tile::CUT::BLOCKS)                      \
         gemm_##MATH##_##LAYOUT##_##CUT##_##T(                                                                \
             const tile::math::MATH::Element* a, const tile::math::MATH::Element* b, const float* bias, T* c, \
-            float* workspace, GemmShape shape) {                                                             \
-        gemm<tile::math::MATH, tile::layout::LAYOUT, tile::CUT>(a, b, bias, c, workspace, shape);            \
+            float* workspace, unsigned* arrived, GemmShape shape) {                                          \
+        gemm<tile::math::MATH, tile::layout::LAYOUT, tile::CUT>(a, b, bias, c, workspace, arrived, shape);   \
     }
 GEMM(f32, nn, tall, f32)
 GEMM(f32, nt, tall, f32)
@@ -72,6 +73,8 @@ GEMM(f32, nn, small, f32)
 GEMM(f32, nt, small, f32)
 GEMM(f32, tn, small, f32)
 GEMM(f32, tt, small, f32)
+GEMM(f32, nn, thin, f32)
+GEMM(f32, nt, thin, f32)
 GEMM(tf32, nn, large, f32)
 GEMM(tf32, nt, large, f32)
 GEMM(tf32, tn, large, f32)
@@ -79,6 +82,8 @@ GEMM(tf32, nn, small, f32)
 GEMM(tf32, nt, small, f32)
 GEMM(tf32, tn, small, f32)
 GEMM(tf32, tt, small, f32)
+GEMM(tf32, nn, thin, f32)
+GEMM(tf32, nt, thin, f32)
 GEMM(bf16_of_f32, nn, large, f32)
 GEMM(bf16_of_f32, nt, large, f32)
 GEMM(bf16_of_f32, tn, large, f32)
@@ -86,6 +91,8 @@ GEMM(bf16_of_f32, nn, small, f32)
 GEMM(bf16_of_f32, nt, small, f32)
 GEMM(bf16_of_f32, tn, small, f32)
 GEMM(bf16_of_f32, tt, small, f32)
+GEMM(bf16_of_f32, nn, thin, f32)
+GEMM(bf16_of_f32, nt, thin, f32)
 GEMM(bf16, nn, large, f32)
 GEMM(bf16, nt, large, f32)
 GEMM(bf16, tn, large, f32)

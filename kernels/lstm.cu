@@ -2,19 +2,17 @@
 //
 // lstm_step_forward: one step, the products with the state and the cell in one launch. Before it, gates (B, 4H) hold what does not
 //   depend on the state (biases, the input's product); then gates += x1 W1ᵀ + x2 W2ᵀ, activations, c and h.
-//   Mapping: a block makes a tile of 32 (64 for larger batches) rows x 8 units with the main loop of tile.cuh, K running over
+//   Mapping: a block makes a tile of 32 rows x 8 units with the main loop of tile.cuh, K running over
 //   both inputs. The cell needs the four gates of a unit in one place: the tile's column n reads the row
 //   gate H + unit of the weights, so that weights keep PyTorch's layout and a lane ends with the four sums of a unit:
 //   a warp has 16 columns, column n of them is unit n % 8 / 2 and gate 2 (n / 8) + n % 2, and the main loop leaves a lane
 //   columns 2q, 2q + 1, 8 + 2q and 9 + 2q. No exchange, no second pass over the gates.
-//   The tile is narrow because a step is one of a chain: 64 blocks for H = 512 and 32 rows, each streaming
-//   8 units of weights. Rows are never split over K, as the cell needs whole sums.
+//   The tile is small because a step is one of a chain: 64 tiles for H = 512 and 32 rows, each with 8 units of weights. The
+//   sum over K is made in parts by several blocks, and the last of them has the whole sums for the cell (parts.cuh).
 //   Bytes: weights 4 (K1 + K2) 4H, read from L2 (show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
-//   twice, h. Flops 8 B H (K1 + K2). Bound, B = 32 of attend (K = 2560): 656 KB per block through the SM's 64 bytes per
-//   cycle, 10,300 cycles, in tf32 and bf16; FFMA makes it 15,000 (335 MFLOP on 64 of the 108 SMs of an A100). Show-tell,
-//   B = 128, K = 512: 128 blocks of 64 rows, 197 KB each, 3,100 cycles.
-//   Estimated: 16 units per block halve the blocks and leave half of the chip idle; 4 units per block read x twice as
-//   often, which is then more than the weights.
+//   twice, h. Flops 8 B H (K1 + K2). Measured on an H100, B = 32 of attend (K = 2560 + 512): 23.9 µs in one part, 13.1 in
+//   six; a step of k takes 0.2 µs, and all else 4 µs, of which a launch in a graph has most.
+//   Tried: tiles of 64 rows for larger batches (B = 128 of show-tell 10.9 µs instead of 7.3 on an H100).
 //
 // lstm_cell_backward: the cell's gradient; dh is the sum of up to two tensors. A thread takes WIDTH units of a row. Bytes: 12 or
 //   13 floats per unit, each once. Bound: memory, and at 32 x 512 units (790 KB) the launch.
@@ -23,6 +21,7 @@
 
 #include "vector.cuh"
 #include "source.cuh"
+#include "parts.cuh"
 
 constexpr int GATES = 4;
 // Columns of the tile that a warp has, and the units that they are.
@@ -43,6 +42,7 @@ struct LstmStep {
     int c_prev_ld;
     int c_ld;
     int h_ld;
+    int part_steps;
 };
 
 // An input and its weight (4H, depth).
@@ -54,13 +54,14 @@ struct StepInput {
     int weight_ld;
 };
 
-// Steps of k over one input after the other.
+// Steps of k over one input after the other, from step `start` to before step `end`; a number that is too large ends with the last step.
 template <class Product>
 struct StepSource {
     using A = tile::RowLoader<typename Product::A, Product::Cut::THREADS>;
     using B = tile::RowLoader<typename Product::B, Product::Cut::THREADS>;
     StepInput next;
     int rows, hidden, first_row, first_unit;
+    int of_first, start, end;
     int k, depth;
     A a;
     B b;
@@ -83,36 +84,43 @@ struct StepSource {
         });
     }
 
-    __device__ __forceinline__
-    StepSource(const StepInput& first, const StepInput& next, int rows, int hidden, int first_row, int first_unit)
+    __device__ __forceinline__ StepSource(
+        const StepInput& first, const StepInput& next, int rows, int hidden, int first_row, int first_unit, int start,
+        int end)
         : next(next),
           rows(rows),
           hidden(hidden),
           first_row(first_row),
           first_unit(first_unit),
-          k(0),
+          of_first(steps_of(first.depth)),
+          start(start),
+          end(min(end, of_first + steps_of(next.depth))),
+          k(start * Product::DEPTH),
           depth(first.depth),
           a(a_of(first, rows, first_row)),
-          b(b_of(first, hidden, first_unit)) {}
+          b(b_of(first, hidden, first_unit)) {
+        if (start >= of_first) to_next((start - of_first) * Product::DEPTH);
+    }
 
-    __device__ __forceinline__ int steps() const { return steps_of(depth) + steps_of(next.depth); }
+    __device__ __forceinline__ int steps() const { return max(0, end - start); }
 
-    // All but a last step that ends within k, where the first input has none such.
+    // All but a last step that ends within k, where the first input has none such or is not begun with.
     __device__ __forceinline__ int whole_steps() const {
         const bool chunks = a.whole() && b.whole() && tile::in_chunks(next.x, next.x_ld) &&
                             tile::in_chunks(next.weight, next.weight_ld);
-        return chunks && depth % Product::DEPTH == 0 ? (depth + next.depth) / Product::DEPTH : 0;
+        if (!chunks || (start < of_first && depth % Product::DEPTH != 0)) return 0;
+        return min(end, of_first + next.depth / Product::DEPTH) - start;
     }
 
     __device__ __forceinline__ void copy_whole(unsigned to) {
-        go_on();
+        if (k >= depth) to_next(0);
         a.copy_whole(to, k);
         b.copy_whole(to, k);
         k += Product::DEPTH;
     }
 
     __device__ __forceinline__ void copy(unsigned to) {
-        go_on();
+        if (k >= depth) to_next(0);
         a.copy(to, k, depth - k);
         b.copy(to, k, depth - k);
         k += Product::DEPTH;
@@ -121,68 +129,83 @@ struct StepSource {
  private:
     static __device__ __forceinline__ int steps_of(int depth) { return (depth + Product::DEPTH - 1) / Product::DEPTH; }
 
-    // To the next input, after the last step of the first.
-    __device__ __forceinline__ void go_on() {
-        if (k < depth) return;
+    // To this k of the next input.
+    __device__ __forceinline__ void to_next(int at) {
         a = a_of(next, rows, first_row);
         b = b_of(next, hidden, first_unit);
         depth = next.depth;
-        k = 0;
+        k = at;
     }
 };
 
-// Four warps of 16 x 16, or of 32 x 16; shared memory 40 and 48 KiB.
-using short_step = tile::Cut<32, 32, 128, 2, 2, 5, 2>;
-using tall_step = tile::Cut<64, 32, 128, 2, 2, 4, 2>;
+// Four warps of 16 x 16; shared memory 40 KiB.
+using step = tile::Cut<32, 32, 128, 2, 2, 5, 4>;
 
-template <class Math, class Cut>
+// What a lane needs for the cell beside the sums: of two rows, one unit.
+struct CellInputs {
+    float gates[GATES];
+    float c_prev;
+};
+
+template <class Math>
 __device__ __forceinline__ void lstm_step(
     LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates,
-    const float* c_prev, float* c, float* h) {
-    using Product = tile::Product<Math, Cut, tile::Order::K, tile::Order::K>;
+    const float* c_prev, float* c, float* h, float* workspace, unsigned* arrived) {
+    using Product = tile::Product<Math, step, tile::Order::K, tile::Order::K>;
     static_assert(Product::PAIRS == 2, "a lane has two pairs of columns: the four gates of a unit");
     extern __shared__ __align__(128) unsigned char memory[];
-    const int first_row = blockIdx.y * Cut::M, first_unit = blockIdx.x * (Cut::N / GATES);
+    const int first_row = blockIdx.y * step::M, first_unit = blockIdx.x * (step::N / GATES);
     const StepInput first{x1, weight1, at.depth1, at.x1_ld, at.weight1_ld};
     const StepInput second{x2, weight2, at.depth2, at.x2_ld, at.weight2_ld};
-    StepSource<Product> source(first, second, at.rows, at.hidden, first_row, first_unit);
+    const int start = blockIdx.z * at.part_steps;
     Product product;
-    product.run(source, memory);
-
     const int unit = first_unit + product.first_col / GATES + threadIdx.x % 4;
-    if (unit >= at.hidden) return;
+    const auto inside = [&](int r) { return unit < at.hidden && first_row + product.row(r) < at.rows; };
+    // Loaded before the sums, so that nobody waits for it.
+    CellInputs inputs[Product::ROWS] = {};
 #pragma unroll
     for (int r = 0; r < Product::ROWS; ++r) {
-        const int row = first_row + product.row(r);
-        if (row >= at.rows) continue;
-        float* to = gates + (size_t)row * at.gates_ld + unit;
-        const size_t hidden = at.hidden;
-        const float i = sigmoid(to[0] + product.sums[r][0].x);
-        const float f = sigmoid(to[hidden] + product.sums[r][0].y);
-        const float g = tanhf(to[2 * hidden] + product.sums[r][1].x);
-        const float o = sigmoid(to[3 * hidden] + product.sums[r][1].y);
-        const float state = f * c_prev[(size_t)row * at.c_prev_ld + unit] + i * g;
+        if (!inside(r)) continue;
+        const size_t row = first_row + product.row(r);
+#pragma unroll
+        for (int g = 0; g < GATES; ++g) inputs[r].gates[g] = gates[row * at.gates_ld + (size_t)g * at.hidden + unit];
+        inputs[r].c_prev = c_prev[row * at.c_prev_ld + unit];
+    }
+    StepSource<Product> source(first, second, at.rows, at.hidden, first_row, first_unit, start, start + at.part_steps);
+    product.run(source, memory);
+    if (gridDim.z > 1) {
+        const unsigned tile = blockIdx.y * gridDim.x + blockIdx.x;
+        if (!tile::add_parts(product, workspace, arrived, tile, blockIdx.z, gridDim.z)) return;
+    }
+#pragma unroll
+    for (int r = 0; r < Product::ROWS; ++r) {
+        if (!inside(r)) continue;
+        const size_t row = first_row + product.row(r), hidden = at.hidden;
+        const CellInputs& in = inputs[r];
+        const float i = sigmoid(in.gates[0] + product.sums[r][0].x);
+        const float f = sigmoid(in.gates[1] + product.sums[r][0].y);
+        const float g = tanhf(in.gates[2] + product.sums[r][1].x);
+        const float o = sigmoid(in.gates[3] + product.sums[r][1].y);
+        const float state = f * in.c_prev + i * g;
+        float* to = gates + row * at.gates_ld + unit;
         to[0] = i;
         to[hidden] = f;
         to[2 * hidden] = g;
         to[3 * hidden] = o;
-        c[(size_t)row * at.c_ld + unit] = state;
-        h[(size_t)row * at.h_ld + unit] = o * tanhf(state);
+        c[row * at.c_ld + unit] = state;
+        h[row * at.h_ld + unit] = o * tanhf(state);
     }
 }
 
-#define LSTM_STEP_FORWARD(MATH, CUT)                                                                             \
-    extern "C" __global__ void __launch_bounds__(CUT::THREADS) lstm_step_forward_##MATH##_##CUT(                 \
+#define LSTM_STEP_FORWARD(MATH)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(step::THREADS, step::BLOCKS) lstm_step_forward_##MATH(          \
         LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates, \
-        const float* c_prev, float* c, float* h) {                                                               \
-        lstm_step<tile::math::MATH, CUT>(at, x1, weight1, x2, weight2, gates, c_prev, c, h);                     \
+        const float* c_prev, float* c, float* h, float* workspace, unsigned* arrived) {                          \
+        lstm_step<tile::math::MATH>(at, x1, weight1, x2, weight2, gates, c_prev, c, h, workspace, arrived);      \
     }
-LSTM_STEP_FORWARD(f32, short_step)
-LSTM_STEP_FORWARD(f32, tall_step)
-LSTM_STEP_FORWARD(tf32, short_step)
-LSTM_STEP_FORWARD(tf32, tall_step)
-LSTM_STEP_FORWARD(bf16_of_f32, short_step)
-LSTM_STEP_FORWARD(bf16_of_f32, tall_step)
+LSTM_STEP_FORWARD(f32)
+LSTM_STEP_FORWARD(tf32)
+LSTM_STEP_FORWARD(bf16_of_f32)
 
 // Sizes and row distances of the cell's backward.
 struct LstmCell {

@@ -53,10 +53,11 @@ struct Cut {
     static constexpr int STAGE_BYTES = (M + N) * KBYTES, SHARED_BYTES = STAGES * STAGE_BYTES;
 };
 
-// The usual cuts. Shared memory: 64, 48, 48 KiB.
+// The usual cuts. Shared memory: 64, 48, 48, 48 KiB.
 using large = Cut<128, 128, 64, 2, 2, 4, 2>;  // 4 warps of 64x64, for tensor cores
 using tall = Cut<128, 64, 64, 2, 2, 4, 3>;    // 4 warps of 64x32, for f32: 8x8 sums per lane
 using small = Cut<64, 64, 128, 2, 2, 3, 3>;   // 4 warps of 32x32
+using thin = Cut<32, 64, 128, 2, 2, 4, 3>;    // 4 warps of 16x32, for the few rows of a recurrent step
 
 // The sums of a block's tile, and how to get them.
 template <class Math_, class Cut_, Order A_ORDER, Order B_ORDER>

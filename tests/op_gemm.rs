@@ -298,6 +298,34 @@ fn parts_of_k_are_summed_in_the_same_order_every_time() {
     }
 }
 
+/// Devices of a process share the kernels, but not what blocks of a launch count.
+#[test]
+fn devices_of_a_process_do_not_disturb_each_other() {
+    let products = |count: usize| {
+        let ctx = cuda()?;
+        let mut numbers = Numbers::new(13);
+        let (a, b) = (numbers.f32(&ctx, [20, 2000]), numbers.f32(&ctx, [2000, 70]));
+        let mut results: Vec<_> = (0..count)
+            .map(|_| zeros(&ctx, [20, 70], DType::F32))
+            .collect();
+        for c in &mut results {
+            let (a, b) = (Factor::Plain(&a), Factor::Plain(&b));
+            gemm::forward(&ctx, a, b, Accumulate::No, c).unwrap();
+        }
+        let values = results.iter().map(|c| c.to_vec::<f32>().unwrap());
+        Some(values.collect::<Vec<_>>())
+    };
+    let Some(alone) = products(1) else {
+        return;
+    };
+    std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(|| products(20).unwrap()));
+        for thread in threads {
+            assert!(thread.join().unwrap().iter().all(|c| *c == alone[0]));
+        }
+    });
+}
+
 /// NaN and infinity come through, and stay in their rows and columns.
 #[test]
 fn nan_and_infinity_stay_in_their_rows() {

@@ -42,6 +42,11 @@ fn a_step_in_every_precision() {
             (70, vec![33, 100], 37, 1),
             (130, vec![36], 12, 4),
             (97, vec![36, 52], 9, 4),
+            // In parts: of one input, and with borders of parts in both, the first of which ends within a step.
+            (5, vec![700], 20, 0),
+            (32, vec![512, 300], 16, 0),
+            (70, vec![300, 577], 12, 4),
+            (33, vec![40, 611], 21, 1),
         ] {
             let name = format!("{}: {batch} x {depths:?} x {hidden}", ctx.device().name());
             let mut random = padded(&ctx, Numbers::new(31), pad);
@@ -246,7 +251,7 @@ fn a_step_is_one_launch() {
     });
     let Some(counted) = counted else { return };
     assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
-    let kernel = &counted["lstm_step_forward_f32_short_step"];
+    let kernel = &counted["lstm_step_forward_f32"];
     let (depth, blocks) = (depths.iter().sum::<usize>(), hidden / 8);
     let loads = 4 * hidden * depth + blocks * batch * depth + batch * 5 * hidden;
     assert_eq!(kernel["launches"], 1);

@@ -261,9 +261,13 @@ impl Parity {
                 );
                 continue;
             }
-            let through_statistics =
-                self.batch_statistics() && self.captioner.encoder.ids().contains(&id);
-            let bound = if through_statistics { 1e-3 } else { 1e-4 };
+            // Both sides are computed in f32, and what reaches the encoder has come through all of its layers twice: the CPU is
+            // up to 0.96e-4 from PyTorch there, an H100, whose exponentials are approximate, 1.005e-4.
+            let bound = match self.captioner.encoder.ids().contains(&id) {
+                true if self.batch_statistics() => 1e-3,
+                true => 2e-4,
+                false => 1e-4,
+            };
             let error = relative_error(&gradient, &expected);
             assert!(
                 error <= bound,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A visit to a GPU: `run.sh OUT` measures and checks, and leaves everything in the folder OUT.
+# A visit to a GPU: `run.sh OUT` measures and checks, and leaves everything in the folder OUT. `run.sh OUT STAGE ...` runs only
+# these stages. With SHOWTELL_VISIT_DATA=FOLDER the recipes train on that data set, too.
 #
 # Each stage has a time limit, a log OUT/STAGE.log and a result OUT/STAGE.json: the seconds it took, how it ended. Later
 # stages run whatever failed before. The last one writes OUT/report.md: what failed, and our times beside PyTorch's.
@@ -7,8 +8,10 @@
 # work is done.
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-mkdir -p "${1:?usage: run.sh OUT}"
+mkdir -p "${1:?usage: run.sh OUT [STAGE ...]}"
 out="$(cd "$1" && pwd)"
+shift
+chosen=" $* "
 cd "$here" || exit 1
 rehearsal=""
 [ "${SHOWTELL_VISIT:-}" = rehearsal ] && rehearsal=yes
@@ -19,6 +22,10 @@ export CARGO_MANIFEST_DIR="$here" SHOWTELL_TEST_GPU=1 SHOWTELL_BENCH_GPU=tf32
 stage() {
   local name="$1" limit="$2" start status
   shift 2
+  case "$chosen" in
+  "  " | *" $name "*) ;;
+  *) return ;;
+  esac
   start="$(date +%s.%N)"
   timeout --kill-after 5 "$limit" "$@" >"$out/$name.log" 2>&1
   status=$?
@@ -112,18 +119,42 @@ benches() {
   shift
   export SHOWTELL_BENCH_GPU="$precision" CRITERION_HOME="$out/criterion-$precision"
   for filter in "$@"; do
-    ./benches --noplot --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 "$filter" || return 1
+    ./benches --bench --noplot --warm-up-time 0.2 --measurement-time 0.5 --sample-size 10 "$filter" || return 1
   done
 }
 
-counters() {
+# Every launch of a training step in this precision, and of one pass of an encoder: time, sectors, bytes.
+kernels() {
   needs ncu
-  ncu --csv --page raw --target-processes all --launch-skip 40 --launch-count 120 --clock-control none \
-    --metrics gpu__time_duration.sum,l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum,l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum,lts__t_sectors.sum,dram__bytes.sum,smsp__inst_executed.sum \
-    ./benches --noplot --test "training step/attend"
+  local work limit
+  for work in "training step/show-tell" "training step/attend" resnet50; do
+    limit=1200
+    [ "$work" = resnet50 ] && limit=80
+    SHOWTELL_BENCH_GPU="$1" ncu --csv --page raw --print-units base --target-processes all --launch-count "$limit" \
+      --clock-control none --cache-control none \
+      --metrics gpu__time_duration.sum,lts__t_sectors.sum,dram__bytes.sum,smsp__inst_executed.sum \
+      ./benches --noplot --test "$work" >"$out/kernels-$1-$(tr -c 'a-z0-9\n' - <<<"$work").csv" || return 1
+  done
 }
 
-export -f facts needs pictures train smoke determinism sanitizer benches counters
+# The recipes on real photos, with encoders in full size and random weights: captions a second with all that a step needs.
+recipes() {
+  [ -n "${SHOWTELL_VISIT_DATA:-}" ] || {
+    echo "skipped: SHOWTELL_VISIT_DATA names no data set"
+    exit 77
+  }
+  local model
+  for model in show-tell attend; do
+    rm -rf "$out/recipe-$model"
+    ./showtell train --model "$model" --data "$SHOWTELL_VISIT_DATA" --out "$out/recipe-$model" --device cuda \
+      --encoder-weights random --epochs 6 --seed 8 || return 1
+    rm -f "$out/recipe-$model/"*.safetensors
+  done
+  time ./showtell demo --device cuda --out "$out/demo"
+  rm -f "$out/demo/"*.safetensors
+}
+
+export -f facts needs pictures train smoke determinism sanitizer benches kernels recipes
 export out
 bash_stage() {
   local name="$1" limit="$2"
@@ -147,7 +178,9 @@ else
   for tool in memcheck racecheck synccheck initcheck; do
     bash_stage "$tool" 30 sanitizer "$tool"
   done
-  bash_stage counters 40 counters
+  bash_stage kernels-tf32 60 kernels tf32
+  bash_stage kernels-bf16 60 kernels bf16
+  bash_stage recipes 60 recipes
 fi
 stage report 20 python3 report.py "$out"
 cat "$out/report.log"

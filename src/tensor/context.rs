@@ -8,7 +8,7 @@
 use super::{DType, ROW_ALIGNMENT, Shape, Tensor};
 use crate::device::{Device, Memory};
 use crate::error::{Error, Result};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 /// Every tensor of the arena starts at a multiple of this many bytes.
@@ -18,6 +18,7 @@ const ALIGNMENT: usize = 64;
 pub struct Context {
     device: Device,
     arena: RefCell<Arena>,
+    counters: OnceCell<Tensor>,
 }
 
 #[derive(Default)]
@@ -38,7 +39,11 @@ impl Context {
     pub fn new(device: &Device) -> Self {
         let device = device.clone();
         let arena = RefCell::default();
-        Context { device, arena }
+        Context {
+            device,
+            arena,
+            counters: OnceCell::new(),
+        }
     }
 
     /// The device that computes.
@@ -93,6 +98,19 @@ impl Context {
         self.arena.borrow().poison_from(mark)
     }
 
+    /// `count` numbers that are zero and that kernels leave at zero: with them, blocks of one launch count each other. All
+    /// launches of this context share them, one after the other. Every call gives the same `count`.
+    ///
+    /// # Errors
+    /// When they are asked for the first time while work is being recorded, or there is no memory for them.
+    pub(crate) fn counters(&self, count: usize) -> Result<Tensor> {
+        if let Some(counters) = self.counters.get() {
+            return Ok(counters.clone());
+        }
+        let counters = Tensor::zeros(&self.device, [count], DType::U32)?;
+        Ok(self.counters.get_or_init(|| counters).clone())
+    }
+
     /// Ends a step: all room is free again.
     ///
     /// # Errors
@@ -110,6 +128,12 @@ impl Context {
     /// The largest number of arena bytes that was ever in use at once.
     pub fn peak_bytes(&self) -> usize {
         self.arena.borrow().peak
+    }
+
+    /// Bytes of the numbers with which blocks count each other, once a launch has needed them.
+    pub(crate) fn counter_bytes(&self) -> usize {
+        let counters = self.counters.get();
+        counters.map_or(0, |counters| counters.len() * counters.dtype().bytes())
     }
 }
 

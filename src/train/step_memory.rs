@@ -34,7 +34,8 @@ pub struct DeviceMemory {
     pub weights: usize,
     /// One for each trained weight.
     pub gradients: usize,
-    /// The optimiser's state, and the few numbers that every step reads and gives back.
+    /// The optimiser's state, the few numbers that every step reads and gives back, and those with which blocks of a launch count
+    /// each other.
     pub optimiser: usize,
     /// The step arena: activations, scratch, and whatever is uploaded for one batch.
     pub arena: usize,
@@ -101,11 +102,12 @@ impl DeviceMemory {
             features,
         };
         run.walk(config, work)?;
+        let ctx = &run.stepper.engine.ctx;
         Ok(DeviceMemory {
             weights,
             gradients,
-            optimiser,
-            arena: run.stepper.engine.ctx.peak_bytes(),
+            optimiser: optimiser + ctx.counter_bytes(),
+            arena: ctx.peak_bytes(),
             features: usize::from(keep_features) * elements * DType::F32.bytes(),
             photos: usize::from(keep_photos) * photo_store::bytes(images, config.image_size),
         })

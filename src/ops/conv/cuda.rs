@@ -168,12 +168,13 @@ impl<'a> Problem<'a> {
             ..self.shape
         };
         let part_windows = launch.size(cutting.parts.terms)?;
-        cutting.with_workspace(self.ctx, |workspace| {
+        cutting.with_workspace(self.ctx, |workspace, arrived| {
             let arguments = ConvFilter {
                 x: x.into(),
                 dy: dy.into(),
                 df: df.into(),
                 workspace: workspace.into(),
+                arrived: arrived.into(),
                 shape,
                 part_windows,
                 accumulate: accumulate.flag(),

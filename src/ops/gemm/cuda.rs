@@ -22,12 +22,16 @@ pub fn forward(
     let launch = Launch::new(OP, ctx)?;
     let arithmetic = launch.arithmetic(a.tensor().dtype());
     let ((m, k), (_, n)) = (a.dims(), b.dims());
-    let cutting = |layout| (layout, Cutting::new(&launch, arithmetic, [m, n], k));
-    let (layout, cutting) = match (a, b) {
-        (Factor::Plain(_), Factor::Plain(_)) => cutting("nn"),
-        (Factor::Plain(_), Factor::Transposed(_)) => cutting("nt"),
-        (Factor::Transposed(_), Factor::Plain(_)) => cutting("tn"),
-        (Factor::Transposed(_), Factor::Transposed(_)) => ("tt", Cutting::small([m, n], k)),
+    let layout = match (a, b) {
+        (Factor::Plain(_), Factor::Plain(_)) => "nn",
+        (Factor::Plain(_), Factor::Transposed(_)) => "nt",
+        (Factor::Transposed(_), Factor::Plain(_)) => "tn",
+        (Factor::Transposed(_), Factor::Transposed(_)) => "tt",
+    };
+    let cutting = match (layout, arithmetic) {
+        ("tt", _) => Cutting::small([m, n], k),
+        ("tn", _) | (_, "bf16") => Cutting::new(&launch, arithmetic, [m, n], k),
+        _ => Cutting::with_thin(&launch, arithmetic, [m, n], k),
     };
     let shape = GemmShape {
         m: launch.size(m)?,
@@ -40,13 +44,14 @@ pub fn forward(
         accumulate: accumulate.flag(),
     };
     let kernel = [arithmetic, layout, cutting.key, key(c.dtype())];
-    cutting.with_workspace(ctx, |workspace| {
+    cutting.with_workspace(ctx, |workspace, arrived| {
         let arguments = Gemm {
             a: a.tensor().into(),
             b: b.tensor().into(),
             bias: bias.into(),
             c: c.into(),
             workspace: workspace.into(),
+            arrived: arrived.into(),
             shape,
         };
         launch.run(&kernel, cutting.grid(), arguments)

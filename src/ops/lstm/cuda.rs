@@ -3,10 +3,10 @@
 use super::{Cell, Input, OP};
 use crate::error::Result;
 use crate::ops::kernels::lstm::{
-    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, SHORT_STEP,
-    TALL_STEP,
+    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, STEP,
 };
 use crate::ops::launch::{Blocks, Launch};
+use crate::ops::tile::Cutting;
 use crate::tensor::{Context, Tensor};
 
 pub fn set_biases(
@@ -40,12 +40,22 @@ pub fn step_forward(
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    /// The most rows of a batch for which `SHORT_STEP` fills the multiprocessors better than `TALL_STEP`.
-    const FEW: usize = 64;
+    /// Columns of x that a step of k takes.
+    const DEPTH: usize = STEP.kbytes / size_of::<f32>();
     if h.is_empty() {
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
+    let arithmetic = launch.arithmetic(h.dtype());
+    let steps = inputs.iter().map(|input| input.x.cols().div_ceil(DEPTH));
+    let size = [h.rows(), GATES * h.cols()];
+    let cutting = Cutting::among(
+        &[STEP],
+        &launch,
+        arithmetic,
+        size,
+        steps.sum::<usize>() * DEPTH,
+    );
     let (first, second) = (inputs.first(), inputs.get(1));
     let size = |of: fn(&Input) -> usize, input: Option<&Input>| launch.size(input.map_or(0, of));
     let step = LstmStep {
@@ -61,31 +71,24 @@ pub fn step_forward(
         c_prev_ld: launch.size(c_prev.ld())?,
         c_ld: launch.size(c.ld())?,
         h_ld: launch.size(h.ld())?,
+        part_steps: launch.size(cutting.parts.terms / DEPTH)?,
     };
-    let cut = if h.rows() <= FEW {
-        SHORT_STEP
-    } else {
-        TALL_STEP
-    };
-    let blocks = [
-        h.cols().div_ceil(cut.n / GATES),
-        h.rows().div_ceil(cut.m),
-        1,
-    ];
-    let arithmetic = launch.arithmetic(h.dtype());
-    let arguments = LstmStepForward {
-        at: step,
-        x1: first.map(|input| input.x).into(),
-        weight1: first.map(|input| input.weight).into(),
-        x2: second.map(|input| input.x).into(),
-        weight2: second.map(|input| input.weight).into(),
-        gates: gates.into(),
-        c_prev: c_prev.into(),
-        c: c.into(),
-        h: h.into(),
-    };
-    let blocks = Blocks::new(blocks).shared(cut.shared_bytes);
-    launch.run(&[arithmetic, cut.key], blocks, arguments)
+    cutting.with_workspace(ctx, |workspace, arrived| {
+        let arguments = LstmStepForward {
+            at: step,
+            x1: first.map(|input| input.x).into(),
+            weight1: first.map(|input| input.weight).into(),
+            x2: second.map(|input| input.x).into(),
+            weight2: second.map(|input| input.weight).into(),
+            gates: gates.into(),
+            c_prev: c_prev.into(),
+            c: c.into(),
+            h: h.into(),
+            workspace: workspace.into(),
+            arrived: arrived.into(),
+        };
+        launch.run(&[arithmetic], cutting.grid(), arguments)
+    })
 }
 
 pub fn cell_backward(
