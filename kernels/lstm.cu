@@ -140,6 +140,8 @@ struct StepSource {
 
 // Four warps of 16 x 16; shared memory 40 KiB.
 using step = tile::Cut<32, 32, 128, 2, 2, 5, 4>;
+// Columns of x that a step of k takes.
+constexpr int STEP_DEPTH = step::KBYTES / 4;
 
 // What a lane needs for the cell beside the sums: of two rows, one unit.
 struct CellInputs {
@@ -153,6 +155,7 @@ __device__ __forceinline__ void lstm_step(
     const float* c_prev, float* c, float* h, float* workspace, unsigned* arrived) {
     using Product = tile::Product<Math, step, tile::Order::K, tile::Order::K>;
     static_assert(Product::PAIRS == 2, "a lane has two pairs of columns: the four gates of a unit");
+    static_assert(Product::DEPTH == STEP_DEPTH, "all arithmetic reads f32");
     extern __shared__ __align__(128) unsigned char memory[];
     const int first_row = blockIdx.y * step::M, first_unit = blockIdx.x * (step::N / GATES);
     const StepInput first{x1, weight1, at.depth1, at.x1_ld, at.weight1_ld};

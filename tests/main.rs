@@ -34,6 +34,7 @@ mod graph_replay;
 mod layout;
 mod memory_plan;
 mod nn_decoders;
+mod nn_params;
 mod nn_resnet;
 mod nn_resnet_devices;
 mod op_add;

@@ -1,6 +1,6 @@
 //! A linear layer of a model: its weight and its bias among the parameters.
 
-use super::params::{Declarations, Id, Init, Params, Role};
+use super::params::{Declarations, Id, Init, Joined, Params, Role};
 use crate::error::Result;
 use crate::ops::Accumulate;
 use crate::ops::linear::{self, Gradients};
@@ -70,5 +70,58 @@ impl Linear {
         };
         let weight = params.value(self.weight);
         linear::backward(ctx, x, weight, dy, Accumulate::No, gradients)
+    }
+}
+
+/// Two layers that read the same x, computed as one: y (…, outputs of the first + outputs of the second).
+#[derive(Clone, Copy, Debug)]
+pub struct LinearPair {
+    weight: Joined,
+    bias: Joined,
+}
+
+impl LinearPair {
+    /// Joins two layers that were declared.
+    ///
+    /// # Errors
+    /// When they have different numbers of inputs.
+    pub fn new(declare: &mut Declarations, first: Linear, second: Linear) -> Result<LinearPair> {
+        Ok(LinearPair {
+            weight: declare.below(first.weight, second.weight)?,
+            bias: declare.below(first.bias, second.bias)?,
+        })
+    }
+
+    /// W of both, (outputs, inputs).
+    pub fn weight(&self, params: &Params) -> Result<Tensor> {
+        params.joined(self.weight)
+    }
+
+    /// y = x Wᵀ + b
+    ///
+    /// # Errors
+    /// When the shapes do not fit together.
+    pub fn forward(
+        &self,
+        ctx: &Context,
+        params: &Params,
+        x: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let bias = params.joined(self.bias)?;
+        linear::forward(ctx, x, &self.weight(params)?, Some(&bias), y)
+    }
+
+    /// Writes the gradients of weights and biases to the arena, from `dy`, the gradient of y.
+    ///
+    /// # Errors
+    /// When the shapes do not fit together.
+    pub fn backward(&self, ctx: &Context, params: &Params, x: &Tensor, dy: &Tensor) -> Result<()> {
+        let gradients = Gradients {
+            x: None,
+            weight: Some(&mut params.joined_gradient(self.weight)?),
+            bias: Some(&mut params.joined_gradient(self.bias)?),
+        };
+        linear::backward(ctx, x, &self.weight(params)?, dy, Accumulate::No, gradients)
     }
 }

@@ -4,7 +4,8 @@
 //! A model declares its tensors in [`Declarations`] and keeps the [`Id`]s; `build` then lays out
 //! the arenas: every tensor starts at a multiple of 64 bytes, rows at multiples of 8 elements. Padding holds
 //! zeros in values and gradients, so that clipping and optimisers run over a whole arena at once. The
-//! decoder's trainables come first, then the encoder's: each group is one range.
+//! decoder's trainables come first, then the encoder's: each group is one range. Tensors that are [`Joined`] lie so that they are one,
+//! too, for products that read both.
 //!
 //! Names, shapes and layouts are PyTorch's when seen from outside; inside, convolution filters are KRSC.
 
@@ -22,6 +23,22 @@ const START_ALIGNMENT: usize = 16;
 /// A declared tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(usize);
+
+/// Two declared tensors that lie so that together they are one tensor, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Joined(usize);
+
+/// What [`Joined`] stands for.
+struct Pair {
+    ids: [Id; 2],
+    /// From the first element of the first to that of the second, in elements.
+    distance: usize,
+    /// Of both together.
+    shape: Shape,
+    ld: usize,
+    /// Whether they share rows.
+    beside: bool,
+}
 
 /// The part that a tensor has in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,80 +101,153 @@ impl Entry {
     }
 }
 
+/// Where a tensor lies in its arena.
+struct Place {
+    entry: usize,
+    offset: usize,
+    ld: usize,
+}
+
+fn unfit(first: &Entry, second: &Entry) -> Error {
+    let [(a, shape), (b, other)] = [first, second].map(|entry| (&entry.name, &entry.shape));
+    let message = format!("{a} {shape:?} and {b} {other:?} do not fit together");
+    Error::operation("parameters", message)
+}
+
 /// The tensors of a model that is being built.
 #[derive(Default)]
-pub struct Declarations(Vec<Entry>);
+pub struct Declarations {
+    entries: Vec<Entry>,
+    joined: Vec<Pair>,
+}
 
 impl Declarations {
     /// How many tensors have been declared.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// Whether no tensor has been declared.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// The tensors that were declared after the first `start`.
     pub fn since(&self, start: usize) -> Vec<Id> {
-        (start..self.0.len()).map(Id).collect()
+        (start..self.entries.len()).map(Id).collect()
     }
 
     /// Declares a tensor. `shape` is PyTorch's.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], role: Role, init: Init) -> Id {
         let (name, shape) = (name.into(), shape.to_vec());
-        self.0.push(Entry {
+        self.entries.push(Entry {
             name,
             shape,
             role,
             init,
         });
-        Id(self.0.len() - 1)
+        Id(self.entries.len() - 1)
+    }
+
+    /// The rows of `second` will lie below those of `first`, which has as many columns: (K, C) and (L, C) are (K + L, C), too. So do
+    /// biases: (K) and (L) are (K + L).
+    ///
+    /// # Errors
+    /// When the shapes do not fit together.
+    pub fn below(&mut self, first: Id, second: Id) -> Result<Joined> {
+        self.join([first, second], false)
+    }
+
+    /// The columns of `second` will lie beside those of `first`, which has as many rows: (K, C) and (K, D) are (K, C + D), too, C
+    /// being padded with zeros to a multiple of 8.
+    ///
+    /// # Errors
+    /// When the shapes do not fit together.
+    pub fn beside(&mut self, first: Id, second: Id) -> Result<Joined> {
+        self.join([first, second], true)
+    }
+
+    fn join(&mut self, ids: [Id; 2], beside: bool) -> Result<Joined> {
+        let [a, b] = ids.map(|id| &self.entries[id.0]);
+        let distance = match beside {
+            true => a.ld(),
+            false => a.memory_shape().rows() * a.ld(),
+        };
+        let (shape, ld) = match (beside, &a.shape[..], &b.shape[..]) {
+            _ if a.role != b.role => return Err(unfit(a, b)),
+            (false, &[k], &[l]) => (Shape::new(&[k + l]), k + l),
+            (false, &[k, c], &[l, d]) if c == d => (Shape::new(&[k + l, c]), a.ld()),
+            (true, &[k, _], &[l, d]) if k == l => {
+                (Shape::new(&[k, distance + d]), distance + b.ld())
+            }
+            _ => return Err(unfit(a, b)),
+        };
+        self.joined.push(Pair {
+            ids,
+            distance,
+            shape,
+            ld,
+            beside,
+        });
+        Ok(Joined(self.joined.len() - 1))
+    }
+
+    /// The places of all tensors with this part in training, from `start` on, and where they end.
+    fn places(&self, role: Role, start: usize) -> (Vec<Place>, usize) {
+        let (mut places, mut next) = (Vec::new(), start);
+        let chosen = self.entries.iter().enumerate();
+        for (entry, declared) in chosen.filter(|(_, entry)| entry.role == role) {
+            if self.joined.iter().any(|joined| joined.ids[1] == Id(entry)) {
+                continue;
+            }
+            let offset = next;
+            let mut place = |entry: usize, offset, joined: Option<&Pair>| {
+                let shared = joined.filter(|joined| joined.beside);
+                let ld = shared.map_or(self.entries[entry].ld(), |joined| joined.ld);
+                places.push(Place { entry, offset, ld });
+            };
+            let joined = self.joined.iter().find(|joined| joined.ids[0] == Id(entry));
+            place(entry, offset, joined);
+            let extent = match joined {
+                Some(joined) => {
+                    place(joined.ids[1].0, offset + joined.distance, Some(joined));
+                    joined.shape.rows() * joined.ld
+                }
+                None => declared.memory_shape().rows() * declared.ld(),
+            };
+            next = (offset + extent).next_multiple_of(START_ALIGNMENT);
+        }
+        (places, next)
     }
 
     /// Allocates all tensors that were declared, filled with zeros.
     pub fn build(self, device: &Device, dtype: DType) -> Result<Params> {
-        let offsets = |roles: &[Role], start: usize| {
-            let mut next = start;
-            let chosen = self.0.iter().enumerate();
-            let chosen = chosen.filter(|(_, entry)| roles.contains(&entry.role));
-            let offsets: Vec<(usize, usize)> = chosen
-                .map(|(i, entry)| {
-                    let offset = next;
-                    let extent = entry.memory_shape().rows() * entry.ld();
-                    next = (offset + extent).next_multiple_of(START_ALIGNMENT);
-                    (i, offset)
-                })
-                .collect();
-            (offsets, next)
-        };
-        let (mut trained, decoder_end) = offsets(&[Role::Decoder], 0);
-        let (encoder, end) = offsets(&[Role::Encoder], decoder_end);
-        let (fixed, fixed_end) = offsets(&[Role::Frozen], 0);
+        let (mut trained, decoder_end) = self.places(Role::Decoder, 0);
+        let (encoder, end) = self.places(Role::Encoder, decoder_end);
+        let (fixed, fixed_end) = self.places(Role::Frozen, 0);
         trained.extend(encoder);
 
         let block = |len: usize| Ok(Rc::new(device.allocate(len * dtype.bytes())?));
         let (values, gradients, frozen) = (block(end)?, block(end)?, block(fixed_end)?);
-        let mut tensors: Vec<Option<(Tensor, Option<Tensor>)>> = vec![None; self.0.len()];
-        let place = |memory: &Rc<_>, i: usize, offset| {
-            let entry = &self.0[i];
-            let shape = entry.memory_shape();
-            Tensor::in_memory(Rc::clone(memory), offset, shape, entry.ld(), dtype)
+        let mut tensors: Vec<Option<(Tensor, Option<Tensor>)>> = vec![None; self.entries.len()];
+        let tensor = |memory: &Rc<_>, place: &Place| {
+            let shape = self.entries[place.entry].memory_shape();
+            Tensor::in_memory(Rc::clone(memory), place.offset, shape, place.ld, dtype)
         };
-        for &(i, offset) in &trained {
-            let gradient = place(&gradients, i, offset)?;
-            tensors[i] = Some((place(&values, i, offset)?, Some(gradient)));
+        for place in &trained {
+            let gradient = tensor(&gradients, place)?;
+            tensors[place.entry] = Some((tensor(&values, place)?, Some(gradient)));
         }
-        for &(i, offset) in &fixed {
-            tensors[i] = Some((place(&frozen, i, offset)?, None));
+        for place in &fixed {
+            tensors[place.entry] = Some((tensor(&frozen, place)?, None));
         }
         let whole = |memory| Tensor::in_memory(memory, 0, [end], end, dtype);
-        let names = self.0.iter().enumerate();
+        let names = self.entries.iter().enumerate();
         Ok(Params {
             names: names.map(|(i, e)| (e.name.clone(), Id(i))).collect(),
             tensors: tensors.into_iter().flatten().collect(),
-            entries: self.0,
+            entries: self.entries,
+            joined: self.joined,
             values: whole(values)?,
             gradients: whole(gradients)?,
             decoder: 0..decoder_end,
@@ -170,6 +260,7 @@ impl Declarations {
 /// The parameters of a model on a device.
 pub struct Params {
     entries: Vec<Entry>,
+    joined: Vec<Pair>,
     names: HashMap<String, Id>,
     /// Value and, if trained, gradient.
     tensors: Vec<(Tensor, Option<Tensor>)>,
@@ -228,6 +319,24 @@ impl Params {
     pub fn gradient(&self, id: Id) -> Tensor {
         let gradient = &self.tensors[id.0].1;
         gradient.clone().expect("a frozen tensor has no gradient")
+    }
+
+    /// Two values as one.
+    pub fn joined(&self, joined: Joined) -> Result<Tensor> {
+        let pair = &self.joined[joined.0];
+        self.as_one(pair, self.value(pair.ids[0]))
+    }
+
+    /// A handle to write the gradient of two values to.
+    pub fn joined_gradient(&self, joined: Joined) -> Result<Tensor> {
+        let pair = &self.joined[joined.0];
+        self.as_one(pair, &self.gradient(pair.ids[0]))
+    }
+
+    fn as_one(&self, pair: &Pair, first: &Tensor) -> Result<Tensor> {
+        let start = first.byte_range().start / self.dtype.bytes();
+        let memory = Rc::clone(first.memory());
+        Tensor::in_memory(memory, start, pair.shape, pair.ld, self.dtype)
     }
 
     /// The arena of all trainables.

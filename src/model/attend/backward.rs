@@ -86,9 +86,7 @@ impl Attend {
     ) -> Result<()> {
         let steps = a.gates.shape().dims()[0];
         let h = a.h.narrow(0, steps)?;
-        self.decoder_att
-            .backward(ctx, params, &h, &walked.query, None)?;
-        self.f_beta.backward(ctx, params, &h, &walked.gate, None)?;
+        self.of_h.backward(ctx, params, &h, &walked.of_h)?;
         let [d_ih, mut d_hh, mut d_bias_ih, mut d_bias_hh] =
             self.cell.map(|id| params.gradient(id));
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
@@ -141,7 +139,8 @@ impl Attend {
             bias: &mut d_bias,
         };
         let inputs = self.inputs(params, image);
-        attention::keys_backward(ctx, inputs, &a.query, &walked.scores, no, gradients)?;
+        let [query, _] = self.split_of_h(&a.of_h)?;
+        attention::keys_backward(ctx, inputs, &query, &walked.scores, no, gradients)?;
         let mut d_keys = ctx.empty([batch, mix.cells(), self.settings.attention], dtype)?;
         attention::mix_backward(ctx, mix, &d_positions, no, &mut d_keys)?;
         let (values, mean) = (&image.values, &image.mean);

@@ -66,11 +66,10 @@ impl Sentences<'_> {
         Ok(Slot {
             h: self.state.h.index(0)?,
             c: self.state.c.index(0)?,
-            query: room(model.settings.attention)?,
+            of_h: room(model.settings.attention + model.sizes.features)?,
             alpha: self.alpha.handle(),
             beta: room(model.mix.cells())?,
             context: room(model.sizes.features)?,
-            gate: room(model.sizes.features)?,
             gated: room(model.sizes.features)?,
             gates: room(4 * model.sizes.hidden)?,
             next_h: self.next.h.index(0)?,

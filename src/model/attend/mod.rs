@@ -9,7 +9,9 @@
 //! logits_t = W_out dropout(h_{t+1}) + b_out predicts w_{t+1}.
 //!
 //! Hoisted out of the time loop: the keys W_ea f, the embedding half of the LSTM's input product, the
-//! vocabulary product; and in the backward pass every weight gradient, one product each after the loop.
+//! vocabulary product; and in the backward pass every weight gradient, one product each after the loop. What reads h_t, the
+//! query W_da h + b_da and the gate W_β h + b_β, is one product each way; so is what the gradient of the LSTM's gates reaches, the
+//! gated context and h.
 
 mod backward;
 mod generation;
@@ -22,9 +24,9 @@ use super::architecture::Sizes;
 use super::captions::{Captions, Losses};
 use super::decoder::{Decoder, FeatureKind, Generation};
 use crate::error::Result;
-use crate::nn::linear::Linear;
+use crate::nn::linear::{Linear, LinearPair};
 use crate::nn::noise::Noise;
-use crate::nn::params::{Declarations, Id, Init, Params, Role};
+use crate::nn::params::{Declarations, Id, Init, Joined, Params, Role};
 use crate::ops::attention::{self, CellMix};
 use crate::ops::{dropout, embedding, gate, lstm};
 use crate::tensor::{Context, Tensor};
@@ -39,14 +41,16 @@ pub struct Attend {
     /// How positions are means of cells.
     mix: CellMix,
     encoder_att: Linear,
-    decoder_att: Linear,
+    /// decoder_att and f_beta: query and gate.
+    of_h: LinearPair,
     full_att: Linear,
     embedding: Id,
     /// weight_ih, weight_hh, bias_ih, bias_hh
     cell: [Id; 4],
+    /// weight_ih and weight_hh, side by side.
+    cell_weights: Joined,
     init_h: Linear,
     init_c: Linear,
-    f_beta: Linear,
     output: Linear,
 }
 
@@ -70,13 +74,12 @@ pub struct Activations {
     /// (T, B, H): h_0 … h_S, and c.
     h: Tensor,
     c: Tensor,
-    /// (S, B, A)
-    query: Tensor,
+    /// (S, B, A + D): query and gate
+    of_h: Tensor,
     /// (S, B, C)
     beta: Tensor,
-    /// (S, B, D): context z, its gate, their product.
+    /// (S, B, D): context z, and its product with the gate.
     context: Tensor,
-    gate: Tensor,
     gated: Tensor,
     /// h_1 … h_S after dropout (S, B, H)
     dropped: Tensor,
@@ -91,11 +94,10 @@ pub struct Activations {
 struct Slot {
     h: Tensor,
     c: Tensor,
-    query: Tensor,
+    of_h: Tensor,
     alpha: Tensor,
     beta: Tensor,
     context: Tensor,
-    gate: Tensor,
     gated: Tensor,
     gates: Tensor,
     next_h: Tensor,
@@ -137,19 +139,21 @@ impl Attend {
         ];
         let cell = cell
             .map(|(name, shape)| add(&format!("decode_step.{name}"), shape, Init::fan_in(hidden)));
+        let of_h = LinearPair::new(declare, decoder_att, f_beta)?;
+        let cell_weights = declare.beside(cell[0], cell[1])?;
         let (shape, inits) = ([vocabulary, hidden], [words, Init::Constant(0.0)]);
         Ok(Attend {
             sizes,
             settings,
             mix,
             encoder_att,
-            decoder_att,
+            of_h,
             full_att,
             embedding,
             cell,
+            cell_weights,
             init_h,
             init_c,
-            f_beta,
             output: Linear::with_init(declare, "output", shape, inits),
         })
     }
@@ -158,6 +162,28 @@ impl Attend {
     fn split_inputs(&self, weight: &Tensor) -> Result<[Tensor; 2]> {
         let (embed, features) = (self.sizes.embed, self.sizes.features);
         Ok([weight.columns(0, embed)?, weight.columns(embed, features)?])
+    }
+
+    /// The columns of the cell's weights that read the gated context and h, the padding between them included.
+    fn cell_inputs(&self, params: &Params) -> Result<Tensor> {
+        let weights = params.joined(self.cell_weights)?;
+        weights.columns(self.sizes.embed, weights.cols() - self.sizes.embed)
+    }
+
+    /// What belongs to the gated context (B, D) and to h (B, H) in a tensor with the columns of [`Attend::cell_inputs`].
+    fn split_cell_inputs(&self, inputs: &Tensor) -> Result<[Tensor; 2]> {
+        let hidden = self.sizes.hidden;
+        let of_context = inputs.columns(0, self.sizes.features)?;
+        Ok([of_context, inputs.columns(inputs.cols() - hidden, hidden)?])
+    }
+
+    /// Query (…, A) and gate (…, D) of what is computed from h.
+    fn split_of_h(&self, of_h: &Tensor) -> Result<[Tensor; 2]> {
+        let (attention, features) = (self.settings.attention, self.sizes.features);
+        Ok([
+            of_h.columns(0, attention)?,
+            of_h.columns(attention, features)?,
+        ])
     }
 
     /// Prepares features (B, C, D) for the time loop.
@@ -208,10 +234,9 @@ impl Attend {
             gates: room(steps, 4 * sizes.hidden)?,
             h: room(steps + 1, sizes.hidden)?,
             c: room(steps + 1, sizes.hidden)?,
-            query: room(steps, settings.attention)?,
+            of_h: room(steps, settings.attention + sizes.features)?,
             beta: room(steps, self.mix.cells())?,
             context: room(steps, sizes.features)?,
-            gate: room(steps, sizes.features)?,
             gated: room(steps, sizes.features)?,
             dropped: room(steps, sizes.hidden)?,
             noise,
@@ -257,16 +282,15 @@ impl Attend {
         image: &Image,
         slot: &mut Slot,
     ) -> Result<()> {
-        self.decoder_att
-            .forward(ctx, params, &slot.h, &mut slot.query)?;
+        self.of_h.forward(ctx, params, &slot.h, &mut slot.of_h)?;
+        let [query, mut gate] = self.split_of_h(&slot.of_h)?;
         let outputs = attention::Outputs {
             alpha: &mut slot.alpha,
             beta: &mut slot.beta,
             context: &mut slot.context,
         };
-        attention::forward(ctx, self.inputs(params, image), &slot.query, outputs)?;
-        self.f_beta.forward(ctx, params, &slot.h, &mut slot.gate)?;
-        gate::forward(ctx, &mut slot.gate, &slot.context, &mut slot.gated)?;
+        attention::forward(ctx, self.inputs(params, image), &query, outputs)?;
+        gate::forward(ctx, &mut gate, &slot.context, &mut slot.gated)?;
         let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
         let [_, of_context] = self.split_inputs(weight_ih)?;
         let inputs = [(&slot.gated, &of_context), (&slot.h, weight_hh)];
@@ -282,11 +306,10 @@ impl Activations {
         Ok(Slot {
             h: self.h.index(t)?,
             c: self.c.index(t)?,
-            query: self.query.index(t)?,
+            of_h: self.of_h.index(t)?,
             alpha: self.alpha.index(t)?,
             beta: self.beta.index(t)?,
             context: self.context.index(t)?,
-            gate: self.gate.index(t)?,
             gated: self.gated.index(t)?,
             gates: self.gates.index(t)?,
             next_h: self.h.index(t + 1)?,

@@ -11,11 +11,10 @@ use crate::tensor::{Context, Tensor};
 pub(super) struct Walked {
     /// (S, B, 4H), of the gates before activation
     pub gates: Tensor,
-    /// (S, B, D), of the context and of its gate before activation
+    /// (S, B, D), of the context
     pub context: Tensor,
-    pub gate: Tensor,
-    /// (S, B, A)
-    pub query: Tensor,
+    /// (S, B, A + D), of the query and of the gate before activation
+    pub of_h: Tensor,
     /// Of the scores (S, B, P)
     pub scores: Tensor,
     /// h_0 and c_0 (B, H)
@@ -31,8 +30,8 @@ pub(super) struct Walk<'a> {
     a: &'a Activations,
     /// The regulariser's share in the gradient of every step's α (B, P).
     d_alpha: Tensor,
-    /// Room for the gradient of the gated context (B, D).
-    d_gated: Tensor,
+    /// Room for the gradients of the gated context (B, D) and of h (B, H), side by side as the columns of the cell's weights are.
+    d_inputs: Tensor,
     /// `h` and `c` in it are those of the step that was last walked.
     walked: Walked,
 }
@@ -46,13 +45,15 @@ impl<'a> Walk<'a> {
         a: &'a Activations,
     ) -> Result<Self> {
         let empty = |like: &Tensor| ctx.empty(like.shape(), like.dtype());
+        let inputs = model.cell_inputs(params)?;
+        let d_inputs = ctx.empty([a.h.index(0)?.rows(), inputs.cols()], inputs.dtype())?;
+        let [_, h] = model.split_cell_inputs(&d_inputs)?;
         let mut walked = Walked {
             gates: empty(&a.gates)?,
             context: empty(&a.context)?,
-            gate: empty(&a.gate)?,
-            query: empty(&a.query)?,
+            of_h: empty(&a.of_h)?,
             scores: empty(&a.alpha)?,
-            h: empty(&a.h.index(0)?)?,
+            h,
             c: empty(&a.c.index(0)?)?,
         };
         fill::zero(ctx, &mut walked.c)?;
@@ -64,7 +65,7 @@ impl<'a> Walk<'a> {
             params,
             a,
             d_alpha,
-            d_gated: empty(&a.context.index(0)?)?,
+            d_inputs,
             walked,
         })
     }
@@ -84,17 +85,16 @@ impl<'a> Walk<'a> {
         let Slot {
             c,
             next_c,
-            query,
+            of_h,
             alpha,
             context,
-            gate,
             gates,
             ..
         } = self.a.slot(t)?;
-        let (mut d_gates, mut d_gate) = (walked.gates.index(t)?, walked.gate.index(t)?);
-        let (mut d_context, mut d_query) = (walked.context.index(t)?, walked.query.index(t)?);
-        let [weight_ih, weight_hh, ..] = model.cell.map(|id| params.value(id));
-        let [_, of_context] = model.split_inputs(weight_ih)?;
+        let (mut d_gates, d_of_h) = (walked.gates.index(t)?, walked.of_h.index(t)?);
+        let mut d_context = walked.context.index(t)?;
+        let [query, gate] = model.split_of_h(&of_h)?;
+        let [mut d_query, mut d_gate] = model.split_of_h(&d_of_h)?;
         let times = |dy: &Tensor, weight: &Tensor, accumulate, dx: &mut Tensor| {
             let (dy, weight) = (Factor::Plain(dy), Factor::Plain(weight));
             gemm::forward(ctx, dy, weight, accumulate, dx)
@@ -106,19 +106,21 @@ impl<'a> Walk<'a> {
         };
         let (later, d_c) = ((!last).then_some(&walked.h), &mut walked.c);
         lstm::cell_backward(ctx, cell, d_h, later, d_c, &mut d_gates)?;
-        times(&d_gates, weight_hh, Accumulate::No, &mut walked.h)?;
-        let d_gated = &mut self.d_gated;
-        times(&d_gates, &of_context, Accumulate::No, d_gated)?;
-        gate::backward(ctx, &gate, &context, d_gated, &mut d_gate, &mut d_context)?;
-        let f_beta = params.value(model.f_beta.weight);
-        times(&d_gate, f_beta, Accumulate::Yes, &mut walked.h)?;
+        let (no, inputs) = (Accumulate::No, model.cell_inputs(params)?);
+        times(&d_gates, &inputs, no, &mut self.d_inputs)?;
+        let [d_gated, _] = model.split_cell_inputs(&self.d_inputs)?;
+        gate::backward(ctx, &gate, &context, &d_gated, &mut d_gate, &mut d_context)?;
         let gradients = attention::Gradients {
             query: &mut d_query,
             scores: &mut walked.scores.index(t)?,
         };
         let (inputs, d_alpha) = (model.inputs(params, &self.a.image), Some(&self.d_alpha));
         attention::backward(ctx, inputs, &query, &alpha, &d_context, d_alpha, gradients)?;
-        let decoder_att = params.value(model.decoder_att.weight);
-        times(&d_query, decoder_att, Accumulate::Yes, &mut walked.h)
+        times(
+            &d_of_h,
+            &model.of_h.weight(params)?,
+            Accumulate::Yes,
+            &mut walked.h,
+        )
     }
 }

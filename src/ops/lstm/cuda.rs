@@ -3,7 +3,7 @@
 use super::{Cell, Input, OP};
 use crate::error::Result;
 use crate::ops::kernels::lstm::{
-    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, STEP,
+    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, STEP, STEP_DEPTH,
 };
 use crate::ops::launch::{Blocks, Launch};
 use crate::ops::tile::Cutting;
@@ -40,21 +40,21 @@ pub fn step_forward(
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    /// Columns of x that a step of k takes.
-    const DEPTH: usize = STEP.kbytes / size_of::<f32>();
     if h.is_empty() {
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
     let arithmetic = launch.arithmetic(h.dtype());
-    let steps = inputs.iter().map(|input| input.x.cols().div_ceil(DEPTH));
+    let steps = inputs
+        .iter()
+        .map(|input| input.x.cols().div_ceil(STEP_DEPTH));
     let size = [h.rows(), GATES * h.cols()];
     let cutting = Cutting::among(
         &[STEP],
         &launch,
         arithmetic,
         size,
-        steps.sum::<usize>() * DEPTH,
+        steps.sum::<usize>() * STEP_DEPTH,
     );
     let (first, second) = (inputs.first(), inputs.get(1));
     let size = |of: fn(&Input) -> usize, input: Option<&Input>| launch.size(input.map_or(0, of));
@@ -71,7 +71,7 @@ pub fn step_forward(
         c_prev_ld: launch.size(c_prev.ld())?,
         c_ld: launch.size(c.ld())?,
         h_ld: launch.size(h.ld())?,
-        part_steps: launch.size(cutting.parts.terms / DEPTH)?,
+        part_steps: launch.size(cutting.parts.terms / STEP_DEPTH)?,
     };
     cutting.with_workspace(ctx, |workspace, arrived| {
         let arguments = LstmStepForward {
