@@ -44,6 +44,25 @@ pub(crate) fn count(number: usize, thing: &str) -> String {
     }
 }
 
+/// At most `most` of some things in words, and how many more there are. One more is told, too, instead of a line that says so.
+pub(crate) fn told<T>(
+    all: &[T],
+    most: usize,
+    tell: impl Fn(&T) -> String,
+    rest: impl FnOnce(usize) -> String,
+) -> Vec<String> {
+    let told = if all.len() == most + 1 {
+        all.len()
+    } else {
+        most
+    };
+    let mut lines: Vec<String> = all.iter().take(told).map(tell).collect();
+    if all.len() > told {
+        lines.push(rest(all.len() - told));
+    }
+    lines
+}
+
 /// The text with control characters written as in a program, `\n` or `\u{1b}`: names of files and captions may hold some, and a
 /// terminal would obey them.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
@@ -70,6 +89,15 @@ mod tests {
             [0, 1, 2].map(|n| count(n, "image")),
             ["0 images", "1 image", "2 images"]
         );
+    }
+
+    #[test]
+    fn a_line_about_the_rest_stands_for_at_least_two() {
+        let lines =
+            |things: usize| told(&vec![0; things], 2, i32::to_string, |n| format!("{n} more"));
+        assert_eq!([lines(0).len(), lines(1).len(), lines(2).len()], [0, 1, 2]);
+        assert_eq!(lines(3), ["0", "0", "0"]);
+        assert_eq!(lines(4), ["0", "0", "2 more"]);
     }
 
     #[test]

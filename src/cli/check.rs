@@ -3,7 +3,7 @@
 use super::progress::Progress;
 use crate::data::check::{self, Finding, Problem, Report, Severity};
 use crate::train::{Observer, Stage};
-use crate::words::{count, printable};
+use crate::words::{count, printable, told};
 use anyhow::Result;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,15 +47,10 @@ fn lines(report: &Report) -> String {
     let mut lines = Vec::new();
     let same = |a: &Finding, b: &Finding| (a.severity, a.problem) == (b.severity, b.problem);
     for findings in report.findings.chunk_by(same) {
-        // One more has a line, too, instead of a line that says so.
-        let one_more = findings.len() == MOST_OF_A_KIND + 1;
-        let most = MOST_OF_A_KIND + usize::from(one_more);
-        lines.extend(findings.iter().take(most).map(line));
-        let more = findings.len().saturating_sub(most);
-        if more > 0 {
+        lines.extend(told(findings, MOST_OF_A_KIND, line, |more| {
             let kind = kind(findings[0].problem);
-            lines.push(format!("  … and {more} more {kind}: --json lists all"));
-        }
+            format!("  … and {more} more {kind}: --json lists all")
+        }));
     }
     let found = |severity| {
         let findings = report.findings.iter();

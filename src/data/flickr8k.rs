@@ -14,7 +14,7 @@ use super::samples::MOST_WORDS;
 use super::table::{Fault, Row, lines, plain_text};
 use super::vocabulary::{lacks_spaces, tokenize};
 use crate::error::{Error, Result};
-use crate::words::count;
+use crate::words::{count, told};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -152,11 +152,14 @@ impl Flickr8k {
             format!("{data}: image {name} does not exist: {captions}")
         };
         let unread = |unread: &Unread| format!("{}: {unread}", unread.folder.display());
-        let mut warnings = told(&self.unread, unread, |more| {
-            format!("{data}: {more} more folders are passed over")
+        let rest = |more: usize, what: &str| {
+            format!("{data}: {more} more {what}: `showtell data check` names them")
+        };
+        let mut warnings = told(&self.unread, MOST_TOLD, unread, |more| {
+            rest(more, "folders are passed over")
         });
-        warnings.extend(told(&self.missing, missing, |more| {
-            format!("{data}: {more} more images do not exist")
+        warnings.extend(told(&self.missing, MOST_TOLD, missing, |more| {
+            rest(more, "images do not exist")
         }));
         let captions = self.layout.captions.display();
         let unspaced = unspaced(self.all_captions());
@@ -193,8 +196,11 @@ impl Flickr8k {
     /// # Errors
     /// When the training split is empty, a caption of it is longer than any that can be trained on, or as [`require_images`](Self::require_images).
     pub fn require_training(&self, splits: &[Split]) -> Result<()> {
-        if self.split(Split::Train).is_empty() {
+        let empty = self.split(Split::Train).is_empty();
+        if empty || !splits.is_empty() {
             self.require_any_image()?;
+        }
+        if empty {
             let (place, message) = match &self.layout.lists {
                 Some(lists) => (&lists[0].1, "the training list names no image"),
                 None => (
@@ -205,7 +211,6 @@ impl Flickr8k {
             return Err(Error::file(place, message));
         }
         for &split in splits {
-            self.require_any_image()?;
             self.require_images(split)?;
         }
         self.require_short_captions()
@@ -257,18 +262,6 @@ impl Flickr8k {
         }
         Err(Error::file(&paths[first], message))
     }
-}
-
-/// The first of some things in words, and how many more there are, if it is more than one.
-fn told<T>(all: &[T], tell: impl Fn(&T) -> String, rest: impl Fn(usize) -> String) -> Vec<String> {
-    let one_more = all.len() == MOST_TOLD + 1;
-    let most = MOST_TOLD + usize::from(one_more);
-    let mut told: Vec<String> = all.iter().take(most).map(tell).collect();
-    if all.len() > most {
-        let rest = rest(all.len() - most);
-        told.push(format!("{rest}: `showtell data check` names them"));
-    }
-    told
 }
 
 /// That so many captions of an image are not used.

@@ -98,7 +98,11 @@ impl Loader {
     ///
     /// # Errors
     /// When `size` is 0, when an image has no path, or when a thread cannot be started.
-    pub fn new(batches: Batches, paths: Arc<[PathBuf]>, options: LoaderOptions) -> Result<Self> {
+    pub fn new(
+        batches: Batches,
+        paths: Arc<[PathBuf]>,
+        mut options: LoaderOptions,
+    ) -> Result<Self> {
         if options.size == 0 {
             return Err(Error::Config(
                 "the image size is 0, expected at least 1".into(),
@@ -113,7 +117,11 @@ impl Loader {
         }
         let (sender, decoded) = channel();
         let start = batches.positions(options.first).start;
-        let gate = Arc::new(Gate::at(start, options.known.clone()));
+        let known = options.known.take();
+        let unreadable = known
+            .as_ref()
+            .map_or_else(HashSet::new, |known| known.unreadable.clone());
+        let gate = Arc::new(Gate::at(start, known));
         let mut loader = Loader {
             gate: gate.clone(),
             decoded,
@@ -121,7 +129,7 @@ impl Loader {
             workers: Vec::new(),
             next: options.first,
             skipped: Vec::new(),
-            unreadable: known_unreadable(&options),
+            unreadable,
             batches: batches.clone(),
             options: options.clone(),
         };
@@ -344,9 +352,4 @@ impl Worker {
         catch_unwind(AssertUnwindSafe(|| image::load(path, self.options.size)))
             .unwrap_or_else(|_| Err(Error::file(path, "the decoder panicked on this image")))
     }
-}
-
-fn known_unreadable(options: &LoaderOptions) -> HashSet<usize> {
-    let known = options.known.as_ref();
-    known.map_or_else(HashSet::new, |known| known.unreadable.clone())
 }
