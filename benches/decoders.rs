@@ -13,7 +13,6 @@ use showtell::train::config::Config;
 use showtell::train::optimiser::Optimiser;
 use showtell::train::step_graph::StepGraphs;
 use showtell::{Context, DType, Result, Tensor};
-use std::time::Duration;
 use support::{device, time};
 
 /// A decoder and a batch for it.
@@ -113,9 +112,7 @@ fn attend() -> Step {
 
 fn steps(c: &mut Criterion) {
     let mut group = c.benchmark_group("training step");
-    group
-        .sample_size(10)
-        .measurement_time(Duration::from_secs(8));
+    group.sample_size(10);
     type Case = (&'static str, u64, fn() -> Step);
     let models: [Case; 2] = [
         ("show-tell B=128 T=24 V=7702", 128, show_tell),

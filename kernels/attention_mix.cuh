@@ -1,7 +1,6 @@
 // What the kernels of attention have in common: the fixed mix of cells to positions, and sums of weighted rows. The maths is in
 // attention.cu.
 #pragma once
-#include "ptx.cuh"
 #include "vector.cuh"
 #include "reduce.cuh"
 
@@ -64,15 +63,6 @@ __device__ __forceinline__ void set_shares(const AttentionMix& mix, float* share
 // Vectors of columns that half a block takes: a slab.
 constexpr int SLAB_VECTORS = THREADS / 2;
 constexpr int ROWS_IN_FLIGHT = 8;
-
-// Asks for the columns from `first` to before `end` of some rows to be in level 2.
-__device__ __forceinline__ void prefetch_rows(const float* x, int rows, int first, int end, int ld) {
-    constexpr int LINE = 128 / sizeof(float);
-    const int lines = (end - first + LINE - 1) / LINE;
-    for (int i = threadIdx.x; i < rows * lines; i += THREADS) {
-        prefetch_level2(x + (size_t)(i / lines) * ld + first + i % lines * LINE);
-    }
-}
 
 // y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
 // Half of the block takes the even rows and half the odd ones.

@@ -42,11 +42,6 @@ __device__ __forceinline__ void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Asks for the 128 bytes around an address to be in level 2 soon.
-__device__ __forceinline__ void prefetch_level2(const void* from) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
-}
-
 __device__ __forceinline__ void shared_store(unsigned to, __nv_bfloat16 value) {
     asm volatile("st.shared.b16 [%0], %1;" ::"r"(to), "h"(__bfloat16_as_ushort(value)) : "memory");
 }
