@@ -1,8 +1,8 @@
 //! Times the products of both recipes on a GPU in every cut and number of parts: `cargo run --release --example cuts`.
 //!
-//! It starts itself once for each cut, with the switch SHOWTELL_CUT, and prints a line for each product: `src/ops/tile_h100.txt` is
-//! what an H100 gave, and the estimate of `src/ops/tile.rs` was fitted to it. Twenty runs of a product are one graph on the same
-//! tensors, as a training step finds them in level 2; the time is the median of five replays.
+//! It starts itself once for each cut, with the switch SHOWTELL_CUT, and prints a line for each product: `src/ops/tile_h100.txt` holds
+//! what an earlier form of this program gave on an H100, and the estimate of `src/ops/tile.rs` was fitted to it. Twenty runs of a product
+//! are one graph on the same tensors, as a training step finds them in level 2; the time is the median of five replays.
 
 use showtell::device::Precision;
 use showtell::ops::gemm::{self, Accumulate, Factor};

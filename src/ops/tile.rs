@@ -9,6 +9,7 @@ use super::launch::{Blocks, Launch};
 use crate::error::Result;
 use crate::tensor::{Context, DType, Tensor};
 use half::bf16;
+use std::sync::LazyLock;
 
 /// A part of a sum is a multiple of this, the deepest step of a kernel, and at least `SHORTEST`.
 const STEP: usize = SMALL.kbytes / size_of::<bf16>();
@@ -194,15 +195,19 @@ fn fastest(
 
 /// What [`CUT`] asks for, if these cuts have it.
 fn wanted(cuts: &[Cut], size: [usize; 2], terms: usize, most_parts: usize) -> Option<Cutting> {
-    let wanted = std::env::var(CUT).ok()?;
-    let (key, parts) = wanted.split_once(':')?;
-    let (cut, parts) = (cuts.iter().find(|cut| cut.key == key)?, parts.parse().ok()?);
-    (1..=most_parts).contains(&parts).then(|| {
-        let cutting = Cutting::of(*cut, size, Parts::new(parts, terms));
+    static WANTED: LazyLock<Option<(String, usize)>> = LazyLock::new(|| {
+        let wanted = std::env::var(CUT).ok()?;
+        let (key, parts) = wanted.split_once(':')?;
+        Some((key.to_string(), parts.parse().ok()?))
+    });
+    let (key, parts) = WANTED.as_ref()?;
+    let &cut = cuts.iter().find(|cut| cut.key == key)?;
+    (1..=most_parts).contains(parts).then(|| {
+        let cutting = Cutting::of(cut, size, Parts::new(*parts, terms));
         if cutting.may_have_parts() {
             return cutting;
         }
-        Cutting::of(*cut, size, Parts::new(1, terms))
+        Cutting::of(cut, size, Parts::new(1, terms))
     })
 }
 
@@ -249,13 +254,18 @@ fn step_clocks(cut: Cut, arithmetic: &str) -> f64 {
 
 /// What the estimate picks, against the times of all cuts that were measured on a GPU.
 ///
-/// `tile_h100.txt` is what `cargo run --release --example cuts` printed on an NVIDIA H100 (132 multiprocessors): the arithmetic, the layout,
+/// `tile_h100.txt` has the times of an NVIDIA H100 (132 multiprocessors), from an earlier form of `examples/cuts.rs`: the arithmetic, the layout,
 /// m x n x k, and microseconds by cut and number of parts.
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MULTIPROCESSORS: usize = 132;
+
+    fn cut_of(key: &str) -> Cut {
+        let mut cuts = [LARGE, TALL, SMALL, THIN].into_iter();
+        cuts.find(|cut| cut.key == key).unwrap()
+    }
 
     /// A product of the recipes, and how long it took.
     struct Product {
@@ -275,8 +285,7 @@ mod tests {
             let times = words.map(|word| {
                 let (cut, time) = word.split_once('=').unwrap();
                 let (key, parts) = cut.split_once(':').unwrap();
-                let cut = [LARGE, SMALL, THIN].into_iter().find(|cut| cut.key == key);
-                (cut.unwrap(), parts.parse().unwrap(), time.parse().unwrap())
+                (cut_of(key), parts.parse().unwrap(), time.parse().unwrap())
             });
             Product {
                 arithmetic,
@@ -287,18 +296,14 @@ mod tests {
             }
         }
 
-        fn picked(&self, multiprocessors: usize) -> Cutting {
-            let [wide, small] = usual(self.arithmetic);
+        fn picked(&self, arithmetic: &str, multiprocessors: usize) -> Cutting {
+            let [wide, small] = usual(arithmetic);
             let cuts = [wide, small, THIN];
-            let cuts = if self.layout == "tn" {
-                &cuts[..2]
-            } else {
-                &cuts
-            };
+            let has_thin = self.layout != "tn" && arithmetic != "bf16";
             fastest(
-                cuts,
+                if has_thin { &cuts } else { &cuts[..2] },
                 multiprocessors,
-                self.arithmetic,
+                arithmetic,
                 self.size,
                 self.terms,
                 MOST_PARTS,
@@ -320,7 +325,7 @@ mod tests {
     fn the_pick_is_nearly_as_fast_as_the_fastest() {
         let (mut sum, mut count) = (0.0, 0.0);
         for product in products() {
-            let picked = product.picked(MULTIPROCESSORS);
+            let picked = product.picked(product.arithmetic, MULTIPROCESSORS);
             let timed = product
                 .times
                 .iter()
@@ -339,25 +344,43 @@ mod tests {
         assert!(count >= 34.0 && mean < 0.025, "{mean}");
     }
 
-    /// Every GPU that the kernels run on, 72 to 170 multiprocessors: no more than 2.5 times as long as if all steps of all tiles could be
-    /// dealt out evenly and their parts met once.
+    /// How products were cut before: large tiles where they fill the multiprocessors, and k in as many parts as there are
+    /// multiprocessors for each tile.
+    fn by_counting_tiles(product: &Product, arithmetic: &str, multiprocessors: usize) -> Cutting {
+        let tiles = |cut| Cutting::of(cut, product.size, Parts::new(1, product.terms)).tiles;
+        let [wide, small] = usual(arithmetic);
+        let filled = tiles(wide) >= multiprocessors;
+        let cut = if filled { wide } else { small };
+        let wanted = (multiprocessors / tiles(cut)).clamp(1, product.terms.div_ceil(256));
+        Cutting::of(cut, product.size, Parts::new(wanted, product.terms))
+    }
+
+    /// Every GPU that the kernels run on, 72 to 170 multiprocessors, in every arithmetic: never slower than by counting tiles, and no
+    /// more than 2.5 times as long as if all steps of all tiles could be dealt out evenly and their parts met once.
     #[test]
     fn products_of_the_recipes_keep_the_multiprocessors_busy() {
         let mut worst: f64 = 1.0;
-        for product in products() {
-            for multiprocessors in 72..=170 {
-                let cutting = product.picked(multiprocessors);
+        let shapes: Vec<Product> = products().filter(|p| p.arithmetic == "tf32").collect();
+        for arithmetic in ["f32", "tf32", "bf16", "bf16_of_f32"] {
+            for (product, multiprocessors) in shapes
+                .iter()
+                .flat_map(|shape| (72..=170).map(move |n| (shape, n)))
+            {
+                let time = |cutting: &Cutting| {
+                    clocks(cut_of(cutting.key), arithmetic, cutting, multiprocessors)
+                };
+                let cutting = product.picked(arithmetic, multiprocessors);
                 let Parts { count, terms } = cutting.parts;
                 assert!(count * terms >= product.terms && (count - 1) * terms < product.terms);
-                let arithmetic = product.arithmetic;
-                let cut = [LARGE, SMALL, THIN]
-                    .into_iter()
-                    .find(|cut| cut.key == cutting.key);
-                let cut = cut.unwrap();
+                let before = by_counting_tiles(product, arithmetic, multiprocessors);
+                assert!(
+                    time(&cutting) <= time(&before),
+                    "{cutting:?}, before {before:?}"
+                );
+                let cut = cut_of(cutting.key);
                 let steps = cutting.tiles * product.terms.div_ceil(depth(cut, arithmetic));
                 let even = steps as f64 * step_clocks(cut, arithmetic) / multiprocessors as f64;
-                let clocks = clocks(cut, arithmetic, &cutting, multiprocessors);
-                worst = worst.max(clocks / (even + TILE + MEETING));
+                worst = worst.max(time(&cutting) / (even + TILE + MEETING));
             }
         }
         println!("at worst {worst:.2} times the time of an even division");
