@@ -10,7 +10,7 @@ mod jpeg;
 
 use super::resize::resize;
 use crate::error::{Error, Result};
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -90,18 +90,36 @@ fn decode_with_image(bytes: &[u8], format: ImageFormat) -> Result<Rgb, String> {
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     let image = DynamicImage::from_decoder(decoder).map_err(describe)?;
-    let pixels = match image.color().bytes_per_pixel() / image.color().channel_count() {
-        1 => image.into_rgb8().into_raw(),
-        _ => {
-            let wide = image.into_rgb16().into_raw();
-            wide.into_iter().map(|sample| (sample >> 8) as u8).collect()
-        }
-    };
     Ok(Rgb {
         width: width as usize,
         height: height as usize,
-        pixels,
+        pixels: rgb_of(image),
     })
+}
+
+/// Red, green and blue of every pixel, one byte each: gray stands for all three, alpha is dropped, samples of 16 bits keep their
+/// high byte (none of our formats has wider ones). `image` converts, too, but is not optimised (see Cargo.toml).
+fn rgb_of(image: DynamicImage) -> Vec<u8> {
+    let colour = image.color();
+    if colour == ColorType::Rgb8 {
+        return image.into_bytes();
+    }
+    let (channels, width) = (colour.channel_count(), colour.bytes_per_pixel());
+    let sample = usize::from(width / channels);
+    let high = if cfg!(target_endian = "little") {
+        sample - 1
+    } else {
+        0
+    };
+    let mut rgb = Vec::with_capacity(image.as_bytes().len() / usize::from(width) * 3);
+    for pixel in image.as_bytes().chunks_exact(width.into()) {
+        let channel = |i: usize| pixel[i * sample + high];
+        rgb.extend(match channels {
+            1 | 2 => [channel(0); 3],
+            _ => [channel(0), channel(1), channel(2)],
+        });
+    }
+    rgb
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {

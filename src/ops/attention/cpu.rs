@@ -120,7 +120,7 @@ pub fn mean_forward<T: Float>(
     let values = host.read::<T>(values)?;
     let mut mean = host.write::<T>(mean)?;
     let weights = mean_weights::<T>(mix);
-    mean.par_rows().enumerate().for_each(|(b, mean)| {
+    mean.for_each_block(1, &|b, mean| {
         simd(|| weighted_sum(&weights, values, b * weights.len(), mean));
     });
     Ok(())
@@ -138,14 +138,15 @@ pub fn mean_backward<T: Float>(
     let mut d_values = host.write::<T>(d_values)?;
     let weights = mean_weights::<T>(mix);
     let (cols, ld) = (d_values.cols, d_values.ld);
-    let images = d_values.par_row_blocks(weights.len());
-    images.enumerate().for_each(|(b, (_, block))| {
+    let cells = weights.len();
+    d_values.for_each_block(cells, &|first, block| {
+        let d_mean = d_mean.row(first / cells);
         simd(|| {
             for (row, &weight) in rows_of(block, cols, ld).zip(&weights) {
                 if accumulate == Accumulate::No {
                     row.fill(T::zero());
                 }
-                add_scaled(row, weight, d_mean.row(b));
+                add_scaled(row, weight, d_mean);
             }
         });
     });
@@ -384,8 +385,8 @@ pub fn values_backward<T: Float>(
     let d_context = host.read::<T>(d_context)?;
     let mut d_values = host.write::<T>(d_values)?;
     let (cells, cols, ld) = (beta.cols, d_values.cols, d_values.ld);
-    let images = d_values.par_row_blocks(cells).enumerate();
-    images.for_each(|(b, (_, data))| {
+    d_values.for_each_block(cells, &|first, data| {
+        let b = first / cells;
         let beta = Strided {
             data: &beta.data()[b * beta.ld..],
             row_stride: 1,

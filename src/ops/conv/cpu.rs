@@ -11,7 +11,6 @@ use crate::ops::host::simd::{add, simd};
 use crate::ops::host::{Host, Rows};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
-use rayon::prelude::*;
 
 pub use super::columns::backward;
 
@@ -43,7 +42,7 @@ pub fn forward<T: Lanes>(
         |row| filter.row(row),
         bias,
         |filters| {
-            y.par_row_blocks(step).for_each(|(first, y)| {
+            y.for_each_block(step, &|first, y| {
                 let count = y.len().div_ceil(ld);
                 images.with_segments(first, count, |segments| {
                     pulp::Arch::new().dispatch(Block {
@@ -171,7 +170,7 @@ pub fn fill_columns<T: Float>(
     let host = Host::new(OP, ctx);
     let images = Images::<T>::new(&host, x, window)?;
     let mut columns = host.write::<T>(columns)?;
-    columns.par_rows().enumerate().for_each(|(pixel, row)| {
+    columns.for_each_block(1, &|pixel, row| {
         let [image, p, q] = images.position(pixel);
         for (r, to) in row.chunks_exact_mut(images.segment_length()).enumerate() {
             match window.source(p, r, images.size[0]) {
@@ -197,26 +196,23 @@ pub fn gather_columns<T: Float>(
     let [height, width] = super::image_size(dx);
     let [p_count, q_count] = window.output([height, width]);
     let ([r_count, s_count], c) = (window.kernel, dx.cols());
-    host.write::<T>(dx)?
-        .par_rows()
-        .enumerate()
-        .for_each(|(pixel, to)| {
-            let (image, h, w) = (
-                pixel / (height * width),
-                pixel / width % height,
-                pixel % width,
-            );
-            if accumulate == Accumulate::No {
-                to.fill(T::zero());
+    host.write::<T>(dx)?.for_each_block(1, &|pixel, to| {
+        let (image, h, w) = (
+            pixel / (height * width),
+            pixel / width % height,
+            pixel % width,
+        );
+        if accumulate == Accumulate::No {
+            to.fill(T::zero());
+        }
+        for (r, p) in positions(window, h, r_count, p_count) {
+            for (s, q) in positions(window, w, s_count, q_count) {
+                let column = columns.row((image * p_count + p) * q_count + q);
+                let from = &column[(r * s_count + s) * c..][..c];
+                simd(|| add(to, from));
             }
-            for (r, p) in positions(window, h, r_count, p_count) {
-                for (s, q) in positions(window, w, s_count, q_count) {
-                    let column = columns.row((image * p_count + p) * q_count + q);
-                    let from = &column[(r * s_count + s) * c..][..c];
-                    simd(|| add(to, from));
-                }
-            }
-        });
+        }
+    });
     Ok(())
 }
 

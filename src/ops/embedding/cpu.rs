@@ -6,7 +6,6 @@ use crate::ops::Float;
 use crate::ops::host::simd::{add, simd};
 use crate::ops::host::{Host, Rows, rows_of};
 use crate::tensor::{Context, Tensor};
-use rayon::prelude::*;
 
 pub fn forward<T: Float>(
     ctx: &Context,
@@ -41,7 +40,7 @@ pub fn backward<T: Float>(
     let mut dw = host.write::<T>(dw)?;
     let ids = to_vec(ids, dw.rows)?;
     let (cols, ld) = (dw.cols, dw.ld);
-    dw.par_row_blocks(RANGE).for_each(|(first, block)| {
+    dw.for_each_block(RANGE, &|first, block| {
         if accumulate == Accumulate::No {
             rows_of(block, cols, ld).for_each(|row| row.fill(T::zero()));
         }

@@ -9,7 +9,6 @@ use crate::ops::Float;
 use crate::ops::host::{Host, Rows};
 use crate::tensor::{Context, Tensor};
 pub use gemm_common::Parallelism;
-use rayon::prelude::*;
 
 /// Products of fewer multiplications than this stay on the calling thread.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -30,8 +29,7 @@ pub fn forward<T: Float>(
     let mut c = host.write::<T>(c)?;
     let accumulate = match bias {
         Some(bias) => {
-            c.par_rows()
-                .for_each(|row| row.copy_from_slice(bias.row(0)));
+            c.for_each_row(|_, row| row.copy_from_slice(bias.row(0)));
             Accumulate::Yes
         }
         None => accumulate,

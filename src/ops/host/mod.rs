@@ -132,14 +132,20 @@ impl<T: Element> RowsMut<'_, T> {
     /// Calls `body` with each row and its number: a block of rows is a task, in vector instructions.
     pub fn for_each_row(&mut self, body: impl Fn(usize, &mut [T]) + Sync) {
         let (cols, ld) = (self.cols, self.ld);
-        let blocks = self.par_row_blocks(rows_per_task(cols));
-        blocks.for_each(|(first, block)| {
+        self.for_each_block(rows_per_task(cols), &|first, block| {
             simd::simd(|| {
                 for (i, row) in rows_of(block, cols, ld).enumerate() {
                     body(first + i, row);
                 }
             });
         });
+    }
+
+    /// Calls `body` with each block of [`RowsMut::par_row_blocks`] and the number of its first row. One function for all bodies:
+    /// handing out tasks takes longer to compile than most of them.
+    pub fn for_each_block(&mut self, size: usize, body: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        self.par_row_blocks(size)
+            .for_each(|(first, block)| body(first, block));
     }
 
     pub fn par_rows(&mut self) -> impl IndexedParallelIterator<Item = &mut [T]> {

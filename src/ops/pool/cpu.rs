@@ -7,7 +7,6 @@ use crate::ops::host::simd::{add, add_scaled, simd};
 use crate::ops::host::{Host, Rows};
 use crate::ops::window::Window;
 use crate::tensor::{Context, Tensor};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Height and width of an image (N, H, W, C).
@@ -44,7 +43,7 @@ pub fn max_forward<T: Float>(
     let pixels = image[0] * image[1];
     let mut y = host.write::<T>(y)?;
     let ld = y.ld;
-    y.par_row_blocks(q_count).for_each(|(first, y)| {
+    y.for_each_block(q_count, &|first, y| {
         let (n, p) = (first / (p_count * q_count), first / q_count % p_count);
         simd(|| {
             for (q, y) in y.chunks_mut(ld).enumerate() {
@@ -73,32 +72,31 @@ pub fn max_backward<T: Float>(
     let (x, dy) = (host.read::<T>(x)?, host.read::<T>(dy)?);
     let mut dx = host.write::<T>(dx)?;
     let (ld, pixels) = (dx.ld, image[0] * image[1]);
-    dx.par_row_blocks(pixels)
-        .enumerate()
-        .for_each(|(n, (first, dx))| {
-            for row in dx.chunks_mut(ld) {
-                row[..x.cols].fill(T::zero());
-            }
-            let mut largest = vec![T::zero(); x.cols];
-            let mut from = vec![0; x.cols];
-            for (i, [p, q]) in positions(output).enumerate() {
-                largest.fill(T::neg_infinity());
-                // A window of nothing but −∞ has its first element as the largest.
-                from.fill(under(window, image, [p, q]).next().unwrap_or(0));
-                for pixel in under(window, image, [p, q]) {
-                    let candidates = largest.iter_mut().zip(&mut from).zip(x.row(first + pixel));
-                    for ((largest, from), &x) in candidates {
-                        if exceeds(x, *largest) {
-                            (*largest, *from) = (x, pixel);
-                        }
+    dx.for_each_block(pixels, &|first, dx| {
+        let n = first / pixels;
+        for row in dx.chunks_mut(ld) {
+            row[..x.cols].fill(T::zero());
+        }
+        let mut largest = vec![T::zero(); x.cols];
+        let mut from = vec![0; x.cols];
+        for (i, [p, q]) in positions(output).enumerate() {
+            largest.fill(T::neg_infinity());
+            // A window of nothing but −∞ has its first element as the largest.
+            from.fill(under(window, image, [p, q]).next().unwrap_or(0));
+            for pixel in under(window, image, [p, q]) {
+                let candidates = largest.iter_mut().zip(&mut from).zip(x.row(first + pixel));
+                for ((largest, from), &x) in candidates {
+                    if exceeds(x, *largest) {
+                        (*largest, *from) = (x, pixel);
                     }
                 }
-                let dy = dy.row(n * output[0] * output[1] + i);
-                for (c, (&from, &dy)) in from.iter().zip(dy).enumerate() {
-                    dx[from * ld + c] += dy;
-                }
             }
-        });
+            let dy = dy.row(n * output[0] * output[1] + i);
+            for (c, (&from, &dy)) in from.iter().zip(dy).enumerate() {
+                dx[from * ld + c] += dy;
+            }
+        }
+    });
     Ok(())
 }
 
@@ -127,21 +125,18 @@ pub fn adaptive_forward<T: Float>(ctx: &Context, x: &Tensor, y: &mut Tensor) -> 
     let (image, output) = (size(x), size(y));
     let x: Rows<T> = host.read(x)?;
     let [pixels, positions] = [image, output].map(|[h, w]| h * w);
-    host.write::<T>(y)?
-        .par_rows()
-        .enumerate()
-        .for_each(|(i, y)| {
-            let (n, p, q) = (i / positions, i % positions / output[1], i % output[1]);
-            let cells = averaged(image, output, [p, q]);
-            let part = T::one() / T::of(cells.clone().count() as f64);
-            y.fill(T::zero());
-            simd(|| {
-                for pixel in cells {
-                    add(y, x.row(n * pixels + pixel));
-                }
-                y.iter_mut().for_each(|y| *y *= part);
-            });
+    host.write::<T>(y)?.for_each_block(1, &|i, y| {
+        let (n, p, q) = (i / positions, i % positions / output[1], i % output[1]);
+        let cells = averaged(image, output, [p, q]);
+        let part = T::one() / T::of(cells.clone().count() as f64);
+        y.fill(T::zero());
+        simd(|| {
+            for pixel in cells {
+                add(y, x.row(n * pixels + pixel));
+            }
+            y.iter_mut().for_each(|y| *y *= part);
         });
+    });
     Ok(())
 }
 
@@ -151,22 +146,22 @@ pub fn adaptive_backward<T: Float>(ctx: &Context, dy: &Tensor, dx: &mut Tensor) 
     let dy = host.read::<T>(dy)?;
     let mut dx = host.write::<T>(dx)?;
     let (ld, c) = (dx.ld, dx.cols);
-    dx.par_row_blocks(image[0] * image[1])
-        .enumerate()
-        .for_each(|(n, (_, dx))| {
-            for row in dx.chunks_mut(ld) {
-                row[..c].fill(T::zero());
-            }
-            for (i, position) in positions(output).enumerate() {
-                let dy = dy.row(n * output[0] * output[1] + i);
-                let cells = averaged(image, output, position);
-                let part = T::one() / T::of(cells.clone().count() as f64);
-                simd(|| {
-                    for pixel in cells {
-                        add_scaled(&mut dx[pixel * ld..][..c], part, dy);
-                    }
-                });
-            }
-        });
+    let pixels = image[0] * image[1];
+    dx.for_each_block(pixels, &|first, dx| {
+        let n = first / pixels;
+        for row in dx.chunks_mut(ld) {
+            row[..c].fill(T::zero());
+        }
+        for (i, position) in positions(output).enumerate() {
+            let dy = dy.row(n * output[0] * output[1] + i);
+            let cells = averaged(image, output, position);
+            let part = T::one() / T::of(cells.clone().count() as f64);
+            simd(|| {
+                for pixel in cells {
+                    add_scaled(&mut dx[pixel * ld..][..c], part, dy);
+                }
+            });
+        }
+    });
     Ok(())
 }

@@ -46,7 +46,7 @@ pub fn backward<T: Float>(
     let alphas = host.read::<T>(alphas)?;
     let mut d_alpha = host.write::<T>(d_alpha)?;
     let scale = T::of(-2.0 * lambda / (batch * alphas.cols) as f64);
-    d_alpha.par_rows().enumerate().for_each(|(b, d_alpha)| {
+    d_alpha.for_each_block(1, &|b, d_alpha| {
         simd(|| {
             not_attended(alphas, batch, b, d_alpha);
             for d in d_alpha.iter_mut() {
