@@ -322,6 +322,17 @@ fn a_file_can_give_the_folder_and_the_device_too() {
     // Another device is no change of the run.
     let resume = train(&["--resume", "--threads=2"]);
     says(&succeeded(&resume), &["this run is finished"]);
+    let nowhere = config_file(&tiny, "nowhere.toml", &lines[..7]);
+    let output = showtell()
+        .args(["train", "--config", &nowhere])
+        .output()
+        .unwrap();
+    says(&misused(&output), &["--out: "]);
+}
+
+#[test]
+fn what_a_file_says_of_folder_and_device_is_checked() {
+    let tiny = Tiny::new();
     for (key, value, expected) in [
         (
             "threads",
@@ -346,12 +357,6 @@ fn a_file_can_give_the_folder_and_the_device_too() {
             .unwrap();
         says(&failed(&output), &["wrong.toml: ", expected]);
     }
-    let nowhere = config_file(&tiny, "nowhere.toml", &lines[..7]);
-    let output = showtell()
-        .args(["train", "--config", &nowhere])
-        .output()
-        .unwrap();
-    says(&misused(&output), &["--out: "]);
 }
 
 #[test]

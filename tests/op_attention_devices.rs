@@ -71,20 +71,9 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     );
     let without = backward(ctx, inputs, [&queries, &alphas, &d_contexts], None);
     let (yes, no) = (Accumulate::Yes, Accumulate::No);
-    // Twice the same, the second time into what is there. Scores of which each has a gradient of its own: those of a softmax
-    // add up to nothing, and so does the gradient of the bias.
     let d_scores = random(&[steps, batch, p]);
-    let mut twice = [
-        unwritten(ctx, keys.shape(), 12, dtype),
-        unwritten(ctx, [1, a], 0, dtype),
-        unwritten(ctx, [1], 0, dtype),
-    ];
-    for mode in [no, yes] {
-        let [keys, weight, bias] = &mut twice;
-        let gradients = KeyGradients { keys, weight, bias };
-        attention::keys_backward(ctx, inputs, &queries, &d_scores, mode, gradients).unwrap();
-    }
-    let [keys_twice, weight_twice, bias_twice] = twice;
+    let [keys_twice, weight_twice, bias_twice] =
+        keys_backward_twice(ctx, inputs, &queries, &d_scores);
     let mut d_cells_anew = unwritten(ctx, [batch, c, a], 8, dtype);
     attention::mix_backward(ctx, &mix, &all.keys, no, &mut d_cells_anew).unwrap();
     let mut d_values_of_mean = unwritten(ctx, [batch, c, d], 8, dtype);
@@ -116,6 +105,32 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
         .iter()
         .map(|(name, tensor)| (*name, to_f64(tensor)))
         .collect()
+}
+
+/// The gradients of keys, weight and bias, twice the same, the second time into what is there. Each of the scores has a gradient of
+/// its own: those of a softmax add up to nothing, and so does the gradient of the bias.
+fn keys_backward_twice(
+    ctx: &Context,
+    inputs: Inputs,
+    queries: &Tensor,
+    d_scores: &Tensor,
+) -> [Tensor; 3] {
+    let dtype = queries.dtype();
+    let mut twice = [
+        unwritten(ctx, inputs.keys.shape(), 12, dtype),
+        unwritten(ctx, inputs.weight.shape(), 0, dtype),
+        unwritten(ctx, inputs.bias.shape(), 0, dtype),
+    ];
+    for mode in [Accumulate::No, Accumulate::Yes] {
+        let [keys, weight, bias] = &mut twice;
+        let gradients = KeyGradients { keys, weight, bias };
+        attention::keys_backward(ctx, inputs, queries, d_scores, mode, gradients).unwrap();
+    }
+    twice
+}
+
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|v| v * v).sum::<f64>().sqrt()
 }
 
 /// The CUDA device in f32 against the CPU in f64. Sums have up to n = max(A, D, P T) terms and results are made of a few such
@@ -178,10 +193,8 @@ fn the_cuda_device_agrees_with_f64() {
         let got = everything(&ctx, sizes, DType::F32);
         let expected = everything(&cpu(), sizes, DType::F64);
         for ((name, got), (_, expected)) in got.iter().zip(&expected) {
-            let squares =
-                |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-            let difference = squares(&mut got.iter().zip(expected).map(|(a, b)| a - b));
-            let norm = squares(&mut expected.iter().copied());
+            let difference = norm(got.iter().zip(expected).map(|(a, b)| a - b));
+            let norm = norm(expected.iter().copied());
             assert!(
                 difference <= bound * norm.max(1e-3),
                 "{sizes:?}: {name} is off by {difference} of {norm}"

@@ -48,55 +48,52 @@ fn a_step_in_every_precision() {
             (70, vec![300, 577], 12, 4),
             (33, vec![40, 611], 21, 1),
         ] {
-            let name = format!("{}: {batch} x {depths:?} x {hidden}", ctx.device().name());
-            let mut random = padded(&ctx, Numbers::new(31), pad);
-            let factors: Vec<[Tensor; 2]> = depths
-                .iter()
-                .map(|&depth| [random(batch, depth), random(4 * hidden, depth)])
-                .collect();
-            let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
-            let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
-            let exact: Vec<[Tensor; 2]> = factors
-                .iter()
-                .map(|pair| pair.each_ref().map(in_f64))
-                .collect();
-            let [mut exact_gates, exact_c_prev, mut exact_c, mut exact_h] =
-                [&gates, &c_prev, &c, &h].map(in_f64);
-            let inputs = |factors: &'_ [[Tensor; 2]]| -> Vec<(Tensor, Tensor)> {
-                factors
-                    .iter()
-                    .map(|[x, weight]| (x.clone(), weight.clone()))
-                    .collect()
-            };
-            let (inputs, exact) = (inputs(&factors), inputs(&exact));
-            let as_inputs = |pairs: &[(Tensor, Tensor)], run: &mut dyn FnMut(&[Input])| {
-                let inputs: Vec<Input> = pairs
-                    .iter()
-                    .map(|(x, weight)| Input { x, weight })
-                    .collect();
-                run(&inputs);
-            };
-            as_inputs(&inputs, &mut |inputs| {
-                lstm::step_forward(&ctx, inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
-            });
-            as_inputs(&exact, &mut |inputs| {
-                let (gates, c, h) = (&mut exact_gates, &mut exact_c, &mut exact_h);
-                lstm::step_forward(&support::cpu(), inputs, gates, &exact_c_prev, c, h).unwrap();
-            });
-            check_padding();
-            let bound = 8.0 * unit * (depths.iter().sum::<usize>() as f64).sqrt().max(2.0);
-            for (what, got, expected) in [
-                ("gates", &gates, &exact_gates),
-                ("c", &c, &exact_c),
-                ("h", &h, &exact_h),
-            ] {
-                let off = off(got, expected);
-                assert!(
-                    off <= bound,
-                    "{name}: {what} is off by {off}, more than {bound}"
-                );
-            }
+            step_is_near_f64(&ctx, unit, &depths, [batch, hidden, pad]);
         }
+    }
+}
+
+/// One step; the numbers are rounded to `unit` where they are multiplied.
+fn step_is_near_f64(ctx: &Context, unit: f64, depths: &[usize], [batch, hidden, pad]: [usize; 3]) {
+    let mut random = padded(ctx, Numbers::new(31), pad);
+    let factors: Vec<[Tensor; 2]> = depths
+        .iter()
+        .map(|&depth| [random(batch, depth), random(4 * hidden, depth)])
+        .collect();
+    let (mut gates, c_prev) = (random(batch, 4 * hidden), random(batch, hidden));
+    let [mut c, mut h] = [(); 2].map(|()| random(batch, hidden));
+    let exact: Vec<[Tensor; 2]> = factors
+        .iter()
+        .map(|pair| pair.each_ref().map(in_f64))
+        .collect();
+    let [mut exact_gates, exact_c_prev, mut exact_c, mut exact_h] =
+        [&gates, &c_prev, &c, &h].map(in_f64);
+    let as_inputs = |pairs: &'_ [[Tensor; 2]], run: &mut dyn FnMut(&[Input])| {
+        let inputs: Vec<Input> = pairs
+            .iter()
+            .map(|[x, weight]| Input { x, weight })
+            .collect();
+        run(&inputs);
+    };
+    as_inputs(&factors, &mut |inputs| {
+        lstm::step_forward(ctx, inputs, &mut gates, &c_prev, &mut c, &mut h).unwrap();
+    });
+    as_inputs(&exact, &mut |inputs| {
+        let (gates, c, h) = (&mut exact_gates, &mut exact_c, &mut exact_h);
+        lstm::step_forward(&support::cpu(), inputs, gates, &exact_c_prev, c, h).unwrap();
+    });
+    check_padding();
+    let bound = 8.0 * unit * (depths.iter().sum::<usize>() as f64).sqrt().max(2.0);
+    for (what, got, expected) in [
+        ("gates", &gates, &exact_gates),
+        ("c", &c, &exact_c),
+        ("h", &h, &exact_h),
+    ] {
+        let (off, name) = (off(got, expected), ctx.device().name());
+        assert!(
+            off <= bound,
+            "{name}: {batch} x {depths:?} x {hidden}: {what} is off by {off}, more than {bound}"
+        );
     }
 }
 

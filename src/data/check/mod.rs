@@ -256,39 +256,20 @@ impl Check {
             self.add(Severity::Error, problem, images, None, message);
             return Vec::new();
         }
-        for (name, lines) in captioned
+        let lost = captioned
             .iter()
-            .filter(|(name, _)| !pairs.contains_key(&***name))
-        {
-            let (path, hint) = (images.join(name), self.hint(&files, name));
-            let (severity, problem, message) = match lists.get(name) {
-                Some(&split) => (
-                    severity(split),
-                    Problem::ListedWithoutFile,
-                    format!("is in the {split} list but does not exist{hint}"),
-                ),
-                None => (
-                    Severity::Warning,
-                    Problem::CaptionsWithoutImage,
-                    format!("does not exist: {}{hint}", flickr8k::left_out(lines.len())),
-                ),
-            };
-            self.add(severity, problem, &path, None, message);
+            .filter(|(name, _)| !pairs.contains_key(&***name));
+        for (name, lines) in lost {
+            let hint = self.hint(&files, name);
+            let (severity, problem, message) = without_file(lists.get(name), lines.len(), &hint);
+            self.add(severity, problem, &images.join(name), None, message);
         }
         let used: HashSet<&str> = pairs.values().copied().collect();
         let unused = files.iter().filter(|file| !used.contains(file));
         for name in unused.filter(|file| has_image_extension(file)) {
-            let (problem, message) = (
-                Problem::ImageWithoutCaptions,
-                "has no captions: it is left out",
-            );
-            self.add(
-                Severity::Warning,
-                problem,
-                &images.join(name),
-                None,
-                message,
-            );
+            let message = "has no captions: it is left out";
+            let (path, problem) = (images.join(name), Problem::ImageWithoutCaptions);
+            self.add(Severity::Warning, problem, &path, None, message);
         }
         let photo = |(name, file): (&str, &str)| (images.join(file), lists.get(name).copied());
         let mut photos: Vec<Photo> = pairs.into_iter().map(photo).collect();
@@ -342,6 +323,26 @@ fn severity(split: Split) -> Severity {
     match split {
         Split::Train | Split::Dev => Severity::Error,
         Split::Test | Split::TestAndUnlisted => Severity::Warning,
+    }
+}
+
+/// What is said of an image that has captions but no file.
+fn without_file(
+    listed: Option<&Split>,
+    captions: usize,
+    hint: &str,
+) -> (Severity, Problem, String) {
+    match listed {
+        Some(&split) => (
+            severity(split),
+            Problem::ListedWithoutFile,
+            format!("is in the {split} list but does not exist{hint}"),
+        ),
+        None => (
+            Severity::Warning,
+            Problem::CaptionsWithoutImage,
+            format!("does not exist: {}{hint}", flickr8k::left_out(captions)),
+        ),
     }
 }
 
