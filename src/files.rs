@@ -24,7 +24,7 @@ pub fn make_folder(path: &Path) -> Result<()> {
 
 /// Replaces the file `path` by what `content` writes, completely or not at all.
 ///
-/// The content is written to `<name>.<process>.<n>.tmp` in the same directory, synced to disk and renamed to
+/// The content is written to `<name>.<process>.<n>.showtell-tmp` in the same directory, synced to disk and renamed to
 /// `path`; then the directory is synced. After a crash or an error at any moment, either the old file or the new
 /// one is there, never a part of one. After an error, the temporary file is removed.
 ///
@@ -108,6 +108,9 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
     })
 }
 
+/// How the names of temporary files end. It says whose they are, since those of killed processes are removed.
+const ASIDE: &str = "showtell-tmp";
+
 /// Creates a new file in the directory of `path`. While it is open, [`remove_leftovers`] of other processes spares it.
 fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     let Some(name) = path.file_name() else {
@@ -115,7 +118,7 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
     };
     for n in 0u32.. {
         let mut aside_name = name.to_os_string();
-        aside_name.push(format!(".{}.{n}.tmp", std::process::id()));
+        aside_name.push(format!(".{}.{n}.{ASIDE}", std::process::id()));
         let aside = path.with_file_name(aside_name);
         match File::create_new(&aside) {
             Ok(file) => {
@@ -166,7 +169,7 @@ fn is_aside(name: &str) -> bool {
         part.is_some_and(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
     };
     let mut parts = name.rsplit('.');
-    parts.next() == Some("tmp") && is_number(parts.next()) && is_number(parts.next())
+    parts.next() == Some(ASIDE) && is_number(parts.next()) && is_number(parts.next())
 }
 
 /// Writes the content and flushes it.
@@ -305,14 +308,20 @@ mod tests {
     fn what_is_being_written_is_no_leftover() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("captions.txt");
-        fs::write(directory.path().join("captions.txt.1.0.tmp"), "killed").unwrap();
+        fs::write(
+            directory.path().join("captions.txt.1.0.showtell-tmp"),
+            "killed",
+        )
+        .unwrap();
+        // Somebody else's.
+        fs::write(directory.path().join("backup.2024.12.tmp"), "old").unwrap();
         let written = write_atomically(&path, |file| {
             remove_leftovers(directory.path())?;
             file.write_all(b"captions").map_err(Error::io(&path))
         });
         written.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"captions");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn a_full_disk_leaves_what_was_there() {
     let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     for name in left {
         assert!(
-            !name.ends_with(".tmp") && !name.ends_with(".safetensors"),
+            !name.ends_with("-tmp") && !name.ends_with(".safetensors"),
             "{name}"
         );
     }

@@ -105,10 +105,17 @@ fn no_image_of_a_split_can_be_read() {
     }
     let skipping = [&SHOW_TELL[..], &["--skip-bad-images", "--no-validate"]].concat();
     says(
-        &failed(&tiny.train("other", &skipping)),
+        &failed(&tiny.train("random", &skipping)),
+        &["none of the first 6 training images can be read"],
+    );
+    let encoder = tiny.path("run/last.safetensors");
+    let encoder = ["--encoder-weights", encoder.to_str().unwrap()];
+    let trained = [&skipping[..], &encoder].concat();
+    says(
+        &failed(&tiny.train("trained", &trained)),
         &["no training image"],
     );
-    let fixed = [&skipping[..], &["--no-augment"]].concat();
+    let fixed = [&trained[..], &["--no-augment"]].concat();
     says(
         &failed(&tiny.train("fixed", &fixed)),
         &["none of the 6 images"],

@@ -48,7 +48,7 @@ const GIVEN: [(&str, &str, &str); 42] = [
     ("max-steps", "0", "9"),
     ("checkpoint-every", "1", "11"),
     ("validate", "true", "false"),
-    ("monitor", "loss", "bleu4"),
+    ("monitor", "bleu4", "loss"),
     ("standalone", "false", "true"),
     ("seed", "1", "77"),
     ("embed", "4", "6"),

@@ -180,8 +180,7 @@ fn a_caption_that_is_too_long_to_train_on() {
     tiny.append(TOKENS, &format!("a.jpg#5\t{}\n", "word ".repeat(4095)));
     let output = check(&tiny, &[]);
     assert_eq!(output.status.code(), Some(1));
-    let expected =
-        "a caption of image a.jpg has 4095 words and signs; at most 4094 can be trained on";
+    let expected = "a caption of image a.jpg has 4095 words and punctuation marks; at most 4094 can be trained on";
     assert!(stdout(&output).contains(expected), "{}", stdout(&output));
     let error = failed(&tiny.train_once("run"));
     assert!(error.contains(expected), "{error}");

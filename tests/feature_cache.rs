@@ -7,6 +7,7 @@ use serde_json::Value;
 use showtell::Device;
 use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::loader::LoaderOptions;
+use showtell::device::Precision;
 use showtell::model::attend::ATTEND;
 use showtell::model::show_tell::SHOW_TELL;
 use showtell::model::{Engine, Model};
@@ -60,6 +61,16 @@ struct Cached {
 
 /// A tiny captioner with its feature cache in the directory `cache`.
 fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Cached {
+    engine_on(&Device::cpu(), tiny, dataset, model, settings)
+}
+
+fn engine_on(
+    device: &Device,
+    tiny: &Tiny,
+    dataset: &Flickr8k,
+    model: Model,
+    settings: &str,
+) -> Cached {
     let mut table: toml::Table = toml::from_str(settings).unwrap();
     let tiny_model = "encoder-blocks = [1]\nencoder-width = 4\nencoder-stem = 3\nimage-size = 32\n\
                       embed = 8\nhidden = 8\nattention = 8\naugment = false";
@@ -72,7 +83,7 @@ fn engine(tiny: &Tiny, dataset: &Flickr8k, model: Model, settings: &str) -> Cach
     let config = Config::from_settings(table).unwrap();
     let vocabulary = trainer::vocabulary(config.model, dataset);
     let structure = structure(&config, vocabulary.len());
-    let mut engine = Engine::new(&Device::cpu(), &structure, vocabulary).unwrap();
+    let mut engine = Engine::new(device, &structure, vocabulary).unwrap();
     engine.params.initialise(config.seed).unwrap();
     engine.prepare().unwrap();
     Cached { engine, config }
@@ -171,7 +182,7 @@ fn a_damaged_file_is_noticed_wherever_it_is_and_made_anew() {
         assert_eq!(features(&engine, &dataset, &mut told), expected);
         let warnings = told.warnings.join("\n");
         assert!(
-            warnings.contains(why) && warnings.contains("computed anew"),
+            warnings.contains(why) && warnings.contains("computed again"),
             "{warnings}"
         );
         assert_eq!(fs::read(&path).unwrap(), whole);
@@ -229,6 +240,29 @@ fn a_running_statistic_is_part_of_the_key() {
     engine.engine.prepare().unwrap();
     features(&engine, &dataset, &mut Told::default());
     assert_eq!(cached_files(&tiny).len(), 2);
+}
+
+/// In f32 the features of both devices differ by rounding; those of another precision differ by more.
+#[test]
+fn the_precision_is_part_of_the_key() {
+    let tiny = Tiny::new();
+    let dataset = Flickr8k::open(tiny.data()).unwrap();
+    let make = |device: &Device| {
+        let engine = engine_on(device, &tiny, &dataset, SHOW_TELL, "");
+        features(&engine, &dataset, &mut Told::default());
+        cached_files(&tiny).len()
+    };
+    assert_eq!(make(&Device::cpu()), 1);
+    for (precision, files) in [
+        (Precision::F32, 1),
+        (Precision::Tf32, 2),
+        (Precision::Bf16, 3),
+    ] {
+        let Some(ctx) = support::cuda_with(precision) else {
+            return;
+        };
+        assert_eq!(make(ctx.device()), files, "{precision}");
+    }
 }
 
 /// `steps.jsonl` without times.

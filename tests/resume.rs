@@ -151,7 +151,7 @@ fn check_every_moment(config: Config, data: &Path) -> Left {
     let best = RunDirectory::open(folder.path()).unwrap().best();
     fs::copy(best, odd.join("best.safetensors")).unwrap();
     // A kill during a write leaves an incomplete temporary file, and perhaps an incomplete line.
-    fs::write(odd.join("last.safetensors.4711.0.tmp"), "half").unwrap();
+    fs::write(odd.join("last.safetensors.4711.0.showtell-tmp"), "half").unwrap();
     let steps = fs::read_to_string(odd.join("steps.jsonl")).unwrap();
     fs::write(odd.join("steps.jsonl"), steps + "{\"step\":9").unwrap();
     taken.push(("a mixture".into(), odd));

@@ -114,10 +114,15 @@ fn a_run_does_not_go_on_with_other_captions_or_lists() {
     let before = files(&tiny.path("run"));
     let refused = |which: &str| {
         let error = failed(&resume(&tiny, "run", &["--epochs", "2"]));
-        let whose = format!("data, whose {which} images have other captions");
+        let whose = format!("--data: the {which} images in ");
         says(
             &error,
-            &["--data: found ", &whose, "--init ", "last.safetensors"],
+            &[
+                &whose,
+                "have changed since this run was started",
+                "--init ",
+                "last.safetensors",
+            ],
         );
         assert!(
             files(&tiny.path("run")) == before,

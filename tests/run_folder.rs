@@ -238,6 +238,35 @@ fn a_run_that_moved_finds_its_encoder_or_is_told_where_it_is() {
     );
 }
 
+/// `config.toml` names another file, as after an edit; the one of the checkpoint is where it was.
+#[test]
+fn an_encoder_that_is_where_it_was_is_found() {
+    let tiny = Tiny::new();
+    let encoder = with_encoder_file(&tiny);
+    let other = format!("{encoder}.other");
+    fs::copy(tiny.path("server/run/last.safetensors"), &other).unwrap();
+    let config = tiny.path("server/run/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace(&encoder, &other)).unwrap();
+    succeeded(&caption(&tiny, "server/run", &[]));
+    // A folder of that name is passed over, too.
+    fs::remove_file(&other).unwrap();
+    fs::create_dir(&other).unwrap();
+    succeeded(&caption(&tiny, "server/run", &[]));
+}
+
+#[test]
+fn a_run_without_validation_images_says_so() {
+    let tiny = Tiny::new();
+    fs::write(tiny.data().join("Flickr_8k.devImages.txt"), "").unwrap();
+    let told = succeeded(&tiny.train_once("run"));
+    says(
+        &told,
+        &["no validation image has a caption: nothing is validated"],
+    );
+    assert!(!tiny.path("run/best.safetensors").exists());
+}
+
 #[test]
 fn eval_finds_out_first_that_it_cannot_write() {
     let tiny = Tiny::new();

@@ -19,7 +19,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(name: &str) -> Config {
-    let table = Config::read_settings(&fixture(name)).unwrap();
+    let table = Config::read_settings(MODELS, &fixture(name), &[]).unwrap();
     Config::from_settings(table).unwrap()
 }
 
@@ -307,6 +307,10 @@ fn errors_name_the_key_what_was_found_and_what_was_expected() {
         ),
         ("schedule = \"linear\"", "max-steps: "),
         (
+            "monitor = \"bleu4\"\nvalidate = false",
+            "monitor: `bleu4` is measured on the validation images",
+        ),
+        (
             "fine-tune = true\nfine-tune-from = 5",
             "fine-tune-from: found 5",
         ),
@@ -411,9 +415,11 @@ fn a_decoder_of_another_program_has_settings_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     fs::write(&file, config.to_toml()).unwrap();
-    let table = Config::read_settings_of(models, &file, &[]).unwrap();
+    let table = Config::read_settings(models, &file, &[]).unwrap();
     assert_eq!(Config::from_settings_of(models, table).unwrap(), config);
-    let error = Config::read_settings(&file).unwrap_err().to_string();
+    let error = Config::read_settings(MODELS, &file, &[])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("config.toml: "), "{error}");
     let shared: Table = "model = \"own\"\ndropout = 7".parse().unwrap();
     let config_of = |model: &str| {

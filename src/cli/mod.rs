@@ -64,8 +64,9 @@ enum WeightsCommand {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // Of a flag that is given twice, the later value counts.
-    let matches = Cli::command().args_override_self(true).get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = Cli::command().args_override_self(true).try_get_matches();
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = cli.unwrap_or_else(|error| refuse(&error));
     let result = match cli.command {
         Command::Data(DataCommand::Check(args)) => return exit_status(check::check(args)),
         Command::Train(args) => train::train(*args),
@@ -77,6 +78,19 @@ pub fn main() -> ExitCode {
         Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };
     exit_status(result.map(|()| ExitCode::SUCCESS))
+}
+
+/// Ends the program with clap's help or error. clap repeats what was typed as it is, control characters too.
+fn refuse(error: &clap::Error) -> ! {
+    let arguments = std::env::args_os();
+    let mut strange = arguments.filter(|arg| arg.to_string_lossy().contains(char::is_control));
+    if strange.next().is_none() || !error.use_stderr() {
+        error.exit();
+    }
+    for line in error.render().to_string().lines() {
+        tell(format_args!("{line}"));
+    }
+    std::process::exit(WRONG_USAGE.into())
 }
 
 fn exit_status(result: anyhow::Result<ExitCode>) -> ExitCode {

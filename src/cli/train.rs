@@ -184,7 +184,7 @@ impl TrainArgs {
     /// The settings that were given: those of the file, with those of the flags put in their place.
     fn given(&self) -> Result<Given> {
         let mut settings = match &self.config {
-            Some(path) => Config::read_settings_of(MODELS, path, &program())?,
+            Some(path) => Config::read_settings(MODELS, path, &program())?,
             None => Table::new(),
         };
         settings.extend(self.flags.clone());

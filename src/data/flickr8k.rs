@@ -222,7 +222,7 @@ impl Flickr8k {
             if let Some(words) = lengths.max().filter(|&words| words > MOST_WORDS) {
                 let name = &image.name;
                 let message = format!(
-                    "a caption of image {name} has {words} words and signs; at most {MOST_WORDS} can be trained on: \
+                    "a caption of image {name} has {words} words and punctuation marks; at most {MOST_WORDS} can be trained on: \
                      shorten it"
                 );
                 return Err(Error::file(&self.layout.captions, message));

@@ -65,7 +65,7 @@ impl Layout {
             return Err(Error::file(directory, message));
         }
         std::fs::read_dir(directory).map_err(Error::io(directory))?;
-        let mut places = vec![directory.to_path_buf()];
+        let (mut places, mut unread) = (vec![directory.to_path_buf()], None);
         for level in 0..=MOST_LEVELS {
             let found = places.iter().map(|place| Layout::at(place));
             let found: Result<Vec<Layout>> = found.filter_map(Result::transpose).collect();
@@ -82,9 +82,14 @@ impl Layout {
             }
             places = places.iter().flat_map(|place| folders(place)).collect();
             places.sort();
+            let read = |place: &PathBuf| std::fs::read_dir(place).err().map(|e| (place.clone(), e));
+            unread = unread.or_else(|| places.iter().find_map(read));
         }
         let names = CAPTIONS.map(|(name, _)| name).join(", ");
-        let message = format!("no captions: expected one of {names}, here or in a folder here");
+        let mut message = format!("no captions: expected one of {names}, here or in a folder here");
+        if let Some((place, error)) = unread {
+            message += &format!(" ({} cannot be read: {error})", place.display());
+        }
         Err(Error::file(directory, message))
     }
 

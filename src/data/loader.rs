@@ -7,7 +7,6 @@ use super::batches::{Batch, Batches};
 use super::image::{self, Rgb};
 use crate::error::{Error, Result};
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -347,9 +346,6 @@ impl Worker {
     }
 
     fn decode(&self, image: usize) -> Result<Rgb> {
-        let path = &self.paths[image];
-        // If a decoder panics on a damaged file, only that file is lost, and nobody waits for it forever.
-        catch_unwind(AssertUnwindSafe(|| image::load(path, self.options.size)))
-            .unwrap_or_else(|_| Err(Error::file(path, "the decoder panicked on this image")))
+        image::load(&self.paths[image], self.options.size)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Output i of n, over m inputs, is a weighted mean of the inputs around c = (i + 1/2) m/n. The weights form a
 //! triangle with the half width max(1, m/n). There are two passes, first horizontal and then vertical, and each
-//! rounds to u8. Weights are fixed-point numbers of 22 bits. Source: Pillow, `src/libImaging/Resample.c`. Since
+//! rounds to u8. Of the first one's rows only those are kept that the next row of the result needs: a small file can
+//! hold an image of very many rows. Weights are fixed-point numbers of 22 bits. Source: Pillow, `src/libImaging/Resample.c`. Since
 //! Pillow 13, images that shrink more in height than in width go through the passes in the other order there; the
 //! published runs are older.
 //!
@@ -16,8 +17,29 @@ const PRECISION: u32 = 22;
 
 /// The image at another size, in pixels.
 pub fn resize(image: &Rgb, width: usize, height: usize) -> Rgb {
-    let pixels = horizontal(image, &Taps::new(image.width, width));
-    let pixels = vertical(&pixels, 3 * width, &Taps::new(image.height, height));
+    let (across, down) = (
+        Taps::new(image.width, width),
+        Taps::new(image.height, height),
+    );
+    let row = 3 * width;
+    let mut pixels = vec![0; height * row];
+    // Rows from `first` on, resized in width.
+    let (mut first, mut band) = (0, Vec::new());
+    for ((start, weights), target) in down.iter().zip(pixels.chunks_exact_mut(row)) {
+        let passed = (start - first).min(band.len() / row);
+        band.drain(..passed * row);
+        first = start;
+        let kept = band.len() / row;
+        band.resize(weights.len().max(kept) * row, 0);
+        let new = band[kept * row..].chunks_exact_mut(row);
+        for (from, to) in image.pixels[(start + kept) * 3 * image.width..]
+            .chunks_exact(3 * image.width)
+            .zip(new)
+        {
+            horizontal(from, &across, to);
+        }
+        vertical(&band, weights, target);
+    }
     Rgb {
         width,
         height,
@@ -76,39 +98,28 @@ fn round(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// Resizes every row.
-fn horizontal(image: &Rgb, taps: &Taps) -> Vec<u8> {
-    let width = taps.starts.len();
-    let mut resized = vec![0; image.height * width * 3];
-    let rows = image.pixels.chunks_exact(3 * image.width);
-    for (row, resized) in rows.zip(resized.chunks_exact_mut(3 * width)) {
-        for ((start, weights), target) in taps.iter().zip(resized.chunks_exact_mut(3)) {
-            let mut sums = [HALF; 3];
-            for (pixel, &weight) in row[3 * start..].chunks_exact(3).zip(weights) {
-                for (sum, &channel) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(channel) * weight;
-                }
+/// Resizes a row.
+fn horizontal(row: &[u8], taps: &Taps, resized: &mut [u8]) {
+    for ((start, weights), target) in taps.iter().zip(resized.chunks_exact_mut(3)) {
+        let mut sums = [HALF; 3];
+        for (pixel, &weight) in row[3 * start..].chunks_exact(3).zip(weights) {
+            for (sum, &channel) in sums.iter_mut().zip(pixel) {
+                *sum += i32::from(channel) * weight;
             }
-            target.copy_from_slice(&sums.map(round));
         }
+        target.copy_from_slice(&sums.map(round));
     }
-    resized
 }
 
-/// Resizes every column of an image with `row` bytes per row.
-fn vertical(pixels: &[u8], row: usize, taps: &Taps) -> Vec<u8> {
-    let mut resized = vec![0; taps.starts.len() * row];
-    let mut sums = vec![HALF; row];
-    for ((start, weights), target) in taps.iter().zip(resized.chunks_exact_mut(row)) {
-        sums.fill(HALF);
-        for (values, &weight) in pixels[start * row..].chunks_exact(row).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        for (target, &sum) in target.iter_mut().zip(&sums) {
-            *target = round(sum);
+/// The weighted mean of rows.
+fn vertical(rows: &[u8], weights: &[i32], mean: &mut [u8]) {
+    let mut sums = vec![HALF; mean.len()];
+    for (values, &weight) in rows.chunks_exact(mean.len()).zip(weights) {
+        for (sum, &value) in sums.iter_mut().zip(values) {
+            *sum += i32::from(value) * weight;
         }
     }
-    resized
+    for (target, &sum) in mean.iter_mut().zip(&sums) {
+        *target = round(sum);
+    }
 }

@@ -26,7 +26,7 @@ fn pairs(dataset: &Flickr8k, split: Split, limits: Limits) -> impl Iterator<Item
     })
 }
 
-/// The most words and signs of a caption that a decoder can be trained on: there are masks for so many steps, two of which
+/// The most words and punctuation marks of a caption that a decoder can be trained on: there are masks for so many steps, two of which
 /// are `<sos>` and `<eos>`.
 pub const MOST_WORDS: usize = philox::MOST_STEPS - 2;
 

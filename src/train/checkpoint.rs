@@ -116,35 +116,32 @@ impl EncoderSource {
         Ok(EncoderSource { path, sha256 })
     }
 
-    /// The file where it was, or else one of the same name and content in these folders.
+    /// The file of this content: where it was, or else at one of these places.
     ///
     /// # Errors
-    /// When the file is missing everywhere, or is not the same file any more.
-    fn find(&self, folders: &[&Path]) -> Result<PathBuf> {
-        let beside = |folder: &&Path| Some(folder.join(self.path.file_name()?));
-        let places = std::iter::once(self.path.clone()).chain(folders.iter().filter_map(beside));
-        let mut other = None;
+    /// When the file is missing everywhere, cannot be read, or is not the same file any more.
+    fn find(&self, others: &[PathBuf]) -> Result<PathBuf> {
+        let places = std::iter::once(&self.path).chain(others);
+        let mut wrong = None;
         for place in places.filter(|place| place.exists()) {
-            let found = hash(&place)?;
-            if found == self.sha256 {
-                return Ok(place);
-            }
-            other.get_or_insert((place, found));
+            let error = match hash(place) {
+                Ok(found) if found == self.sha256 => return Ok(place.clone()),
+                Ok(found) => {
+                    let message = format!(
+                        "is not the encoder this run was trained with: expected sha256 {}, found {found}",
+                        self.sha256
+                    );
+                    Error::file(place, message)
+                }
+                Err(error) => error,
+            };
+            wrong.get_or_insert(error);
         }
-        Err(match other {
-            Some((place, found)) => {
-                let message = format!(
-                    "is not the encoder this run was trained with: expected sha256 {}, found {found}",
-                    self.sha256
-                );
-                Error::file(place, message)
-            }
-            None => {
-                let message = "the run's encoder was read from this file, which is not there now, nor is it in the run's \
-                               folder or beside it: say where it is with `encoder-weights = FILE`";
-                Error::file(&self.path, message)
-            }
-        })
+        Err(wrong.unwrap_or_else(|| {
+            let message = "the run's encoder was read from this file, which is not there now, nor is it in the run's \
+                           folder or beside it: say where it is with `encoder-weights = FILE`";
+            Error::file(&self.path, message)
+        }))
     }
 }
 
@@ -233,6 +230,8 @@ pub struct Checkpoint {
     file: WeightFile,
     /// Where a file of the encoder's name may be, too: the folder of the checkpoint, the folder around it.
     folders: Vec<PathBuf>,
+    /// Where the encoder was when the checkpoint was saved, if it is looked for elsewhere first.
+    recorded: Option<PathBuf>,
     /// Where the run was.
     pub position: Position,
     /// What the weights belong to; `None` in files from before it was stored.
@@ -266,12 +265,15 @@ impl Checkpoint {
         let encoder = metadata
             .get(ENCODER_KEY)
             .map(|text| serde_json::from_str(text));
-        let encoder = encoder.transpose().map_err(|e| damaged(e.to_string()))?;
+        let encoder = encoder.transpose();
+        let encoder =
+            encoder.map_err(|e| Error::file(path, format!("damaged {ENCODER_KEY}: {e}")))?;
         let folder = std::path::absolute(path).map_err(Error::io(path))?;
         Ok(Checkpoint {
             trained_on: TrainedOn::read(&file)?,
             file,
             folders: folder.ancestors().skip(1).take(2).map(Into::into).collect(),
+            recorded: None,
             position,
             encoder,
         })
@@ -288,6 +290,7 @@ impl Checkpoint {
         };
         source.path = std::path::absolute(path).map_err(Error::io(path))?;
         self.folders.clear();
+        self.recorded = None;
         if !source.path.exists() {
             return Err(Error::file(path, "does not exist"));
         }
@@ -300,13 +303,12 @@ impl Checkpoint {
             (&mut self.encoder, &config.encoder_weights)
             && path.exists()
         {
-            let recorded = std::mem::replace(&mut source.path, path.clone());
-            self.folders.extend(recorded.parent().map(Into::into));
+            self.recorded = Some(std::mem::replace(&mut source.path, path.clone()));
         }
     }
 
     /// Checks that the weights were trained with this vocabulary, which was read from the file `words`. A checkpoint
-    /// without the hash of its vocabulary is taken at its word.
+    /// without the hash of its vocabulary passes.
     ///
     /// # Errors
     /// When they were trained with another one.
@@ -316,7 +318,7 @@ impl Checkpoint {
         })
     }
 
-    /// Checks this configuration against that of the run. A checkpoint that does not say its settings is taken at its word.
+    /// Checks this configuration against that of the run. A checkpoint without its settings passes.
     ///
     /// # Errors
     /// When a setting that may not change is another one.
@@ -326,8 +328,8 @@ impl Checkpoint {
         })
     }
 
-    /// Checks that a run of this configuration can go on from here with these captions. A checkpoint without their hashes is
-    /// taken at its word.
+    /// Checks that a run of this configuration can go on from here with these captions. A checkpoint without their hashes
+    /// passes.
     ///
     /// # Errors
     /// When the run was started with other captions.
@@ -345,8 +347,12 @@ impl Checkpoint {
     pub fn restore(&self, engine: &mut Engine) -> Result<()> {
         self.load_weights(&engine.params)?;
         if let Some(source) = &self.encoder {
-            let folders: Vec<&Path> = self.folders.iter().map(PathBuf::as_path).collect();
-            engine.load_encoder(&source.find(&folders)?)?;
+            let named = std::iter::once(&source.path).chain(&self.recorded);
+            let names = named.filter_map(|path| path.file_name());
+            let beside = |name| self.folders.iter().map(move |folder| folder.join(name));
+            let others = self.recorded.iter().cloned();
+            let others: Vec<PathBuf> = others.chain(names.flat_map(beside)).collect();
+            engine.load_encoder(&source.find(&others)?)?;
         }
         engine.prepare()
     }

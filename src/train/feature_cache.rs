@@ -1,8 +1,8 @@
 //! Features on disk: one file for each set of images, memory-mapped, shared by runs and processes.
 //!
 //! A file is named by its key, a hash of all that the features depend on: the encoder's weights and running
-//! statistics as they are in memory, its structure, the preprocessing, the shape of the features, how they
-//! are stored, and the images, each by name, length and time of modification (reading 8,000 photos to
+//! statistics as they are in memory, its structure, the precision it computes in, the preprocessing, the shape of the features, how
+//! they are stored, and the images, each by name, length and time of modification (reading 8,000 photos to
 //! hash them would take longer than it saves). When any of it changes, the key changes, and so does the file's name.
 //!
 //! The layout is little-endian. Its length is known in advance if all images can be read:
@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// It increases when the layout changes, or when the encoder or the preprocessing compute something else.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"showfeat";
 
@@ -75,11 +75,12 @@ impl Header {
         };
         let mut key = Sha256::new();
         key.update(format!(
-            "showtell features {VERSION}\nblocks {:?}\nwidth {}\nstem {}\nimage size {}\nshape {:?}\n\
-             bytes an element {element}\n",
+            "showtell features {VERSION}\nblocks {:?}\nwidth {}\nstem {}\nprecision {}\nimage size {}\n\
+             shape {:?}\nbytes an element {element}\n",
             config.encoder.blocks,
             config.encoder.width,
             config.encoder.stem.kernel[0],
+            engine.ctx.device().precision(),
             config.image_size,
             shape.dims(),
         ));

@@ -116,7 +116,7 @@ impl Encoding<'_> {
         let header = Header::new(self.engine, self.dataset, self.images, cache.element)?;
         let path = header.path(cache.directory);
         let found = self.find(&path, &header).unwrap_or_else(|error| {
-            observer.warn(&format!("{error}: computed anew"));
+            observer.warn(&format!("{error}; the features are computed again"));
             None
         });
         let file = match found {

@@ -2,7 +2,7 @@
 
 use super::Observer;
 use super::checkpoint::{self, EncoderSource, Subset};
-use super::config::{Config, EncoderBatchNorm, EncoderWeights};
+use super::config::{Config, EncoderWeights};
 use crate::error::{Error, Result};
 use crate::model::Engine;
 use std::path::Path;
@@ -92,8 +92,7 @@ fn note_prefix(file: &Path, whose: &str, prefix: &str, observer: &mut dyn Observ
 /// The file to name in checkpoints instead of storing the encoder in them: when the encoder stays as it is, and the
 /// checkpoints need not stand alone.
 fn source(config: &Config, path: &Path) -> Result<Option<EncoderSource>> {
-    let fixed = !config.fine_tune && config.encoder_batch_norm == EncoderBatchNorm::Running;
-    if fixed && !config.standalone {
+    if !config.encoder_changes() && !config.standalone {
         EncoderSource::new(path).map(Some)
     } else {
         Ok(None)

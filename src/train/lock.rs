@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// The lock on a run's folder. The operating system releases it when the process ends, in whatever way.
 #[derive(Debug)]
@@ -48,16 +49,25 @@ impl RunLock {
 }
 
 fn held(path: &Path, file: &mut File) -> Error {
-    let mut holder = String::new();
-    // Where a lock also keeps others from reading, the process stays unnamed.
-    let _ = file.take(1000).read_to_string(&mut holder);
-    let holder = match holder.trim() {
-        "" => "another process",
-        holder => holder,
-    };
+    let holder = holder(file).unwrap_or_else(|| "another process".into());
     let message =
         format!("{holder} is training this run: wait until it ends, or choose another folder");
     Error::file(path.parent().unwrap_or(path), message)
+}
+
+/// Who holds the lock `file`. A process that has just taken it needs a moment to write its name; where a lock also keeps others
+/// from reading, there is none.
+fn holder(file: &mut File) -> Option<String> {
+    for _ in 0..20 {
+        let mut holder = String::new();
+        file.rewind().ok()?;
+        file.take(1000).read_to_string(&mut holder).ok()?;
+        if holder.ends_with('\n') {
+            return Some(holder.trim().to_string());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    None
 }
 
 /// The name of this machine, for runs on a file system that several machines share.

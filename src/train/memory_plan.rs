@@ -90,7 +90,11 @@ impl Planner<'_> {
             photos: if config.features_are_fixed() || device.photos > 0 {
                 0
             } else {
-                photo_store::bytes_on_host(work.training.images().len(), config.image_size)
+                photo_store::bytes_on_host(
+                    self.device,
+                    work.training.images().len(),
+                    config.image_size,
+                )?
             },
             loader: images_ahead(config, &work),
         })
@@ -147,8 +151,8 @@ impl Planner<'_> {
     }
 }
 
-/// Features stay in host memory where they are computed once, unless the device keeps those of the training images. Those in a cache's file are mapped: the system keeps of them
-/// what there is room for.
+/// Features stay in host memory where they are computed once, unless the device keeps those of the training images. Those in a
+/// cache's file are mapped: the system keeps of them what there is room for.
 fn features_kept(
     config: &Config,
     vocabulary: &Vocabulary,

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 /// The share of the host's memory that photos may take beside a device with memory of its own: one in so many bytes.
 const HOST_SHARE: usize = 2;
 
-/// Photos (S, S, 3), the first ones of `room` having come.
+/// Photos (S, S, 3), in the order in which they came.
 pub struct PhotoStore {
     /// The row of an image of the data set. Rows are in the order in which images came.
     rows: HashMap<usize, usize>,
@@ -22,7 +22,7 @@ pub struct PhotoStore {
 enum Pixels {
     /// (N, S, S, 3)
     Device(Tensor),
-    /// The photos that have come.
+    /// Photos one after the other, `image` bytes each.
     Host { pixels: Vec<u8>, image: usize },
 }
 
@@ -31,11 +31,14 @@ pub fn bytes(images: usize, size: usize) -> usize {
     images * 3 * size * size
 }
 
-/// The same, if they are at most half of what the host's memory has left, else 0.
-pub fn bytes_on_host(images: usize, size: usize) -> usize {
+/// The same beside `device`, if that has a memory of its own and they are at most half of what the host's memory has left, else 0.
+pub fn bytes_on_host(device: &Device, images: usize, size: usize) -> Result<usize> {
     let wanted = bytes(images, size);
-    let fits = available_memory::bytes().is_some_and(|left| wanted <= left / HOST_SHARE);
-    usize::from(fits) * wanted
+    let left = device
+        .free_memory()?
+        .and_then(|_| available_memory::bytes());
+    let fits = left.is_some_and(|left| wanted <= left / HOST_SHARE);
+    Ok(usize::from(fits) * wanted)
 }
 
 impl PhotoStore {
@@ -48,13 +51,17 @@ impl PhotoStore {
         Ok(PhotoStore::new(Pixels::Device(photos)))
     }
 
-    /// The same in the host's memory; `None` where it would take too much of that.
-    pub fn on_host(images: usize, size: usize) -> Option<Self> {
+    /// The same in the host's memory beside `device`; `None` where it would take too much of that.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn on_host(device: &Device, images: usize, size: usize) -> Result<Option<Self>> {
         let pixels = Pixels::Host {
             pixels: Vec::new(),
             image: bytes(1, size),
         };
-        (bytes_on_host(images, size) > 0).then(|| PhotoStore::new(pixels))
+        let fits = bytes_on_host(device, images, size)? > 0;
+        Ok(fits.then(|| PhotoStore::new(pixels)))
     }
 
     fn new(pixels: Pixels) -> Self {
@@ -76,7 +83,7 @@ impl PhotoStore {
     /// Keeps new images, `pixels` (n, S, S, 3).
     ///
     /// # Errors
-    /// When the device fails, or more images come than there is room for.
+    /// When the device fails, or has no room for as many.
     pub fn keep(&mut self, images: &[usize], pixels: &[u8]) -> Result<()> {
         if images.is_empty() {
             return Ok(());

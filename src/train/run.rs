@@ -102,7 +102,7 @@ impl RunDirectory {
     /// # Errors
     /// When `config.toml` cannot be read, or its settings cannot work.
     pub fn read_config(&self) -> Result<Config> {
-        let settings = Config::read_settings_of(&self.models, &self.config(), &[])?;
+        let settings = Config::read_settings(&self.models, &self.config(), &[])?;
         let config = Config::from_settings_of(&self.models, settings);
         config.map_err(|e| Error::file(self.config(), e.to_string()))
     }

@@ -63,7 +63,7 @@ impl TrainedOn {
         }
         let message = format!(
             "is not the vocabulary that {} was trained with: expected sha256 {}, found {found}; put the file of this \
-             run back, or that of a run on the same captions",
+             run back (the vocabulary of another run on the same captions is the same)",
             weights.display(),
             self.vocabulary
         );
@@ -116,8 +116,8 @@ impl TrainedOn {
         };
         let data = config.data.as_deref().unwrap_or(Path::new("a data set"));
         let message = format!(
-            "found {}, whose {which} images have other captions, or are others, than when this run was started; put \
-             them back as they were, or start a new run, with `init = \"{}\"` if its words are the same",
+            "the {which} images in {} or their captions have changed since this run was started; put them back as they \
+             were, or start a new run, with `init = \"{}\"` if its words are the same",
             data.display(),
             weights.display()
         );

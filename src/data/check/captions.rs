@@ -17,7 +17,9 @@ impl Check {
     /// Checks the captions. Returns their lines.
     pub(super) fn captions(&mut self, layout: &Layout) -> Captioned {
         let path = &layout.captions;
-        let bytes = self.bytes(path).unwrap_or_default();
+        let Some(bytes) = self.bytes(path) else {
+            return Captioned::new();
+        };
         let Some(text) = self.plain_text(path, &bytes) else {
             return Captioned::new();
         };

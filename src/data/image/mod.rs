@@ -12,14 +12,14 @@ use super::resize::resize;
 use crate::error::{Error, Result};
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
-use std::panic::catch_unwind;
+use std::panic::{UnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Images with more pixels are refused before they are decoded, because a small file can claim a huge image. Pillow
 /// has the same limit: twice the pixels from which on it warns.
 const MAX_PIXELS: u64 = 178_956_970;
 /// The bound of what a decoder allocates, in bytes: four samples of 16 bits per pixel. It is reached only by images with
-/// that many pixels and samples; a photo takes 3 bytes per pixel.
+/// that many pixels and samples; a photo takes 3 bytes per pixel. A file with more bytes is not read.
 const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// An RGB image in memory.
@@ -38,7 +38,9 @@ pub struct Rgb {
 /// # Errors
 /// The same as for [`decode`].
 pub fn load(path: &Path, size: usize) -> Result<Rgb> {
-    Ok(resize(&decode(path)?, size, size))
+    read_as(path, |bytes| {
+        decode_bytes(bytes).map(|image| resize(&image, size, size))
+    })
 }
 
 /// Decodes a JPEG, PNG, WebP, GIF or BMP file; of an animation, the first picture.
@@ -47,9 +49,16 @@ pub fn load(path: &Path, size: usize) -> Result<Rgb> {
 /// When the file cannot be read, is not a regular file, has another format, is damaged or cut short, has a layout
 /// that no decoder here reads, or has more than 178,956,970 pixels. The error names the file.
 pub fn decode(path: &Path) -> Result<Rgb> {
+    read_as(path, decode_bytes)
+}
+
+/// The image that `decode` makes of a file's bytes. If it panics on a damaged file, only that file is lost.
+fn read_as(
+    path: &Path,
+    decode: impl FnOnce(&[u8]) -> Result<Rgb, String> + UnwindSafe,
+) -> Result<Rgb> {
     let bytes = read(path)?;
-    // If a decoder panics on a damaged file, only that file is lost.
-    let decoded = catch_unwind(|| decode_bytes(&bytes));
+    let decoded = catch_unwind(|| decode(&bytes));
     let decoded = decoded.unwrap_or_else(|_| Err("the decoder panicked on this image".into()));
     decoded.map_err(|message| Error::file(path, message))
 }
@@ -63,6 +72,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if !metadata.is_file() {
         let message =
             "not a regular file (it is a pipe, a socket or a device), so it is not opened";
+        return Err(Error::file(path, message));
+    }
+    if metadata.len() > MAX_BYTES {
+        let message = format!(
+            "not an image: it has {} bytes, and the limit is {MAX_BYTES}",
+            metadata.len()
+        );
         return Err(Error::file(path, message));
     }
     std::fs::read(path).map_err(Error::io(path))

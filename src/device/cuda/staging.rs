@@ -47,7 +47,10 @@ impl Buffer {
     fn new(context: &Arc<CudaContext>, bytes: usize) -> std::result::Result<Self, DriverError> {
         let done = context.new_event(None)?;
         // SAFETY: the context is current; the memory is used through `Buffer` alone.
-        let address = unsafe { result::malloc_host(bytes, CU_MEMHOSTALLOC_PORTABLE) }?.cast();
+        let address: *mut u8 =
+            unsafe { result::malloc_host(bytes, CU_MEMHOSTALLOC_PORTABLE) }?.cast();
+        // SAFETY: it has so many bytes. The driver does not say that they have values.
+        unsafe { address.write_bytes(0, bytes) };
         Ok(Buffer {
             address,
             bytes,
@@ -59,8 +62,7 @@ impl Buffer {
     fn bytes(&mut self, bytes: usize) -> std::result::Result<&mut [u8], DriverError> {
         assert!(bytes <= self.bytes);
         self.done.synchronize()?;
-        // SAFETY: pinned memory of at least so many bytes, which the device no longer uses; the driver gives it
-        // zeroed or with what was copied to it, so every byte is a value.
+        // SAFETY: pinned memory of at least so many bytes, which the device no longer uses; all of them were written in `new`.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.address, bytes) })
     }
 }

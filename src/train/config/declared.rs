@@ -56,8 +56,8 @@ crate::choices! {
     }
 }
 
-/// The most images, captions and steps that a setting counts: the numbers that are drawn at random depend on the step as
-/// one of 32 bits.
+/// The most images, captions and steps that a setting counts. Random numbers depend on the step as a number of 32 bits; more
+/// images or captions than that nobody has.
 const MOST_COUNTED: u64 = u32::MAX as u64;
 
 /// The word for an encoder without trained weights.
@@ -206,6 +206,8 @@ crate::settings! {
         /// Measure loss and BLEU on the validation images after every epoch
         validate: bool = switch("Do not validate; the last checkpoint counts as the best one").default("true");
         /// The score that says which epoch is the best
+        ///
+        /// Without validation it is the training loss.
         monitor: Monitor = choice(Monitor::WORDS, "SCORE").default("loss");
         /// Store a frozen encoder in every checkpoint
         ///

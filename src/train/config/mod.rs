@@ -66,20 +66,12 @@ impl Config {
         Config::read(model, model.own(table)?, table)
     }
 
-    /// Reads settings from a TOML file: any of the keys of a configuration.
+    /// Reads settings from a TOML file: any of the keys of a configuration, with `models` as the decoders that there are, and any
+    /// of the settings `more`.
     ///
     /// # Errors
     /// When a key is unknown or a value is not one that its setting takes; the message names the file and the key.
-    pub fn read_settings(path: &Path) -> Result<Table> {
-        Config::read_settings_of(MODELS, path, &[])
-    }
-
-    /// [`read_settings`](Config::read_settings) where `models` are the decoders that there are, of a file that may hold
-    /// `more` settings.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_settings_of(models: &[Model], path: &Path, more: &[&Setting]) -> Result<Table> {
+    pub fn read_settings(models: &[Model], path: &Path, more: &[&Setting]) -> Result<Table> {
         let mut known = known(models);
         known.extend(more);
         settings::read_file(path, |key, value| {
@@ -194,6 +186,10 @@ impl Config {
             );
             return Err(Error::setting("fine-tune-from", message));
         }
+        if self.monitor == Monitor::Bleu4 && !self.validate {
+            let message = "`bleu4` is measured on the validation images, and `validate` is off";
+            return Err(Error::setting("monitor", message));
+        }
         if self.feature_cache.is_some() && !self.features_are_fixed() {
             let message = "needs features that stay the same during training, and so cannot be used together with \
                            `augment`, `fine-tune` or `encoder-batch-norm = \"batch\"`";
@@ -207,9 +203,14 @@ impl Config {
         self.fine_tune.then_some(self.fine_tune_from)
     }
 
+    /// Whether training changes the encoder: its weights, or only its running statistics.
+    pub fn encoder_changes(&self) -> bool {
+        self.fine_tune || self.encoder_batch_norm == EncoderBatchNorm::Batch
+    }
+
     /// Whether the encoder's output for an image never changes during training.
     pub fn features_are_fixed(&self) -> bool {
-        !self.fine_tune && !self.augment && self.encoder_batch_norm == EncoderBatchNorm::Running
+        !self.encoder_changes() && !self.augment
     }
 }
 

@@ -95,10 +95,11 @@ impl<'a> Trainer<'a> {
         let memory = DeviceMemory::new(engine.ctx.device(), config, vocabulary, &work)?;
         engine.ctx.reserve(memory.arena)?;
         let (images, size) = (work.training.images().len(), config.image_size);
+        let device = engine.ctx.device();
         let photos = match config.features_are_fixed() {
             true => None,
-            false if memory.photos == 0 => PhotoStore::on_host(images, size),
-            false => Some(PhotoStore::on_device(engine.ctx.device(), images, size)?),
+            false if memory.photos == 0 => PhotoStore::on_host(device, images, size)?,
+            false => Some(PhotoStore::on_device(device, images, size)?),
         };
         let trained_on = TrainedOn::new(config, setup.dataset, vocabulary);
         Ok(Trainer {
@@ -124,6 +125,11 @@ impl<'a> Trainer<'a> {
     /// Everything between weights and steps: folded filters, features.
     fn prepare(&mut self, observer: &mut dyn Observer) -> Result<()> {
         self.stepper.engine.prepare()?;
+        if self.config().validate && self.validation.is_none() {
+            observer.warn(
+                "no validation image has a caption: nothing is validated, and the last checkpoint counts as the best one",
+            );
+        }
         if self.config().features_are_fixed() {
             let images = self.training.images();
             let mut features = self.encode(&images, Stage::Features, observer)?;
@@ -146,9 +152,17 @@ impl<'a> Trainer<'a> {
         let paths = self.setup.dataset.image_paths()?;
         let loader = Loader::new(batches, paths, self.loader_options())?;
         let engine = &self.stepper.engine;
-        for (count, loaded) in loader.enumerate() {
-            let calibrate = |images: &Tensor| engine.calibrate(images, count as u64);
+        let mut batches = 0;
+        for loaded in loader {
+            let calibrate = |images: &Tensor| engine.calibrate(images, batches);
             engine.with_images(&loaded?.pixels, calibrate)?;
+            batches += 1;
+        }
+        if batches == 0 {
+            let message = format!(
+                "none of the first {count} training images can be read; a random encoder takes its statistics from them"
+            );
+            return Err(Error::Config(message));
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use super::Trainer;
 use crate::data::samples::Samples;
 use crate::decode::Search;
 use crate::error::{Error, Result};
-use crate::train::config::EncoderBatchNorm;
 use crate::train::evaluate::Evaluator;
 use crate::train::features::{Cache, Encoding, Features};
 use crate::train::log::ValidationRecord;
@@ -45,7 +44,7 @@ impl Trainer<'_> {
             },
         };
         let record = self.evaluate(samples, &features, observer)?;
-        if !self.encoder_changes() {
+        if !self.config().encoder_changes() {
             self.validation_features = Some(features);
         }
         Ok(record)
@@ -82,11 +81,5 @@ impl Trainer<'_> {
             validation_ce: losses.ce,
             bleu: evaluator.bleu(&captions),
         }))
-    }
-
-    /// Whether training changes the encoder: its weights, or only its running statistics.
-    fn encoder_changes(&self) -> bool {
-        let config = self.config();
-        config.fine_tune || config.encoder_batch_norm == EncoderBatchNorm::Batch
     }
 }

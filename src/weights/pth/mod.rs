@@ -17,7 +17,7 @@ use super::stored::Entry;
 use super::{Checked, Contents};
 use names::unwanted;
 use pickle::Pickle;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use value::{Heap, Storage, Tensor, Value};
 
@@ -160,11 +160,15 @@ fn collect(
     let found = state_dict(heap, pickle.root, &mut keys);
     let dict = found.and_then(|found| heap.dict(found));
     let dict = dict.ok_or_else(|| no_state_dict(heap, pickle.root))?;
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), HashSet::new());
     for &(key, value) in dict {
         if let (Value::Text(name), Value::Tensor(tensor)) = (key, value) {
             let tensor = heap.tensor(tensor);
             let tensor = tensor.ok_or_else(|| format!("tensor \"{name}\" never got a content"))?;
+            // Before the name is copied: a small file can hold a long one very often.
+            if !names.insert(name) {
+                return Err(format!("holds tensor \"{name}\" twice"));
+            }
             entries.push(entry(heap, name, tensor, &place)?);
         }
         if entries.len() > MOST_TENSORS {
