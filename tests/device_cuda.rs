@@ -3,7 +3,7 @@
 
 use crate::support;
 use showtell::device::cuda::{Grid, Image, Kernel};
-use showtell::device::{Cuda, Precision};
+use showtell::device::{Cuda, Precision, Work};
 use showtell::ops::add;
 use showtell::{Context, DType, Device, Tensor};
 use support::{Numbers, alone, cuda, in_emulator};
@@ -154,7 +154,7 @@ fn store(ctx: &Context, kernel: &Kernel, grid: Grid, mut address: u64) -> showte
     let arguments = &mut [(&raw mut address).cast()];
     // SAFETY: the kernel has one parameter, an address. The tests below give that of a live tensor, or one that the emulator
     // is to find at fault.
-    unsafe { device(ctx).launch(kernel, grid, arguments) }
+    unsafe { device(ctx).launch(kernel, grid, Work::default(), arguments) }
 }
 
 #[test]

@@ -65,6 +65,7 @@ mod overfit;
 mod own_decoder;
 mod parity;
 mod photos_kept;
+mod profile;
 mod refusals;
 mod report;
 mod resnet_full_size;

@@ -140,7 +140,7 @@ impl DeviceArgs {
                 .context("cannot start the threads")?;
         }
         let wanted = self.0.precision.map(Precision::from);
-        let on_gpu = wanted.unwrap_or(Precision::Tf32);
+        let on_gpu = self.precision_on_gpu();
         match self.0.device {
             Choice::Cpu => cpu(wanted),
             Choice::Cuda(ordinal) => Ok(Device::cuda(ordinal, on_gpu)?),
@@ -152,6 +152,11 @@ impl DeviceArgs {
                 }
             },
         }
+    }
+
+    /// How a GPU computes.
+    pub fn precision_on_gpu(&self) -> Precision {
+        self.0.precision.map_or(Precision::Tf32, Precision::from)
     }
 
     /// Threads that decode images.

@@ -10,6 +10,7 @@ mod demo;
 mod device;
 mod eval;
 mod flags;
+mod profile;
 mod progress;
 mod search;
 mod signals;
@@ -41,6 +42,7 @@ enum Command {
     Caption(caption::CaptionArgs),
     Demo(demo::DemoArgs),
     Devices(device::DevicesArgs),
+    Profile(profile::ProfileArgs),
     /// Counts what a data set contains, or looks for errors in it
     #[command(subcommand)]
     Data(DataCommand),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Caption(args) => caption::caption(args),
         Command::Demo(args) => demo::demo(args),
         Command::Devices(args) => device::devices(args),
+        Command::Profile(args) => profile::profile(args),
         Command::Data(DataCommand::Stats(args)) => data::stats(args),
         Command::Weights(WeightsCommand::Inspect(args)) => weights::inspect(args),
     };

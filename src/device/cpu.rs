@@ -1,6 +1,7 @@
 //! The host's processors: aligned blocks of memory; threads come from rayon's current pool.
 
 use super::Usage;
+use super::profile::Recorder;
 use crate::error::{Error, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -12,6 +13,7 @@ const ALIGNMENT: usize = 64;
 #[derive(Default)]
 pub struct Cpu {
     usage: Usage,
+    recorder: Recorder,
     dry: bool,
 }
 
@@ -37,6 +39,18 @@ impl Cpu {
 
     pub(super) fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Runs a function of an operation, which a profile notes.
+    pub fn run<R>(&self, operation: &str, function: &str, body: impl FnOnce() -> R) -> R {
+        match self.recorder.is_on() {
+            true => self.recorder.time(operation, function, body),
+            false => body(),
+        }
     }
 }
 

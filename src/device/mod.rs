@@ -9,6 +9,7 @@
 
 mod cpu;
 pub mod cuda;
+mod profile;
 
 use crate::error::{Error, Result};
 use crate::words;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use cpu::{Cpu, cpu_threads};
 pub use cuda::Cuda;
+pub use profile::{Call, Work};
 
 words! {
     /// How products of matrices and convolutions compute; all else is f32 in any case.
@@ -74,6 +76,14 @@ impl Device {
     /// When there is no driver or no such GPU, it or its driver is too old, or this build holds no kernels.
     pub fn cuda(ordinal: usize, precision: Precision) -> Result<Self> {
         Ok(Device::Cuda(Rc::new(Cuda::open(ordinal, precision)?)))
+    }
+
+    /// What the GPU is, if the device is one.
+    pub fn gpu(&self) -> Option<&cuda::Facts> {
+        match self {
+            Device::Cuda(cuda) => Some(cuda.facts()),
+            Device::Cpu(_) => None,
+        }
     }
 
     /// How products of matrices and convolutions compute here.
@@ -201,6 +211,36 @@ impl Device {
                 body()?;
                 Ok(start.elapsed())
             }
+        }
+    }
+
+    /// Every kernel that `body` asks a GPU for, or every operation that it asks the CPU for, in order. On a GPU each kernel runs
+    /// several times over, so that what `body` computes is worth nothing, and its time is the mean; the caches have what the
+    /// kernel left in them.
+    ///
+    /// # Errors
+    /// When `body` fails, or the device does.
+    pub fn profile(&self, body: impl FnOnce() -> Result<()>) -> Result<Vec<Call>> {
+        let recorder = match self {
+            Device::Cuda(cuda) => cuda.recorder(),
+            Device::Cpu(cpu) => cpu.recorder(),
+        };
+        recorder.begin();
+        let done = body();
+        let noted = recorder.end();
+        done?;
+        self.synchronise()?;
+        profile::calls(noted)
+    }
+
+    /// What the emulator of the driver counts, if it is one; see `emulator/README.md`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn emulator(&self) -> Result<Option<cuda::Emulator>> {
+        match self {
+            Device::Cuda(cuda) if !cuda.is_dry() => cuda::Emulator::find(),
+            _ => Ok(None),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::tensor::{DType, Tensor};
 pub struct Given {
     op: &'static str,
     ranges: Vec<Addresses>,
+    bytes: usize,
 }
 
 struct Addresses {
@@ -18,7 +19,8 @@ struct Addresses {
 impl Given {
     pub fn new(op: &'static str) -> Self {
         let ranges = Vec::with_capacity(16);
-        Given { op, ranges }
+        let bytes = 0;
+        Given { op, ranges, bytes }
     }
 
     /// The address of a tensor of these elements, whose memory begins at `base`. It is refused if it overlaps another and
@@ -40,11 +42,17 @@ impl Given {
         if start < end && self.ranges.iter().any(overlaps) {
             return refuse(format!("{tensor:?} overlaps another argument"));
         }
+        self.bytes += tensor.len() * elements.bytes();
         self.ranges.push(Addresses {
             start,
             end,
             written,
         });
         Ok(start)
+    }
+
+    /// Bytes of what was given, without padding between rows.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }

@@ -7,9 +7,10 @@
 use super::given::Given;
 use super::kernels::vector::VECTORS;
 use crate::device::cuda::{Cuda, Grid, Kernel};
-use crate::device::{Device, Precision};
+use crate::device::{Device, Precision, Work};
 use crate::error::{Error, Result};
 use crate::tensor::{Context, DType, Tensor};
+use std::cell::Cell;
 use std::ffi::c_void;
 
 /// The kernels that do one thing for several element types, widths or cuts.
@@ -79,6 +80,7 @@ impl<'a> From<Option<&'a mut Tensor>> for Output<'a> {
 pub struct Blocks {
     count: Count,
     shared: usize,
+    flops: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -89,14 +91,26 @@ enum Count {
 
 impl Blocks {
     pub fn new(blocks: [usize; 3]) -> Self {
-        let (count, shared) = (Count::Blocks(blocks), 0);
-        Blocks { count, shared }
+        Blocks::of(Count::Blocks(blocks))
     }
 
     /// As many as `threads` threads need.
     pub fn for_threads(threads: usize) -> Self {
-        let (count, shared) = (Count::Threads(threads), 0);
-        Blocks { count, shared }
+        Blocks::of(Count::Threads(threads))
+    }
+
+    fn of(count: Count) -> Self {
+        let (shared, flops) = (0, 0.0);
+        Blocks {
+            count,
+            shared,
+            flops,
+        }
+    }
+
+    /// All together have so many multiplications and additions to do; for profiles.
+    pub fn flops(self, flops: f64) -> Self {
+        Blocks { flops, ..self }
     }
 
     /// With this many bytes of dynamic shared memory for every block.
@@ -225,20 +239,26 @@ impl<'a> Launch<'a> {
             let message = format!("the CUDA device has no kernel for {}", key.join(", "));
             return Err(Error::operation(self.op, message));
         };
+        let bytes = Cell::new(0);
         let mut tensors = Tensors {
             op: self.op,
             device: self.ctx.device(),
             elements: member.elements,
             given: Given::new(self.op),
+            bytes: &bytes,
         };
         arguments.with_addresses(&mut tensors, |addresses| {
+            let work = Work {
+                bytes: bytes.get(),
+                flops: blocks.flops,
+            };
             // SAFETY: the addresses are of one value for each parameter of the kernel, of its type, as build.rs has written
             // both from one declaration. Tensors are checked. What a kernel does with the sizes that it is given is for the
             // operation that calls it to answer for, and is checked by running its tests under an emulator that watches
             // every access.
             unsafe {
-                self.cuda
-                    .launch(&member.kernel, blocks.grid(&member.kernel), addresses)
+                let grid = blocks.grid(&member.kernel);
+                self.cuda.launch(&member.kernel, grid, work, addresses)
             }
         })
     }
@@ -250,6 +270,7 @@ pub struct Tensors<'a> {
     device: &'a Device,
     elements: &'static [DType],
     given: Given,
+    bytes: &'a Cell<usize>,
 }
 
 impl Tensors<'_> {
@@ -276,6 +297,8 @@ impl Tensors<'_> {
         if !tensor.device().same(self.device) {
             return refuse(format!("{tensor:?} is on another device"));
         }
-        self.given.add(tensor, elements, base, written)
+        let address = self.given.add(tensor, elements, base, written)?;
+        self.bytes.set(self.given.bytes());
+        Ok(address)
     }
 }

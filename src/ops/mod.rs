@@ -48,15 +48,17 @@ macro_rules! dispatch {
     ($ctx:expr, $dtype:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
             $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
-            $crate::device::Device::Cpu(_) => {
+            $crate::device::Device::Cpu(host) => host.run(OP, stringify!($function), || {
                 $crate::ops::compute!($ctx, $dtype, $function($($argument),*))
-            }
+            }),
         }
     };
     ($ctx:expr, $function:ident($($argument:expr),* $(,)?)) => {
         match $ctx.device() {
             $crate::device::Device::Cuda(_) => cuda::$function($ctx, $($argument),*),
-            $crate::device::Device::Cpu(_) => cpu::$function($ctx, $($argument),*),
+            $crate::device::Device::Cpu(host) => {
+                host.run(OP, stringify!($function), || cpu::$function($ctx, $($argument),*))
+            }
         }
     };
 }

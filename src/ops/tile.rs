@@ -48,6 +48,8 @@ pub struct Cutting {
     shared: usize,
     /// Elements of a tile.
     tile: usize,
+    /// Multiplications and additions.
+    flops: f64,
 }
 
 /// A sum over terms in parts, to be added up in order.
@@ -101,30 +103,34 @@ impl Cutting {
 
     /// Small tiles in one part.
     pub fn small(size: [usize; 2], terms: usize) -> Self {
-        Cutting::of(SMALL, size, Parts::new(1, terms))
+        Cutting::of(SMALL, size, terms, 1)
     }
 
-    fn of(cut: Cut, [rows, cols]: [usize; 2], parts: Parts) -> Self {
+    /// In at most `parts` parts.
+    fn of(cut: Cut, [rows, cols]: [usize; 2], terms: usize, parts: usize) -> Self {
         let tiles_n = cols.div_ceil(cut.n);
         Cutting {
             key: cut.key,
             tiles: rows.div_ceil(cut.m) * tiles_n,
             tiles_n,
-            parts,
+            parts: Parts::new(parts, terms),
             shared: cut.shared_bytes,
             tile: cut.m * cut.n,
+            flops: 2.0 * (rows * cols) as f64 * terms as f64,
         }
     }
 
     /// A block for every part of every tile: columns and rows of tiles, and parts.
     pub fn grid(&self) -> Blocks {
         let rows = self.tiles.checked_div(self.tiles_n).unwrap_or(0);
-        Blocks::new([self.tiles_n, rows, self.parts.count]).shared(self.shared)
+        let blocks = Blocks::new([self.tiles_n, rows, self.parts.count]);
+        blocks.shared(self.shared).flops(self.flops)
     }
 
     /// The same as tiles and parts, so many times over.
     pub fn blocks(&self, times: usize) -> Blocks {
-        Blocks::new([self.tiles, self.parts.count, times]).shared(self.shared)
+        let blocks = Blocks::new([self.tiles, self.parts.count, times]);
+        blocks.shared(self.shared).flops(self.flops * times as f64)
     }
 
     /// Bytes of the workspace in which parts meet.
@@ -176,10 +182,10 @@ fn fastest(
         let clocks = clocks(cut, arithmetic, &cutting, multiprocessors);
         (clocks, cutting)
     };
-    let mut best = timed(Cutting::of(cuts[0], size, Parts::new(1, terms)), cuts[0]);
+    let mut best = timed(Cutting::of(cuts[0], size, terms, 1), cuts[0]);
     for &cut in cuts {
         for wanted in 1..=most_parts {
-            let cutting = Cutting::of(cut, size, Parts::new(wanted, terms));
+            let cutting = Cutting::of(cut, size, terms, wanted);
             let count = cutting.parts.count;
             if count < wanted || count > 1 && !cutting.may_have_parts() {
                 continue;
@@ -203,11 +209,11 @@ fn wanted(cuts: &[Cut], size: [usize; 2], terms: usize, most_parts: usize) -> Op
     let (key, parts) = WANTED.as_ref()?;
     let &cut = cuts.iter().find(|cut| cut.key == key)?;
     (1..=most_parts).contains(parts).then(|| {
-        let cutting = Cutting::of(cut, size, Parts::new(*parts, terms));
+        let cutting = Cutting::of(cut, size, terms, *parts);
         if cutting.may_have_parts() {
             return cutting;
         }
-        Cutting::of(cut, size, Parts::new(1, terms))
+        Cutting::of(cut, size, terms, 1)
     })
 }
 
@@ -347,12 +353,12 @@ mod tests {
     /// How products were cut before: large tiles where they fill the multiprocessors, and k in as many parts as there are
     /// multiprocessors for each tile.
     fn by_counting_tiles(product: &Product, arithmetic: &str, multiprocessors: usize) -> Cutting {
-        let tiles = |cut| Cutting::of(cut, product.size, Parts::new(1, product.terms)).tiles;
+        let tiles = |cut| Cutting::of(cut, product.size, product.terms, 1).tiles;
         let [wide, small] = usual(arithmetic);
         let filled = tiles(wide) >= multiprocessors;
         let cut = if filled { wide } else { small };
         let wanted = (multiprocessors / tiles(cut)).clamp(1, product.terms.div_ceil(256));
-        Cutting::of(cut, product.size, Parts::new(wanted, product.terms))
+        Cutting::of(cut, product.size, product.terms, wanted)
     }
 
     /// Every GPU that the kernels run on, 72 to 170 multiprocessors, in every arithmetic: never slower than by counting tiles, and no

@@ -230,6 +230,21 @@ impl Features {
         }
     }
 
+    /// Features of images 0 to `count` − 1 that no encoder made, on the device: numbers from 0 to 1.
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub(super) fn made_up(engine: &Engine, count: usize) -> Result<Self> {
+        let size = engine.captioner.feature_shape(1).len();
+        let values = (0..count * size).map(|i| (i * 2_654_435_761 % 1000) as f32 * 1e-3);
+        let features = Features {
+            size,
+            rows: (0..count).map(|image| (image, image)).collect(),
+            values: Values::Memory(values.collect()),
+        };
+        features.to_device(engine.ctx.device())
+    }
+
     /// The same features on the device.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub mod log;
 pub mod memory_plan;
 pub mod optimiser;
 mod photo_store;
+pub mod profile;
 pub mod run;
 pub mod schedule;
 pub mod step_graph;

@@ -1,7 +1,9 @@
 //! Kernels and their launch.
 
-use super::{Cuda, Driver, Function, Image, failure};
+use super::super::profile::{Noted, Timing, Work};
+use super::{Cuda, Driver, Emulator, Function, Image, failure};
 use crate::error::{Error, Result};
+use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{DriverError, result};
 use std::ffi::c_void;
@@ -68,7 +70,7 @@ const WITHOUT_ASKING: usize = 48 << 10;
 const MOST_BLOCKS: [usize; 3] = [0x7FFF_FFFF, 65_535, 65_535];
 
 impl Cuda {
-    /// Queues a kernel. `arguments` are the addresses of the values of its parameters.
+    /// Queues a kernel, which has at least `work` to do. `arguments` are the addresses of the values of its parameters.
     ///
     /// # Errors
     /// When the kernel is not there, the grid has no block or too many, the block has more threads than the kernel allows or
@@ -81,6 +83,7 @@ impl Cuda {
         &self,
         kernel: &Kernel,
         grid: Grid,
+        work: Work,
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
         let name = kernel.name;
@@ -97,6 +100,7 @@ impl Cuda {
             return Err(refuse(name, grid, message));
         }
         let Some(driver) = self.driver() else {
+            self.note(name, work, Timing::None);
             return check_shared(name, grid, self.facts.shared);
         };
         driver.bind()?;
@@ -104,15 +108,51 @@ impl Cuda {
         let [x, y, z] = grid.blocks.map(|n| n as u32);
         let (block, shared) = ((grid.threads, 1, 1), grid.shared as u32);
         let (function, stream) = (function.function.cu_function(), driver.compute.cu_stream());
-        // SAFETY: the caller's promise.
-        let launched =
-            unsafe { result::launch_kernel(function, (x, y, z), block, shared, stream, arguments) };
+        let mut launch = || {
+            // SAFETY: the caller's promise.
+            unsafe { result::launch_kernel(function, (x, y, z), block, shared, stream, arguments) }
+        };
         driver.last.set(name);
+        let launched = match self.recorder.is_on() && !self.recording.get() {
+            true => driver
+                .timed(&mut launch)
+                .map(|timing| self.note(name, work, timing)),
+            false => launch(),
+        };
         launched.map_err(|e| driver.launch_failure(name, grid, e))
+    }
+
+    fn note(&self, name: &str, work: Work, timing: Timing) {
+        if self.recorder.is_on() {
+            let name = name.to_string();
+            self.recorder.note(Noted { name, work, timing });
+        }
     }
 }
 
+/// So many times a kernel runs to be timed: events are exact to half a microsecond.
+const TIMES: u32 = 8;
+
 impl Driver {
+    /// The time of a launch; in an emulator there is none.
+    fn timed(
+        &self,
+        launch: &mut impl FnMut() -> std::result::Result<(), DriverError>,
+    ) -> std::result::Result<Timing, DriverError> {
+        if Emulator::is_loaded() {
+            return launch().map(|()| Timing::None);
+        }
+        let event = || {
+            let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+            self.context.new_event(flags)
+        };
+        let (start, end) = (event()?, event()?);
+        start.record(&self.compute)?;
+        (0..TIMES).try_for_each(|_| launch())?;
+        end.record(&self.compute)?;
+        Ok(Timing::Events(start, end, TIMES))
+    }
+
     fn launch_failure(&self, name: &str, grid: Grid, error: DriverError) -> Error {
         self.failure(&described(name, grid), error)
     }

@@ -6,12 +6,14 @@
 //! Nothing is linked: the driver is looked for when a device is opened. A dry run has no driver at all: see [`Cuda`].
 
 mod driver;
+mod emulator;
 mod graph;
 mod image;
 mod kernel;
 mod memory;
 mod staging;
 
+use super::profile::Recorder;
 use super::{Precision, Usage};
 use crate::error::{Error, Result};
 use driver::{Driver, Function, code, failure};
@@ -19,6 +21,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 pub use driver::{count, devices, toolkit};
+pub use emulator::{Counts, Emulator};
 pub(super) use graph::Graph;
 pub use image::Image;
 pub use kernel::{Grid, Kernel};
@@ -55,6 +58,7 @@ pub struct Cuda {
     facts: Facts,
     /// Whether work is being recorded.
     recording: Cell<bool>,
+    recorder: Recorder,
     backend: Backend,
 }
 
@@ -80,6 +84,7 @@ impl Cuda {
             precision,
             facts,
             recording: Cell::new(false),
+            recorder: Recorder::default(),
             backend,
         }
     }
@@ -112,6 +117,10 @@ impl Cuda {
 
     pub(super) fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub(super) fn allocate(self: &Rc<Self>, bytes: usize) -> Result<DeviceBlock> {

@@ -119,7 +119,9 @@ impl<'a> Problem<'a> {
         let shared = kernels::stem_shared_bytes(r, s, c, stride);
         let blocks = q.div_ceil(kernels::STEM_PIXELS) * (n * p).div_ceil(kernels::STEM_LINES);
         let fits = c * x.dtype().bytes() < 16 && shared <= self.launch.shared_memory();
-        fits.then(|| Blocks::new([blocks, k.div_ceil(kernels::STEM_FILTERS), 1]).shared(shared))
+        let flops = 2.0 * (self.windows * k) as f64 * self.depth as f64;
+        let blocks = Blocks::new([blocks, k.div_ceil(kernels::STEM_FILTERS), 1]);
+        fits.then(|| blocks.shared(shared).flops(flops))
     }
 
     fn data(

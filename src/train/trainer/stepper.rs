@@ -79,6 +79,11 @@ impl Stepper {
         self.state.optimiser.reset(&self.engine.ctx)
     }
 
+    /// The next step runs launch by launch.
+    pub fn forget_recordings(&mut self) {
+        self.state.graphs = StepGraphs::default();
+    }
+
     /// Reads the optimiser's state from a checkpoint.
     pub fn load_optimiser(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         checkpoint.load_optimiser(&self.engine.params, &mut self.state.optimiser)
