@@ -137,6 +137,19 @@ kernels() {
   done
 }
 
+# Where a step, the encoder and captions spend their time, as the program shows it; `$1` are flags that make it small.
+profiles() {
+  local model precision
+  for precision in tf32 bf16; do
+    for model in show-tell attend; do
+      # shellcheck disable=SC2086
+      ./showtell profile step --device cuda --model "$model" --precision "$precision" $1 --trace "$out/trace-$model-$precision.json" || return 1
+      ./showtell profile step --dry-run --model "$model" --precision "$precision" $1 | tail -3
+    done
+  done
+  [ -n "$1" ] || { ./showtell profile encoder --device cuda --batch 32 && ./showtell profile caption --device cuda --batch 8; }
+}
+
 # The recipes on real photos, with encoders in full size and random weights: captions a second with all that a step needs.
 recipes() {
   [ -n "${SHOWTELL_VISIT_DATA:-}" ] || {
@@ -154,7 +167,7 @@ recipes() {
   rm -f "$out/demo/"*.safetensors
 }
 
-export -f facts needs pictures train smoke determinism sanitizer benches kernels recipes
+export -f facts needs pictures train smoke determinism sanitizer benches kernels profiles recipes
 export out
 bash_stage() {
   local name="$1" limit="$2"
@@ -168,10 +181,12 @@ if [ -n "$rehearsal" ]; then
   stage suite 120 ./tests/all op_add op_copy graph_replay device_cuda::launches
   stage benches-tf32 120 ./benches --test top_k
   bash_stage determinism 60 determinism
+  bash_stage profiles 120 profiles "'--batch 4 --length 4 --vocab 64'"
 else
   stage suite 120 ./tests/all op_ device_cuda graph_replay nn_ parity step_arena own_decoder --test-threads 8
   SHOWTELL_PTX=built-in stage suite-ptx 60 ./tests/all op_ parity --test-threads 8
   bash_stage determinism 40 determinism
+  bash_stage profiles 60 profiles "''"
   bash_stage benches-tf32 60 benches tf32 "'training step'" gemm/product conv_forward resnet50 lstm/ optimiser attention
   stage pytorch 60 python3 pytorch.py "$out"
   bash_stage benches-bf16 25 benches bf16 "'training step'" gemm/product resnet50

@@ -33,7 +33,7 @@ pub struct ProfileArgs {
     #[arg(long, value_name = "NAME", default_value = MODELS[0].name, value_parser = one_of(MODELS, |model| model.name))]
     model: Model,
     /// Captions of a step, or images [default: the batch size of the decoder's recipe]
-    #[arg(long, value_name = "B", value_parser = number::<usize>(integer(1).most(65_536)))]
+    #[arg(long, value_name = "B", value_parser = number::<usize>(integer(1).most(4_096)))]
     batch: Option<usize>,
     /// Tokens of each caption of a step
     #[arg(long, value_name = "T", default_value_t = 24, value_parser = number::<usize>(integer(2).most(4_096)))]

@@ -236,13 +236,16 @@ impl Features {
     /// When the device has no memory left.
     pub(super) fn made_up(engine: &Engine, count: usize) -> Result<Self> {
         let size = engine.captioner.feature_shape(1).len();
-        let values = (0..count * size).map(|i| (i * 2_654_435_761 % 1000) as f32 * 1e-3);
-        let features = Features {
+        let values = Tensor::zeros(engine.ctx.device(), [count, size], DType::F32)?;
+        let row: Vec<f32> = (0..size).map(|i| (i * 31 % 1000) as f32 * 1e-3).collect();
+        for image in 0..count {
+            values.index(image)?.copy_from_slice(&row)?;
+        }
+        Ok(Features {
             size,
             rows: (0..count).map(|image| (image, image)).collect(),
-            values: Values::Memory(values.collect()),
-        };
-        features.to_device(engine.ctx.device())
+            values: Values::Device(values),
+        })
     }
 
     /// The same features on the device.

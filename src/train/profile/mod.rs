@@ -11,13 +11,13 @@ use super::config::Config;
 use super::features::Features;
 use super::run::structure;
 use super::trainer::stepper::{Source, StepPlace, Stepper};
-use crate::Device;
 use crate::data::batches::Batch;
 use crate::data::vocabulary::{EOS, SOS, Vocabulary};
 use crate::decode::Search;
 use crate::device::{Call, Work, cuda};
 use crate::error::{Error, Result};
 use crate::model::Engine;
+use crate::{Device, Tensor};
 use chip::Chip;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -114,12 +114,15 @@ impl Profile {
                 })
             }
             Part::Encoder => measured(device, |_| {
-                let pixels = made_up_pixels(config, size);
-                engine.with_images(&pixels, |images| engine.features(images).map(drop))
+                with_images(&engine, size.batch, |images| {
+                    engine.features(images).map(drop)
+                })
             }),
             Part::Caption => measured(device, |_| {
-                let pixels = made_up_pixels(config, size);
-                Search::GREEDY.caption(&engine, &pixels).map(drop)
+                with_images(&engine, size.batch, |images| {
+                    let features = engine.features(images)?;
+                    Search::GREEDY.sentences(&engine, &features).map(drop)
+                })
             }),
         }
     }
@@ -210,7 +213,18 @@ fn made_up(size: Size) -> Batch {
     batch
 }
 
-fn made_up_pixels(config: &Config, size: Size) -> Vec<u8> {
-    let count = size.batch * 3 * config.image_size * config.image_size;
-    (0..count).map(|i| (i * 31 % 251) as u8).collect()
+/// Calls `body` with so many images that nobody took.
+fn with_images(
+    engine: &Engine,
+    count: usize,
+    body: impl FnOnce(&Tensor) -> Result<()>,
+) -> Result<()> {
+    if engine.ctx.device().is_planning() {
+        return engine.with_blank_images(count, body);
+    }
+    let side = engine.captioner.config().image_size;
+    let pixels: Vec<u8> = (0..count * 3 * side * side)
+        .map(|i| (i * 31 % 251) as u8)
+        .collect();
+    engine.with_images(&pixels, body)
 }
