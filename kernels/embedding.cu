@@ -8,12 +8,12 @@
 //
 // Backward: a block for each (place r in the list, 128 vectors of columns). Only the block at the first place
 // where an id occurs does anything: it finds all places by comparing the list with its id, 4096 at a time, each
-// warp's 32 comparisons by one ballot into a bit map in shared memory, and adds their rows of dy to dW, four loads in
-// flight, in order. So there is no sort and no atomic, and the sums are the same bits in every run.
+// warp's 32 comparisons by one ballot, makes a list of them in shared memory, and adds their rows of dy to dW, sixteen
+// loads in flight, in order. So there is no sort and no atomic, and the sums are the same bits in every run.
 // Bytes: dy once, the touched rows of dW read and written once, the list 4N for every distinct word and the part
 // in front of it for every repeated one: N = 768 (24 steps of 32) is 3 KB, from L2. Zeroing all of dW beforehand, when
 // it is overwritten, is a launch of its own and is most of the bytes: 18 MB at V = 8915, E = 512. Bound: that memory;
-// for the most frequent word, the latency of a quarter of its places.
+// for the most frequent word, the latency of a sixteenth of its places.
 
 #include "vector.cuh"
 
@@ -39,14 +39,46 @@ __device__ __forceinline__ void embedding_forward(
 }
 
 constexpr int SCATTER_THREADS = 128;
-constexpr int MAP_WORDS = 128;
-constexpr int IN_FLIGHT = 4;
+constexpr int IN_FLIGHT = 16;
+// Places that are compared at a time: a word of 32 bits for each thread.
+constexpr int COMPARED = 32 * SCATTER_THREADS;
+
+// The places of a block that have its id, in order.
+struct Places {
+    unsigned map[SCATTER_THREADS];
+    int before[SCATTER_THREADS / WARP];
+    unsigned short list[COMPARED];
+
+    // Puts the places whose bits are set in the first `used` words of `map` into `list`, and returns how many there are. Every
+    // thread takes a word.
+    __device__ __forceinline__ int gather(int used) {
+        int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+        unsigned bits = threadIdx.x < used ? map[threadIdx.x] : 0;
+        int count = __popc(bits), end = count;
+#pragma unroll
+        for (int by = 1; by < WARP; by *= 2) {
+            int other = __shfl_up_sync(0xFFFFFFFFu, end, by);
+            if (lane >= by) end += other;
+        }
+        if (lane == WARP - 1) before[warp] = end;
+        __syncthreads();
+        int total = 0;
+#pragma unroll
+        for (int w = 0; w < SCATTER_THREADS / WARP; ++w) {
+            if (w == warp) end += total;
+            total += before[w];
+        }
+        for (int at = end - count; bits != 0; bits &= bits - 1) list[at++] = 32 * threadIdx.x + __ffs(bits) - 1;
+        __syncthreads();
+        return total;
+    }
+};
 
 template <class V>
 __device__ __forceinline__ void embedding_backward(
     const unsigned* ids, const float* dy, float* dw, int words, int rows, int cols, int ids_cols, int ids_ld, int dy_ld,
     int dw_ld, long long padding) {
-    __shared__ unsigned map[MAP_WORDS];
+    __shared__ Places places;
     int place = blockIdx.x, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     unsigned id = id_at(ids, place, ids_cols, ids_ld);
     if (id == padding || id >= (unsigned)words) return;
@@ -59,44 +91,36 @@ __device__ __forceinline__ void embedding_backward(
     float* to = dw + (size_t)id * dw_ld + col;
     V sum = {};
     if (inside) sum = load<V>(to);
-    // The last places found, the newest at the end: a queue that is emptied when it is full.
-    int queue[IN_FLIGHT], queued = 0;
-    auto empty_queue = [&]() {
-        V values[IN_FLIGHT];
-#pragma unroll
-        for (int q = 0; q < IN_FLIGHT; ++q) {
-            if (inside && q >= IN_FLIGHT - queued) values[q] = load<V>(dy + (size_t)queue[q] * dy_ld + col);
-        }
-#pragma unroll
-        for (int q = 0; q < IN_FLIGHT; ++q) {
-            if (inside && q >= IN_FLIGHT - queued) {
-#pragma unroll
-                for (int k = 0; k < V::WIDTH; ++k) sum[k] += values[q][k];
-            }
-        }
-        queued = 0;
-    };
     // Nothing in front of `place`, and the words of the map begin at its own.
-    for (int first = place; first < rows; first += 32 * MAP_WORDS) {
-        int used = min(MAP_WORDS, (rows - first + 31) / 32);
+    for (int first = place; first < rows; first += COMPARED) {
+        int used = min(SCATTER_THREADS, (rows - first + 31) / 32);
         for (int word = warp; word < used; word += SCATTER_THREADS / WARP) {
             int r = first + 32 * word + lane;
             bool same = r < rows && id_at(ids, r, ids_cols, ids_ld) == id;
             unsigned bits = __ballot_sync(0xFFFFFFFFu, same);
-            if (lane == 0) map[word] = bits;
+            if (lane == 0) places.map[word] = bits;
         }
         __syncthreads();
-        for (int word = 0; word < used; ++word) {
-            for (unsigned bits = map[word]; bits != 0; bits &= bits - 1) {
+        int found = places.gather(used);
+        for (int next = 0; next < found; next += IN_FLIGHT) {
+            V values[IN_FLIGHT];
 #pragma unroll
-                for (int q = 0; q + 1 < IN_FLIGHT; ++q) queue[q] = queue[q + 1];
-                queue[IN_FLIGHT - 1] = first + 32 * word + __ffs(bits) - 1;
-                if (++queued == IN_FLIGHT) empty_queue();
+            for (int q = 0; q < IN_FLIGHT; ++q) {
+                if (inside && next + q < found) {
+                    values[q] = load<V>(dy + (size_t)(first + places.list[next + q]) * dy_ld + col);
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < IN_FLIGHT; ++q) {
+                if (inside && next + q < found) {
+#pragma unroll
+                    for (int k = 0; k < V::WIDTH; ++k) sum[k] += values[q][k];
+                }
             }
         }
+        // The next words overwrite the map and the list.
         __syncthreads();
     }
-    empty_queue();
     if (inside) store<V>(to, sum);
 }
 
