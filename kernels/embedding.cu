@@ -35,7 +35,7 @@ __device__ __forceinline__ void embedding_forward(
 #pragma unroll
         for (int k = 0; k < V::WIDTH; ++k) values[k] = __int_as_float(0x7FC00000);
     }
-    store<V>(y + (size_t)row * y_ld + col, values);
+    store_global(y + (size_t)row * y_ld + col, values);
 }
 
 constexpr int SCATTER_THREADS = 128;
@@ -121,7 +121,7 @@ __device__ __forceinline__ void embedding_backward(
         // The next words overwrite the map and the list.
         __syncthreads();
     }
-    if (inside) store<V>(to, sum);
+    if (inside) store_global(to, sum);
 }
 
 #define EMBEDDING_FORWARD(V)                                                                                         \

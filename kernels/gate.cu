@@ -20,8 +20,8 @@ __device__ __forceinline__ void gate_forward(
         gate[k] = sigmoid(gate[k]);
         value[k] *= gate[k];
     }
-    store<V>(g + row * g_ld + col, gate);
-    store<V>(z + row * z_ld + col, value);
+    store_global(g + row * g_ld + col, gate);
+    store_global(z + row * z_ld + col, value);
 }
 
 template <class V>
@@ -39,8 +39,8 @@ __device__ __forceinline__ void gate_backward(
         d_value[k] = d[k] * gate[k];
         d_gate[k] = d[k] * value[k] * gate[k] * (1.0f - gate[k]);
     }
-    store<V>(dg + row * dg_ld + col, d_gate);
-    store<V>(dx + row * dx_ld + col, d_value);
+    store_global(dg + row * dg_ld + col, d_gate);
+    store_global(dx + row * dx_ld + col, d_value);
 }
 
 #define GATE_FORWARD(V)                                                                                          \

@@ -251,11 +251,11 @@ __device__ __forceinline__ void cell_backward(
         o[k] = of_h * tanh_c * o[k] * (1.0f - o[k]);
         i[k] = di;
     }
-    store<V>(d_gates, i);
-    store<V>(d_gates + hidden, f);
-    store<V>(d_gates + 2 * hidden, g);
-    store<V>(d_gates + 3 * hidden, o);
-    store<V>(dc, d_state);
+    store_global(d_gates, i);
+    store_global(d_gates + hidden, f);
+    store_global(d_gates + 2 * hidden, g);
+    store_global(d_gates + 3 * hidden, o);
+    store_global(dc, d_state);
 }
 
 #define LSTM_CELL_BACKWARD(V)                                                                                      \
@@ -275,7 +275,7 @@ __device__ __forceinline__ void set_biases(
     V sum = load<V>(bias_ih + col), other = load<V>(bias_hh + col);
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) sum[k] += other[k];
-    store<V>(gates + row * ld + col, sum);
+    store_global(gates + row * ld + col, sum);
 }
 
 #define LSTM_SET_BIASES(V)                                                                                          \

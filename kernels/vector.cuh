@@ -49,6 +49,18 @@ __device__ __forceinline__ void store(typename V::Element* to, const V& values) 
     *reinterpret_cast<V*>(to) = values;
 }
 
+// The same where the elements come out of branches, which makes the compiler split a store into four; in global memory only.
+template <class V>
+__device__ __forceinline__ void store_global(typename V::Element* to, const V& values) {
+    store<V>(to, values);
+}
+
+__device__ __forceinline__ void store_global(f32* to, const f32x4& values) {
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(values[0]),
+                 "f"(values[1]), "f"(values[2]), "f"(values[3])
+                 : "memory");
+}
+
 __device__ __forceinline__ f32 widen(f32 value) { return value; }
 __device__ __forceinline__ f32 widen(bf16 value) { return __bfloat162float(value); }
 

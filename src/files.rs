@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use memmap2::Mmap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::ops::Deref;
@@ -97,6 +98,17 @@ fn destination(path: &Path) -> Result<PathBuf> {
     Err(Error::file(path, "is a symbolic link that leads to itself"))
 }
 
+/// Refuses a pipe, a socket or a device in the place of a file: opening it could wait forever.
+///
+/// # Errors
+/// When it is one.
+pub fn refuse_special(path: &Path) -> Result<()> {
+    match is_special(path) {
+        true => Err(Error::file(path, "is not a regular file")),
+        false => Ok(()),
+    }
+}
+
 /// Replaces the file `path` by this text, as [`write_atomically`].
 ///
 /// # Errors
@@ -108,6 +120,21 @@ pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
     })
 }
 
+/// The longest name that all file systems take has 255 bytes; the end of a temporary file's name has less than these.
+const MOST_OF_NAME: usize = 200;
+
+/// A name as it is, or its beginning if a temporary file's would be too long.
+fn shortened(name: &OsStr) -> OsString {
+    if name.len() <= MOST_OF_NAME {
+        return name.to_os_string();
+    }
+    let text = name.to_string_lossy();
+    let end = (0..=MOST_OF_NAME)
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    text[..end.unwrap_or(0)].into()
+}
+
 /// How the names of temporary files end. It says whose they are, since those of killed processes are removed.
 const ASIDE: &str = "showtell-tmp";
 
@@ -117,7 +144,7 @@ fn create_aside(path: &Path) -> Result<(File, PathBuf)> {
         return Err(Error::file(path, "the path has no file name"));
     };
     for n in 0u32.. {
-        let mut aside_name = name.to_os_string();
+        let mut aside_name = shortened(name);
         aside_name.push(format!(".{}.{n}.{ASIDE}", std::process::id()));
         let aside = path.with_file_name(aside_name);
         match File::create_new(&aside) {

@@ -7,7 +7,7 @@ use showtell::ops::Accumulate;
 use showtell::ops::embedding;
 use showtell::tensor::{Context, Tensor};
 use support::typed::{check_padding, random, unwritten};
-use support::{Numbers, check_gradient, contexts, cpu, cuda, inner, nan, zeros};
+use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, zeros};
 
 fn ids(ctx: &Context, numbers: &mut Numbers, shape: [usize; 2], below: usize) -> Tensor {
     let ids: Vec<u32> = (0..shape[0] * shape[1])
@@ -177,4 +177,29 @@ fn an_id_beyond_the_table_is_an_error() {
     let error = embedding::forward(&ctx, &table, &ids, &mut y).unwrap_err();
     assert_eq!(error.to_string(), "embedding: id 5 in a table of 5 rows");
     embedding::backward(&ctx, &ids, &y, None, Accumulate::No, &mut table).unwrap_err();
+}
+
+/// Rows come and go in whole sectors of 32 bytes.
+#[test]
+fn rows_are_stored_in_whole_sectors() {
+    if !alone("rows_are_stored_in_whole_sectors", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let mut numbers = Numbers::new(6);
+    let (weight, mut dw) = (numbers.f32(&ctx, [40, 512]), numbers.f32(&ctx, [40, 512]));
+    let ids = ids(&ctx, &mut numbers, [1, 1], 40);
+    let mut y = numbers.f32(&ctx, [1, 512]);
+    let counted = counters(|| {
+        embedding::forward(&ctx, &weight, &ids, &mut y).unwrap();
+        embedding::backward(&ctx, &ids, &y, None, Accumulate::Yes, &mut dw).unwrap();
+    });
+    let Some(counted) = counted else { return };
+    for kernel in ["embedding_forward_f32x4", "embedding_backward_f32x4"] {
+        assert_eq!(
+            counted[kernel]["global_store_sectors"],
+            512 * 4 / 32,
+            "{kernel}"
+        );
+    }
 }

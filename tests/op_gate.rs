@@ -109,16 +109,24 @@ fn moves_each_byte_once() {
     }
     let Some(ctx) = cuda() else { return };
     let mut numbers = Numbers::new(4);
-    let [mut g, x, mut z] = [(); 3].map(|()| numbers.f32(&ctx, [32, 2048]));
-    let counted = counters(|| gate::forward(&ctx, &mut g, &x, &mut z).unwrap());
+    let [mut g, x, mut z, mut dx] = [(); 4].map(|()| numbers.f32(&ctx, [32, 2048]));
+    let mut dg = numbers.f32(&ctx, [32, 2048]);
+    let counted = counters(|| {
+        gate::forward(&ctx, &mut g, &x, &mut z).unwrap();
+        gate::backward(&ctx, &g, &x, &z, &mut dg, &mut dx).unwrap();
+    });
     let Some(counted) = counted else { return };
-    let kernel = &counted["gate_forward_f32x4"];
     let bytes = 32 * 2048 * 4;
-    assert_eq!(kernel["launches"], 1);
-    assert_eq!(kernel["global_load_bytes"], 2 * bytes);
-    assert_eq!(kernel["global_store_bytes"], 2 * bytes);
-    assert_eq!(kernel["global_load_sectors"], 2 * bytes / 32);
-    assert_eq!(kernel["distinct_sectors"], 3 * bytes / 32);
+    for (kernel, loaded, distinct) in [("gate_forward_f32x4", 2, 3), ("gate_backward_f32x4", 3, 5)]
+    {
+        let kernel = &counted[kernel];
+        assert_eq!(kernel["launches"], 1);
+        assert_eq!(kernel["global_load_bytes"], loaded * bytes);
+        assert_eq!(kernel["global_store_bytes"], 2 * bytes);
+        assert_eq!(kernel["global_load_sectors"], loaded * bytes / 32);
+        assert_eq!(kernel["global_store_sectors"], 2 * bytes / 32);
+        assert_eq!(kernel["distinct_sectors"], distinct * bytes / 32);
+    }
 }
 
 #[test]

@@ -256,3 +256,27 @@ fn a_step_is_one_launch() {
     assert_eq!(kernel["global_store_bytes"], 4 * batch * 6 * hidden);
     assert_eq!(kernel["bank_conflicts"], 0);
 }
+
+/// Vectors of 16 bytes are stored as such: in whole sectors.
+#[test]
+fn gradients_of_gates_are_stored_in_whole_sectors() {
+    if !alone("gradients_of_gates_are_stored_in_whole_sectors", &[]) {
+        return;
+    }
+    let Some(ctx) = cuda() else { return };
+    let (b, h) = (32, 64);
+    let mut random = padded(&ctx, Numbers::new(33), 0);
+    let (gates, mut d_gates) = (random(b, 4 * h), random(b, 4 * h));
+    let [c_prev, c, dh, mut dc] = [(); 4].map(|()| random(b, h));
+    let counted = counters(|| {
+        let cell = Cell {
+            gates: &gates,
+            c_prev: &c_prev,
+            c: &c,
+        };
+        lstm::cell_backward(&ctx, cell, &dh, None, &mut dc, &mut d_gates).unwrap();
+    });
+    let Some(counted) = counted else { return };
+    let kernel = &counted["lstm_cell_backward_f32x4"];
+    assert_eq!(kernel["global_store_sectors"], 5 * b * h * 4 / 32);
+}

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
+use crate::train::features::check_finite;
 use crate::train::run::RunDirectory;
 use crate::words::{count, printable};
 use anyhow::{Result, bail};
@@ -105,7 +106,17 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
         if read.is_empty() {
             continue;
         }
-        let sentences = search.caption(&engine, &pixels)?;
+        let sentences = engine.with_images(&pixels, |pixels| {
+            let features = engine.features(pixels)?;
+            let values: Vec<f32> = features.to_vec()?;
+            for (&i, values) in read
+                .iter()
+                .zip(values.chunks_exact(values.len() / read.len()))
+            {
+                check_finite(values, &images[i])?;
+            }
+            search.sentences(&engine, &features)
+        })?;
         for (&i, sentence) in read.iter().zip(&sentences) {
             let attention = grid.map(|grid| attention(&engine, sentence, grid));
             let picture = pictures.get(chunk * batch + i);

@@ -5,11 +5,12 @@ use super::flags;
 use super::progress::Progress;
 use super::search::SearchArgs;
 use super::trained::TrainedArgs;
-use super::usage;
+use super::{Usage, usage};
 use crate::data::flickr8k::{Flickr8k, Split};
 use crate::data::loader::LoaderOptions;
 use crate::data::samples::{Limits, Samples};
 use crate::decode::Search;
+use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::settings::{Setting, Table};
@@ -22,7 +23,7 @@ use crate::words::{count, printable};
 use anyhow::Result;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Evaluates a run's best checkpoint: losses, BLEU, captions
@@ -110,6 +111,22 @@ struct Evaluation {
     captions: PathBuf,
 }
 
+/// Refuses to write captions over a file that the run needs, or over one that is read.
+fn refuse_own_file(out: &Path, run: &RunDirectory, dataset: &Flickr8k) -> Result<()> {
+    let Ok(found) = out.canonicalize() else {
+        return Ok(());
+    };
+    let mut needed = run.files().into_iter().chain(dataset.files());
+    if needed.any(|file| file.canonicalize().is_ok_and(|file| file == found)) {
+        let message = format!(
+            "found {}, which is a file of the run or of the data set",
+            out.display()
+        );
+        return Err(Usage(Error::Config(format!("--out: {message}"))).into());
+    }
+    Ok(())
+}
+
 pub fn eval(args: EvalArgs) -> Result<()> {
     let search = args.search.search()?;
     let run = RunDirectory::open(&args.trained.run)?;
@@ -119,6 +136,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     files::check_writable(&out)?;
     let engine = args.trained.engine(&run, &args.device.open()?)?;
     let dataset = Flickr8k::open(&args.data)?;
+    refuse_own_file(&out, &run, &dataset)?;
     let mut progress = Progress::new();
     for warning in dataset.warnings() {
         progress.warn(&warning);

@@ -1,8 +1,9 @@
 //! The run whose captioner a command uses.
 
-use super::usage;
+use super::{tell, usage};
 use crate::device::Device;
 use crate::model::Engine;
+use crate::train::log::{self, EpochRecord};
 use crate::train::run::RunDirectory;
 use anyhow::Result;
 use clap::Args;
@@ -25,6 +26,14 @@ pub struct TrainedArgs {
 impl TrainedArgs {
     /// The captioner of the run's best checkpoint.
     pub fn engine(&self, run: &RunDirectory, device: &Device) -> Result<Engine> {
+        let epochs = log::read::<EpochRecord>(run.epochs());
+        let validated = |epochs: Vec<EpochRecord>| epochs.iter().any(|e| e.validation.is_some());
+        if !run.best().is_file() && epochs.is_ok_and(validated) {
+            tell(format_args!(
+                "showtell: warning: {}: is missing: the last checkpoint is used",
+                run.best().display()
+            ));
+        }
         match &self.encoder_weights {
             Some(encoder) => run.engine_with_encoder(device, encoder).map_err(usage),
             None => Ok(run.engine(device)?),

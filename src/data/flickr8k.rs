@@ -216,6 +216,13 @@ impl Flickr8k {
         self.require_short_captions()
     }
 
+    /// The files that captions and splits were read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let lists = self.layout.lists.iter().flatten();
+        let lists = lists.map(|(_, path)| path.clone());
+        lists.chain([self.layout.captions.clone()]).collect()
+    }
+
     fn require_short_captions(&self) -> Result<()> {
         for image in self.split(Split::Train).iter().map(|&i| &self.images[i]) {
             let lengths = image.captions.iter().map(|caption| tokenize(caption).len());

@@ -190,6 +190,7 @@ impl Vocabulary {
     /// When the file cannot be read or is not a vocabulary (see [`from_words`](Self::from_words)).
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        files::refuse_special(path)?;
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let words = text.lines().map(str::to_string).collect();
         Vocabulary::from_words(words).map_err(|e| Error::file(path, e.to_string()))

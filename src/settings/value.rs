@@ -14,7 +14,11 @@ impl Setting {
     /// # Errors
     /// What was expected, in words.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
-        let text = text.trim();
+        // Names of files may begin or end with blanks.
+        let text = match self.kind {
+            Kind::Path { .. } => text,
+            _ => text.trim(),
+        };
         let parsed = match self.kind {
             Kind::Switch { .. } => text.parse().ok().map(Value::Boolean),
             Kind::Integer { .. } => text.parse().ok().map(Value::Integer),

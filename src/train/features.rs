@@ -369,7 +369,11 @@ pub(super) fn gather(engine: &Engine, values: &Tensor, rows: &Tensor) -> Result<
 }
 
 /// Checks the features of the image in a file.
-fn check_finite(features: &[f32], image: &Path) -> Result<()> {
+/// Checks the features of an image: an encoder with wrong weights may give numbers that are not finite.
+///
+/// # Errors
+/// When one is not; the message names the image.
+pub fn check_finite(features: &[f32], image: &Path) -> Result<()> {
     let Some(value) = features.iter().find(|value| !value.is_finite()) else {
         return Ok(());
     };

@@ -1,6 +1,7 @@
 //! A run's records: one JSON object per line, appended during training.
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::words;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -68,6 +69,7 @@ impl Log {
     /// When there are fewer.
     pub fn cut(path: impl AsRef<Path>, records: u64) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
+        files::refuse_special(&path)?;
         let options = OpenOptions::new().append(true).create(true).open(&path);
         let file = options.map_err(Error::io(&path))?;
         let mut reader = BufReader::new(File::open(&path).map_err(Error::io(&path))?);

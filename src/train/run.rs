@@ -81,7 +81,7 @@ impl RunDirectory {
     /// When another process trains this run, or the file `lock` cannot be written.
     pub fn lock(&mut self) -> Result<()> {
         if self.lock.is_none() {
-            self.lock = Some(Arc::new(RunLock::take(&self.path.join("lock"))?));
+            self.lock = Some(Arc::new(RunLock::take(&self.lock_file())?));
         }
         Ok(())
     }
@@ -201,6 +201,23 @@ impl RunDirectory {
         let path = self.epochs();
         let records = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         Ok(records.matches('\n').count() > position.epoch)
+    }
+
+    /// All files of a run, whether they are there or not.
+    pub fn files(&self) -> Vec<PathBuf> {
+        vec![
+            self.config(),
+            self.vocabulary(),
+            self.steps(),
+            self.epochs(),
+            self.best(),
+            self.last(),
+            self.lock_file(),
+        ]
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.path.join("lock")
     }
 
     /// The settings: `config.toml`.

@@ -65,11 +65,10 @@ fn quoted(text: &[u8], mut from: usize, separator: u8) -> Result<(Vec<u8>, usize
     if text[from..end].iter().any(|&b| b != b' ') {
         return malformed("text after a closing double quote");
     }
-    let begins_row = |line: &[u8]| {
-        let field = line.split(|&b| b == separator).next().unwrap_or(line);
-        field.len() < line.len() && has_image_extension(image_name(&String::from_utf8_lossy(field)))
-    };
-    if content.split(|&b| b == b'\n').skip(1).any(begins_row) {
+    let is_image = |field: &[u8]| has_image_extension(image_name(&String::from_utf8_lossy(field)));
+    let is_row =
+        |line: &[u8]| line.contains(&separator) && line.split(|&b| b == separator).any(is_image);
+    if content.contains(&b'\n') && content.split(|&b| b == b'\n').any(is_row) {
         return malformed(
             "a double quote opens here and closes behind rows of other images: one of the two quotes is alone",
         );

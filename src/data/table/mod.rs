@@ -141,11 +141,37 @@ pub(super) fn table(text: &[u8]) -> Table<'_> {
         Some(announced) => announced,
         None => (separator::guess(text), 0),
     };
-    let (rows, columns) = read(text, start, separator, usize::MAX);
+    let (mut rows, columns) = read(text, start, separator, usize::MAX);
+    if columns.as_ref().is_some_and(|c| c.most() != usize::MAX) {
+        refuse_more_columns(&mut rows, separator);
+    }
     Table {
         rows,
         note: columns.and_then(|columns| columns.note()),
     }
+}
+
+/// Fewer rows than this may all have a separator in their captions.
+const FEWEST_ROWS: usize = 3;
+
+/// Captions that go to the end of the line may have separators in them, but not all of them: then there is another column
+/// behind them, and nobody knows which one. The first row gets the fault of all.
+fn refuse_more_columns(rows: &mut Vec<Row>, separator: u8) {
+    let fields = |row: &Row| {
+        record(row.source, separator, usize::MAX)
+            .0
+            .map_or(0, |all| all.len())
+    };
+    let least = rows.iter().map(fields).min().unwrap_or(0);
+    if rows.len() < FEWEST_ROWS || least < 4 {
+        return;
+    }
+    let message = format!(
+        "every row has {least} fields or more, expected the image, the number of the caption and the caption: give the table a \
+         header that names all columns, with one called image and one caption"
+    );
+    rows.truncate(1);
+    rows[0].content = Err(Fault::Header(message));
 }
 
 /// The first rows, at most `most`, behind the byte `start`, and the columns that the first of them announces.

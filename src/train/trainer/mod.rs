@@ -288,8 +288,11 @@ impl Trainer<'_> {
         let sums = self.position.epoch_sums;
         let validation = match self.validation.clone() {
             Some(samples) => {
-                let Some(record) = self.validate(&samples, observer)? else {
+                let validated = self.validate(&samples, observer);
+                if !matches!(validated, Ok(Some(_))) {
                     self.save_last()?;
+                }
+                let Some(record) = validated? else {
                     return Ok(Ended::Interrupted);
                 };
                 Some(record)
