@@ -80,6 +80,45 @@ fn the_separator_is_found_without_names_of_files() {
     }
 }
 
+/// A quote that opens in one row and closes in another swallows the rows between, wherever the names of images stand.
+#[test]
+fn a_lone_quote_is_refused_in_every_order_of_columns() {
+    for table in [
+        "0,a.jpg,\"A dog runs\n1,b.jpg,A cat sits\"\n2,c.jpg,A bird\n",
+        "a.jpg,\"A dog runs\nb.jpg,A cat sits\"\nc.jpg,A bird\n",
+        "caption,image\n\"A dog runs,a.jpg\nA cat sits\",b.jpg\nA bird,c.jpg\n",
+    ] {
+        let error = read("captions.csv", table).unwrap_err();
+        says(&error, &["one of the two quotes is alone"]);
+    }
+    // A line break inside a caption is none.
+    let found = read(
+        "captions.csv",
+        "0,a.jpg,\"A dog,\nthen a cat\"\n1,b.jpg,A bird\n",
+    );
+    let expected = owned(&[("a.jpg", &["a dog,\nthen a cat"]), ("b.jpg", &["a bird"])]);
+    assert_eq!(found, Ok(expected));
+}
+
+/// A caption behind its number goes to the end of the line; but if all do, there is another column.
+#[test]
+fn a_column_behind_the_captions_is_no_part_of_them() {
+    for header in ["", "image,number,caption\n"] {
+        let table = format!("{header}a.jpg,0,A dog,train\nb.jpg,0,A cat,val\nc.jpg,0,A fish,,\n");
+        let error = read("captions.csv", &table).unwrap_err();
+        says(&error, &["every row has 4 fields or more"]);
+    }
+    let found = read(
+        "captions.csv",
+        "a.jpg,0,A dog, running\na.jpg,1,A cat\nb.jpg,0,A fish, swimming\n",
+    );
+    let expected = owned(&[
+        ("a.jpg", &["a dog, running", "a cat"]),
+        ("b.jpg", &["a fish, swimming"]),
+    ]);
+    assert_eq!(found, Ok(expected));
+}
+
 /// As spreadsheet programs write it.
 #[test]
 fn a_first_line_may_name_the_separator() {

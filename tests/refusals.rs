@@ -308,6 +308,18 @@ fn numbers_that_are_not_finite_are_blamed_on_what_gives_them() {
         ],
     );
     assert!(!error.contains("--lr"), "{error}");
+    // A run that begins with such an encoder without computing anything: `caption` is the first to see its numbers.
+    let untrained = [&init[..], &["--epochs=0"]].concat();
+    succeeded(&tiny.train("untrained", &untrained));
+    let mut caption = showtell();
+    caption
+        .args(["caption", "--device=cpu", "--run"])
+        .arg(tiny.path("untrained"));
+    let output = caption.arg(tiny.images().join("i.jpg")).output().unwrap();
+    says(
+        &failed(&output),
+        &["i.jpg: the encoder gives NaN for this image"],
+    );
 
     fill(&last, "optimizer.momentum_buffer.output.bias", |_| f32::NAN);
     let mut resume = showtell();

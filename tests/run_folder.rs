@@ -278,6 +278,76 @@ fn eval_finds_out_first_that_it_cannot_write() {
     }
 }
 
+/// What was trained before a validation that fails is saved, and the repaired run goes on from there.
+#[test]
+fn a_validation_that_fails_costs_no_step() {
+    let tiny = Tiny::new();
+    let good = fs::read(tiny.images().join("g.jpg")).unwrap();
+    tiny.write_image("g.jpg", b"no image");
+    let steps = || fs::read_to_string(tiny.path("run/steps.jsonl")).unwrap();
+    says(&failed(&tiny.train_once("run")), &["g.jpg"]);
+    let trained = steps();
+    assert!(!trained.is_empty());
+    tiny.write_image("g.jpg", &good);
+    succeeded(&resume(&tiny, "run", &[]));
+    assert_eq!(steps(), trained);
+    assert!(tiny.path("run/best.safetensors").exists());
+}
+
+#[test]
+fn eval_writes_over_no_file_that_is_needed() {
+    let tiny = Tiny::new();
+    succeeded(&tiny.train_once("run"));
+    for needed in [
+        "run/vocab.txt",
+        "run/best.safetensors",
+        "data/Flickr8k.token.txt",
+    ] {
+        let before = fs::read(tiny.path(needed)).unwrap();
+        let output = tiny.eval("run", &["--out", tiny.path(needed).to_str().unwrap()]);
+        says(
+            &misused(&output),
+            &["--out: ", "is a file of the run or of the data set"],
+        );
+        assert_eq!(fs::read(tiny.path(needed)).unwrap(), before);
+    }
+    // As long a name as file systems take.
+    let long = tiny.path(&"x".repeat(255));
+    succeeded(&tiny.eval("run", &["--out", long.to_str().unwrap()]));
+    assert!(long.is_file());
+    fs::remove_file(tiny.path("run/best.safetensors")).unwrap();
+    let told = succeeded(&tiny.eval("run", &[]));
+    says(
+        &told,
+        &["best.safetensors: is missing: the last checkpoint is used"],
+    );
+}
+
+/// `data` and `data ` are two folders.
+#[test]
+fn blanks_belong_to_names_of_files() {
+    let tiny = Tiny::new();
+    fs::rename(tiny.data(), tiny.path("data ")).unwrap();
+    let mut command = showtell();
+    command
+        .args(["train", "--device=cpu", "--threads=1", "--epochs=0"])
+        .args(&SHOW_TELL[..4]);
+    command.args([
+        "--encoder-blocks=1",
+        "--encoder-width=4",
+        "--image-size=32",
+        "--embed=4",
+        "--hidden=4",
+    ]);
+    command
+        .arg("--data")
+        .arg(tiny.path("data "))
+        .arg("--out")
+        .arg(tiny.path(" run "));
+    succeeded(&command.output().unwrap());
+    assert!(tiny.path(" run /config.toml").is_file());
+}
+
 #[test]
 fn an_output_that_is_a_link_is_written_through() {
     let tiny = Tiny::new();

@@ -244,7 +244,7 @@ impl Trainer<'_> {
             if !value.is_finite() {
                 let what = format!("the {what} is {value}");
                 return Err(match record.step {
-                    1 => Trainer::cannot_begin(&what),
+                    1 => self.cannot_begin(&what),
                     step => self.diverged(step, &what),
                 });
             }

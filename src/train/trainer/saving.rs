@@ -4,6 +4,7 @@ use super::Trainer;
 use crate::error::{Error, Result};
 use crate::train::Observer;
 use crate::train::checkpoint;
+use crate::train::config::EncoderWeights;
 use std::path::Path;
 
 impl Trainer<'_> {
@@ -59,19 +60,31 @@ impl Trainer<'_> {
             (_, Some(value)) => format!("a `clip-value` below {value:?}"),
             _ => "`clip-norm = 1`".into(),
         };
+        let clip = match config.weight_decay >= 1.0 {
+            true => format!("a `weight-decay` below {:?}", config.weight_decay),
+            false => format!("with {clip}"),
+        };
         Error::Diverged(format!(
             "training diverged at step {step}: {what}. The last good checkpoint is {}. Start anew with `lr` below {:?} \
-             or with {clip}",
+             or {clip}",
             self.setup.run.last().display(),
             config.lr,
         ))
     }
 
     /// The error of a run whose first step, which no learning rate has a part in, computes a number that is not finite.
-    pub(super) fn cannot_begin(what: &str) -> Error {
+    pub(super) fn cannot_begin(&self, what: &str) -> Error {
+        let config = self.config();
+        let of_file = matches!(config.encoder_weights, Some(EncoderWeights::File(_)));
+        let cause = if of_file || config.init.is_some() {
+            "the weights that the run began with give such numbers. Use other files for `encoder-weights` and `init`, or \
+             settings closer to their defaults"
+        } else {
+            "the weights are drawn at random, so that it is a setting that gives such numbers. Use settings closer to their \
+             defaults"
+        };
         Error::Diverged(format!(
-            "{what} at step 1, before training has changed any weight: the weights that the run began with give such \
-             numbers. Use other files for `encoder-weights` and `init`"
+            "{what} at step 1, before training has changed any weight: {cause}"
         ))
     }
 }
