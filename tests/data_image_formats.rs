@@ -373,3 +373,47 @@ fn a_bad_photo_does_not_end_caption() {
     );
     assert_eq!(support::cli::stdout(&output), good);
 }
+
+/// A GIF of two colours: its screen, and a picture of the second colour at this place.
+fn gif(screen: [u16; 2], place: [u16; 4], transparent: Option<u8>) -> Vec<u8> {
+    let palette = [10, 20, 30, 40, 50, 60, 70, 80, 90, 0, 0, 0];
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, screen[0], screen[1], &palette).unwrap();
+    let [left, top, width, height] = place;
+    let frame = gif::Frame {
+        left,
+        top,
+        width,
+        height,
+        transparent,
+        buffer: vec![1; usize::from(width) * usize::from(height)].into(),
+        ..gif::Frame::default()
+    };
+    encoder.write_frame(&frame).unwrap();
+    drop(encoder);
+    bytes
+}
+
+/// As Pillow 13 does: what the picture leaves free has the transparent colour, or else the first of the palette; a picture that
+/// is larger than the screen is whole.
+#[test]
+fn a_gif_that_does_not_fill_its_screen_has_pillows_colours() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.gif");
+    for (screen, place, transparent, size, free) in [
+        ([5, 4], [1, 2, 3, 1], None, [5, 4], [10, 20, 30]),
+        ([5, 4], [1, 2, 3, 1], Some(2), [5, 4], [70, 80, 90]),
+        ([2, 2], [1, 0, 4, 3], None, [5, 3], [10, 20, 30]),
+    ] {
+        fs::write(&path, gif(screen, place, transparent)).unwrap();
+        let image = decode(&path).unwrap();
+        assert_eq!([image.width, image.height], size);
+        let [left, top, width, height] = place.map(usize::from);
+        for (i, pixel) in image.pixels.chunks_exact(3).enumerate() {
+            let (x, y) = (i % size[0], i / size[0]);
+            let inside = (left..left + width).contains(&x) && (top..top + height).contains(&y);
+            let expected = if inside { [40, 50, 60] } else { free };
+            assert_eq!(pixel, expected, "{x}, {y} of {place:?}");
+        }
+    }
+}

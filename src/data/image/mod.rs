@@ -6,6 +6,7 @@
 //! picture.) The EXIF orientation is ignored, as is usual in training pipelines.
 
 pub(super) mod foreign;
+mod gif;
 mod jpeg;
 
 use super::resize::resize;
@@ -88,7 +89,8 @@ fn decode_bytes(bytes: &[u8]) -> Result<Rgb, String> {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     match image::guess_format(bytes) {
         Ok(Jpeg) => jpeg::decode(bytes),
-        Ok(format @ (Bmp | Gif | Png | WebP)) => decode_with_image(bytes, format),
+        Ok(Gif) => gif::decode(bytes),
+        Ok(format @ (Bmp | Png | WebP)) => decode_with_image(bytes, format),
         _ => Err(format!(
             "not a JPEG, PNG, WebP, GIF or BMP image{}",
             foreign::describe(bytes)
