@@ -204,10 +204,19 @@ fn a_dry_run_needs_no_gpu() {
         "--vocab",
         "7702",
     ]));
+    // Each of the three products of 128 x 24 rows, 256 and 7,702 takes 0.18 ms at 67 TFLOP/s; in tf32 memory takes longer.
+    let show_tell = ["--model=show-tell", "--batch=128", "--vocab=7702"];
+    let computing = |precision: &str| {
+        let more = [&show_tell[..], &["--json", "--precision", precision]].concat();
+        report(&dry(&more))["all"]["computing_ms"].as_f64().unwrap()
+    };
+    let product = 2.0 * 128.0 * 24.0 * 256.0 * 7_702.0 / 67e9;
+    assert!(computing("f32") > 3.0 * product && computing("tf32") < product);
     let words = [
         "training step of show-tell, B=128 T=24 V=7702, on a dry run of NVIDIA H100 80GB SXM, tf32",
         "gemm_tf32_nn_large_f32",
         "NVIDIA H100 Tensor Core GPU data sheet",
+        "Most has to be done in ",
     ];
     says(&text, &words);
 }

@@ -7,8 +7,9 @@ use crate::files;
 use crate::model::{MODELS, Model};
 use crate::settings::integer;
 use crate::train::config::Config;
-use crate::train::profile::chip::{CHIPS, Chip, GRAPH_NODE};
+use crate::train::profile::chip::{CHIPS, Chip, GRAPH_NODE, LAUNCH};
 use crate::train::profile::{Kernel, Part, Profile, Size};
+use crate::words::count;
 use crate::{Device, Error};
 use anyhow::Result;
 use clap::Args;
@@ -106,6 +107,8 @@ struct Row {
     /// Instructions of tensor cores, of a warp each, that an emulator counted.
     mma: Option<u64>,
     floor_ms: Option<f64>,
+    /// The part of the floor of those calls that computing takes longer than memory.
+    computing_ms: Option<f64>,
     /// Time above the floor.
     lost_ms: Option<f64>,
 }
@@ -177,6 +180,7 @@ impl Row {
             flops: kernel.flops,
             mma: kernel.counts.map(|counts| counts.mma),
             floor_ms: floor.map(milliseconds),
+            computing_ms: kernel.computing.map(milliseconds),
             lost_ms: lost.map(milliseconds),
         }
     }
@@ -196,6 +200,7 @@ impl Row {
             flops: rows.iter().map(|row| row.flops).sum(),
             mma: sum(rows, |row| row.mma),
             floor_ms: sum(rows, |row| row.floor_ms),
+            computing_ms: sum(rows, |row| row.computing_ms),
             lost_ms: sum(rows, |row| row.lost_ms),
         }
     }
@@ -302,23 +307,23 @@ impl Report {
             self.all.floor_ms,
             self.graph_floor_ms,
         ) {
+            let calls = self.all.calls;
+            let computing = self.all.computing_ms.unwrap_or(0.0);
+            let launches = milliseconds(LAUNCH) * calls as f64;
             let _ = writeln!(
                 text,
                 "\nOn one {chip} ({source}) all kernels take {floor:.3} ms at least if each reads its tensors from device \
-                 memory; with 0.6 µs for each of {} nodes of a graph about {graph:.3} ms.",
-                self.all.calls
+                 memory: {:.3} ms bound by memory, {:.3} by computing. With 0.6 µs for each of {calls} nodes of a graph it is \
+                 about {graph:.3} ms; launched one by one, at 10 µs each, {launches:.3} ms.",
+                floor - computing,
+                computing,
             );
         }
         if let Some(whole) = self.whole_ms {
             let _ = writeln!(text, "\nAs a run does it, it takes {whole:.3} ms.");
         }
-        if let (Some(all), Some(first)) = (self.all.lost_ms, self.most_lost()) {
-            let lost = first.lost_ms.unwrap_or(0.0);
-            let _ = writeln!(
-                text,
-                "Most is lost in {}: {lost:.3} of {all:.3} ms above the floor, in {} calls.",
-                first.name, first.calls
-            );
+        if let Some(next) = self.next() {
+            let _ = writeln!(text, "{next}");
         }
         if self.chip.is_some() {
             let anchor = match self.part {
@@ -333,13 +338,31 @@ impl Report {
         }
     }
 
-    fn most_lost(&self) -> Option<&Row> {
-        let known = self.kernels.iter().filter(|row| row.lost_ms.is_some());
-        known.max_by(|a, b| {
-            a.lost_ms
-                .unwrap_or(0.0)
-                .total_cmp(&b.lost_ms.unwrap_or(0.0))
-        })
+    /// The kernel to look at next: where the most time is lost, or else where the floors are the highest.
+    fn next(&self) -> Option<String> {
+        let of = |row: &Row| row.lost_ms.or(row.floor_ms);
+        let larger = |a: &&Row, b: &&Row| of(a).unwrap_or(0.0).total_cmp(&of(b).unwrap_or(0.0));
+        let first = self
+            .kernels
+            .iter()
+            .filter(|row| of(row).is_some())
+            .max_by(larger)?;
+        let (what, all) = match self.all.lost_ms {
+            Some(all) => ("is lost", all),
+            None => ("has to be done", self.all.floor_ms?),
+        };
+        let part = of(first)?;
+        Some(format!(
+            "Most {what} in {}: {part:.3} of {all:.3} ms ({:.0} %) in {}, bound by {}.",
+            first.name,
+            100.0 * part / all,
+            count(first.calls, "call"),
+            if 2.0 * first.computing_ms? >= first.floor_ms? {
+                "computing"
+            } else {
+                "memory"
+            }
+        ))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::data::loader::{Loader, LoaderOptions, SkippedImage};
 use crate::data::samples::Samples;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::Engine;
 use crate::ops::embedding;
 use crate::tensor::{DType, Tensor};
@@ -115,6 +116,7 @@ impl Encoding<'_> {
     fn mapped(&self, cache: Cache, observer: &mut dyn Observer) -> Result<Features> {
         let header = Header::new(self.engine, self.dataset, self.images, cache.element)?;
         let path = header.path(cache.directory);
+        files::refuse_special(&path)?;
         let found = self.find(&path, &header).unwrap_or_else(|error| {
             observer.warn(&format!("{error}; the features are computed again"));
             None

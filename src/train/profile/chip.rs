@@ -105,6 +105,9 @@ pub const CHIPS: [Chip; 5] = [
 /// An estimate of what a kernel of a graph takes at least, whatever it does, on an H100.
 pub const GRAPH_NODE: Duration = Duration::from_nanos(600);
 
+/// The same for a kernel that is launched by itself, where the host is what holds it up.
+pub const LAUNCH: Duration = Duration::from_micros(10);
+
 impl Chip {
     /// The chip of this word.
     pub fn of_word(word: &str) -> Option<Self> {
@@ -132,13 +135,18 @@ impl Chip {
     /// The least time for this work, the kernel's products being computed as its name says: the longer of moving each byte
     /// once and of computing.
     pub fn floor(&self, kernel: &str, work: Work) -> Duration {
+        let moving = Duration::from_secs_f64(work.bytes as f64 / self.bandwidth);
+        moving.max(self.computing(kernel, work))
+    }
+
+    /// The least time for computing alone.
+    pub fn computing(&self, kernel: &str, work: Work) -> Duration {
         let rate = match arithmetic(kernel) {
             Precision::F32 => self.f32,
             Precision::Tf32 => self.tf32,
             Precision::Bf16 => self.bf16,
         };
-        let moving = work.bytes as f64 / self.bandwidth;
-        Duration::from_secs_f64(moving.max(work.flops / rate))
+        Duration::from_secs_f64(work.flops / rate)
     }
 }
 

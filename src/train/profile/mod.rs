@@ -79,6 +79,8 @@ pub struct Kernel {
     pub counts: Option<cuda::Counts>,
     /// The least time for all calls on the chip.
     pub floor: Option<Duration>,
+    /// The part of the floor of those calls that computing takes longer than memory.
+    pub computing: Option<Duration>,
 }
 
 impl Profile {
@@ -139,6 +141,7 @@ impl Profile {
                 flops: 0.0,
                 counts: None,
                 floor: None,
+                computing: None,
             });
             kernel.calls += 1;
             kernel.bytes += call.work.bytes;
@@ -147,7 +150,11 @@ impl Profile {
                 *kernel.time.get_or_insert_default() += time;
             }
             if let Some(chip) = chip {
-                *kernel.floor.get_or_insert_default() += chip.floor(&call.name, call.work);
+                let floor = chip.floor(&call.name, call.work);
+                *kernel.floor.get_or_insert_default() += floor;
+                let bounds = floor == chip.computing(&call.name, call.work);
+                let computing = if bounds { floor } else { Duration::ZERO };
+                *kernel.computing.get_or_insert_default() += computing;
             }
         }
         let mut kernels: Vec<Kernel> = kernels.into_values().collect();
