@@ -26,9 +26,11 @@ pub struct TrainedArgs {
 impl TrainedArgs {
     /// The captioner of the run's best checkpoint.
     pub fn engine(&self, run: &RunDirectory, device: &Device) -> Result<Engine> {
-        let epochs = log::read::<EpochRecord>(run.epochs());
-        let validated = |epochs: Vec<EpochRecord>| epochs.iter().any(|e| e.validation.is_some());
-        if !run.best().is_file() && epochs.is_ok_and(validated) {
+        let validated = || {
+            let epochs = log::read::<EpochRecord>(run.epochs());
+            epochs.is_ok_and(|epochs| epochs.iter().any(|epoch| epoch.validation.is_some()))
+        };
+        if !run.best().is_file() && validated() {
             tell(format_args!(
                 "showtell: warning: {}: is missing: the last checkpoint is used",
                 run.best().display()

@@ -338,14 +338,11 @@ impl Worker {
         let (order, samples) = (self.batches.order(), self.batches.samples());
         let image_at = |position: usize| samples.image(order[position]);
         while let Some((position, decode)) = self.gate.claim(order.len(), image_at) {
-            let image = decode.then(|| self.decode(image_at(position)));
+            let load = || image::load(&self.paths[image_at(position)], self.options.size);
+            let image = decode.then(load);
             if self.sender.send((position, image)).is_err() {
                 return;
             }
         }
-    }
-
-    fn decode(&self, image: usize) -> Result<Rgb> {
-        image::load(&self.paths[image], self.options.size)
     }
 }

@@ -370,8 +370,7 @@ pub(super) fn gather(engine: &Engine, values: &Tensor, rows: &Tensor) -> Result<
     Ok(batch)
 }
 
-/// Checks the features of the image in a file.
-/// Checks the features of an image: an encoder with wrong weights may give numbers that are not finite.
+/// Checks the features of the image in a file: an encoder with wrong weights may give numbers that are not finite.
 ///
 /// # Errors
 /// When one is not; the message names the image.

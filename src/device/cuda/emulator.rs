@@ -70,12 +70,8 @@ fn open(name: &str) -> Option<Emulator> {
 }
 
 impl Emulator {
-    pub(super) fn is_loaded() -> bool {
-        EMULATOR.is_some()
-    }
-
-    pub(in crate::device) fn find() -> Result<Option<Self>> {
-        Ok(*EMULATOR)
+    pub(in crate::device) fn find() -> Option<Self> {
+        *EMULATOR
     }
 
     /// Sets all counters to zero.

@@ -139,7 +139,7 @@ impl Driver {
         &self,
         launch: &mut impl FnMut() -> std::result::Result<(), DriverError>,
     ) -> std::result::Result<Timing, DriverError> {
-        if Emulator::is_loaded() {
+        if Emulator::find().is_some() {
             return launch().map(|()| Timing::None);
         }
         let event = || {
