@@ -42,12 +42,12 @@ fn updates(c: &mut Criterion) {
     });
     family.bench("sgd", floats_moved(5 * N), arenas::<2>, |ctx, set| {
         let (g, [u, w], schedule) = set;
-        optimiser::sgd(ctx, SGD, schedule, Clip::None, g, u, w)
+        optimiser::sgd(ctx, SGD, schedule, Clip::None, g, u, w.into())
     });
     family.bench("adam", floats_moved(7 * N), arenas::<3>, |ctx, set| {
         let (g, [first, second, w], schedule) = set;
         let moments = Moments { first, second };
-        optimiser::adam(ctx, ADAM, schedule, Clip::Value(5.0), g, moments, w)
+        optimiser::adam(ctx, ADAM, schedule, Clip::Value(5.0), g, moments, w.into())
     });
 }
 

@@ -35,11 +35,13 @@ const PRODUCTS: [(&str, [usize; 3]); 17] = [
     ("nt", [128, 256, 2_048]),
 ];
 
-fn matrix(device: &Device, rows: usize, cols: usize) -> Result<Tensor> {
+fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize) -> Result<Tensor> {
     let ld = cols.next_multiple_of(8);
     let value = |i: usize| (i.wrapping_mul(2_654_435_761) % 1000) as f32 * 1e-3 - 0.5;
     let values: Vec<f32> = (0..rows * ld).map(value).collect();
-    Tensor::from_slice(device, [rows, ld], &values)?.columns(0, cols)
+    let mut matrix = Tensor::zeros(device, [rows, ld], dtype)?;
+    matrix.copy_from_f32(&values)?;
+    matrix.columns(0, cols)
 }
 
 fn factor(matrix: &Tensor, order: char) -> Factor<'_> {
@@ -50,13 +52,13 @@ fn factor(matrix: &Tensor, order: char) -> Factor<'_> {
 }
 
 /// Microseconds of a product.
-fn time(ctx: &Context, layout: &str, [m, n, k]: [usize; 3]) -> Result<f64> {
+fn time(ctx: &Context, dtype: DType, layout: &str, [m, n, k]: [usize; 3]) -> Result<f64> {
     const RUNS: usize = 20;
     let device = ctx.device();
     let orders: Vec<char> = layout.chars().collect();
     let stored = |order, [rows, cols]: [usize; 2]| match order {
-        't' => matrix(device, cols, rows),
-        _ => matrix(device, rows, cols),
+        't' => matrix(device, dtype, cols, rows),
+        _ => matrix(device, dtype, rows, cols),
     };
     let (a, b) = (stored(orders[0], [m, k])?, stored(orders[1], [k, n])?);
     let mut c = Tensor::zeros(device, [m, n.next_multiple_of(8)], DType::F32)?.columns(0, n)?;
@@ -78,12 +80,15 @@ fn time(ctx: &Context, layout: &str, [m, n, k]: [usize; 3]) -> Result<f64> {
 
 /// One line for each product, in the cut that the switch names.
 fn time_all() -> Result<()> {
-    for (precision, arithmetic) in [(Precision::Tf32, "tf32"), (Precision::Bf16, "bf16_of_f32")] {
+    for (precision, dtype) in [
+        (Precision::Tf32, DType::F32),
+        (Precision::Bf16, DType::Bf16),
+    ] {
         let ctx = Context::new(&Device::cuda(0, precision)?);
         for (layout, size) in PRODUCTS {
             let [m, n, k] = size;
-            let time = time(&ctx, layout, size)?;
-            println!("{arithmetic} {layout} {m}x{n}x{k}={time:.1}");
+            let time = time(&ctx, dtype, layout, size)?;
+            println!("{precision} {layout} {m}x{n}x{k}={time:.1}");
         }
     }
     Ok(())

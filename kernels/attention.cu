@@ -1,6 +1,8 @@
 // Additive attention over P positions that are fixed means of C cells (src/ops/attention/mod.rs has the equations).
 //
-// Sizes of the model: B = 32 images, P = 196, C = 64, A = 256, D = 2048, T = 24 steps; f32.
+// Sizes of the model: B = 32 images, P = 196, C = 64, A = 256, D = 2048, T = 24 steps. Keys and values are what is read in every
+// step, and the only tensors that may be bf16, with what is made of them for a product (the mean, d q, the cells' gradient); all
+// sums, and what they are made of beside those two, are f32. The figures below are of f32; bf16 has half of the bytes.
 //
 // attention_forward: scores, softmax, weights of the cells and context in one launch.
 //   Mapping: S blocks of 256 threads for each image; a block takes every S-th slab of 128 vectors of columns of the
@@ -34,7 +36,8 @@
 //
 // The mix, its transpose and the mean are memory-bound: a warp for each row written; for the mean a block for each slab.
 //
-// Sums have a fixed order: no atomics, the same bits every run. All kernels are instantiated for vectors of 4 columns and of 1.
+// Sums have a fixed order: no atomics, the same bits every run. All kernels are instantiated for vectors of columns, 16 bytes where
+// they only stream, and for one.
 #include "attention_backward.cuh"
 
 // The sizes and row distances of a step.
@@ -49,36 +52,37 @@ struct AttentionStep {
     int context_ld;
 };
 
-// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too. Two vectors of four keys per lane are loaded
-// before any is used.
+// scores_p = w . relu(k_p + q), to shared memory; `query` and `weight` are there too. Eight vectors of keys per lane are loaded
+// before any is used: of eight positions where a warp's lanes take 256 columns at once, else two of each of four.
 template <class V>
 __device__ __forceinline__ void score_positions(
-    const float* keys, int positions, const AttentionStep& at, const float* query, const float* weight, float bias,
-    float* scores) {
-    constexpr int AT_ONCE = 4;
+    const typename V::Element* keys, int positions, const AttentionStep& at, const float* query, const float* weight,
+    float bias, float* scores) {
+    constexpr int PARTS = V::WIDTH == 8 ? 1 : 2, AT_ONCE = 8 / PARTS;
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     for (int first = warp; first < positions; first += AT_ONCE * WARPS) {
         float sums[AT_ONCE] = {};
-        for (int start = lane * V::WIDTH; start < at.a; start += 64 * V::WIDTH) {
-            int cols[2] = {start, start + 32 * V::WIDTH};
-            V keys_at[2][AT_ONCE] = {};
+        for (int start = lane * V::WIDTH; start < at.a; start += 32 * PARTS * V::WIDTH) {
+            V keys_at[PARTS][AT_ONCE] = {};
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
+            for (int part = 0; part < PARTS; ++part) {
+                int col = start + part * 32 * V::WIDTH;
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; ++i) {
                     int position = first + i * WARPS;
-                    const float* from = keys + (size_t)position * at.keys_ld + cols[half];
-                    if (position < positions && cols[half] < at.a) keys_at[half][i] = load<V>(from);
+                    const auto* from = keys + (size_t)position * at.keys_ld + col;
+                    if (position < positions && col < at.a) keys_at[part][i] = load<V>(from);
                 }
             }
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                if (cols[half] >= at.a) continue;
-                V q = load<V>(query + cols[half]), w = load<V>(weight + cols[half]);
+            for (int part = 0; part < PARTS; ++part) {
+                int col = start + part * 32 * V::WIDTH;
+                if (col >= at.a) continue;
+                const Wide<V> q = load_f32<V::WIDTH>(query + col), w = load_f32<V::WIDTH>(weight + col);
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; ++i) {
 #pragma unroll
-                    for (int k = 0; k < V::WIDTH; ++k) sums[i] += w[k] * relu(keys_at[half][i][k] + q[k]);
+                    for (int k = 0; k < V::WIDTH; ++k) sums[i] += w[k] * relu(widen(keys_at[part][i][k]) + q[k]);
                 }
             }
         }
@@ -101,8 +105,8 @@ __host__ __device__ constexpr int forward_shared_bytes(int a, int positions, int
 
 template <class V>
 __device__ __forceinline__ void attention_forward(
-    AttentionMix mix, AttentionStep at, const float* keys, const float* values, const float* weight, const float* bias,
-    const float* query, float* alpha, float* beta, float* context) {
+    AttentionMix mix, AttentionStep at, const typename V::Element* keys, const typename V::Element* values,
+    const float* weight, const float* bias, const float* query, float* alpha, float* beta, float* context) {
     extern __shared__ __align__(16) float shared[];
     int room = query_room(at.a), positions = position_count(mix), cells = cell_count(mix);
     float *q = shared, *w = q + room, *scores = w + room, *weights = scores + positions, *shares = weights + cells;
@@ -142,41 +146,49 @@ __device__ __forceinline__ void attention_forward(
         weights, values + image * cells * at.values_ld, cells, at.d, at.values_ld, context + image * at.context_ld);
 }
 
-#define ATTENTION_FORWARD(V)                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_forward_##V(                         \
-        AttentionMix mix, AttentionStep at, const float* keys, const float* values, const float* weight, \
-        const float* bias, const float* query, float* alpha, float* beta, float* context) {              \
-        attention_forward<V>(mix, at, keys, values, weight, bias, query, alpha, beta, context);          \
+#define ATTENTION_FORWARD(V)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_forward_##V(                                   \
+        AttentionMix mix, AttentionStep at, const V::Element* keys, const V::Element* values, const float* weight, \
+        const float* bias, const float* query, float* alpha, float* beta, float* context) {                        \
+        attention_forward<V>(mix, at, keys, values, weight, bias, query, alpha, beta, context);                    \
     }
 ATTENTION_FORWARD(f32x1)
 ATTENTION_FORWARD(f32x4)
+ATTENTION_FORWARD(bf16x1)
+ATTENTION_FORWARD(bf16x8)
 
-#define ATTENTION_CELLS_BACKWARD(V)                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_cells_backward_##V(              \
-        const float* values, const float* d_context, float* d_beta, int cells, int d, int values_ld, \
-        int d_context_ld) {                                                                          \
-        cells_backward<V>(values, d_context, d_beta, cells, d, values_ld, d_context_ld);             \
+#define ATTENTION_CELLS_BACKWARD(V)                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_cells_backward_##V(                   \
+        const V::Element* values, const float* d_context, float* d_beta, int cells, int d, int values_ld, \
+        int d_context_ld) {                                                                               \
+        cells_backward<V>(values, d_context, d_beta, cells, d, values_ld, d_context_ld);                  \
     }
 ATTENTION_CELLS_BACKWARD(f32x1)
 ATTENTION_CELLS_BACKWARD(f32x4)
+ATTENTION_CELLS_BACKWARD(bf16x1)
+ATTENTION_CELLS_BACKWARD(bf16x8)
 
-#define ATTENTION_SCORES_BACKWARD(V)                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, 4) attention_scores_backward_##V(               \
-        AttentionMix mix, AttentionScores at, const float* keys, const float* weight, const float* query, \
-        const float* alpha, const float* d_beta, const float* d_alpha, float* d_query, float* d_scores) { \
-        scores_backward<V>(mix, at, keys, weight, query, alpha, d_beta, d_alpha, d_query, d_scores);      \
+#define ATTENTION_SCORES_BACKWARD(V)                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) attention_scores_backward_##V(                    \
+        AttentionMix mix, AttentionScores at, const V::Element* keys, const float* weight, const float* query, \
+        const float* alpha, const float* d_beta, const float* d_alpha, V::Element* d_query, float* d_scores) { \
+        scores_backward<V>(mix, at, keys, weight, query, alpha, d_beta, d_alpha, d_query, d_scores);           \
     }
 ATTENTION_SCORES_BACKWARD(f32x1)
 ATTENTION_SCORES_BACKWARD(f32x4)
+ATTENTION_SCORES_BACKWARD(bf16x1)
+ATTENTION_SCORES_BACKWARD(bf16x8)
 
-#define ATTENTION_KEYS_BACKWARD(V)                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_keys_backward_##V(                         \
-        AttentionKeys at, const float* keys, const float* weight, const float* queries, const float* d_scores, \
-        float* d_keys, float* partials) {                                                                      \
-        keys_backward<V>(at, keys, weight, queries, d_scores, d_keys, partials);                               \
+#define ATTENTION_KEYS_BACKWARD(V)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_keys_backward_##V(                              \
+        AttentionKeys at, const V::Element* keys, const float* weight, const float* queries, const float* d_scores, \
+        float* d_keys, float* partials) {                                                                           \
+        keys_backward<V>(at, keys, weight, queries, d_scores, d_keys, partials);                                    \
     }
 ATTENTION_KEYS_BACKWARD(f32x1)
 ATTENTION_KEYS_BACKWARD(f32x4)
+ATTENTION_KEYS_BACKWARD(bf16x1)
+ATTENTION_KEYS_BACKWARD(bf16x4)
 
 // d_weight (A) and d_bias (1) from the partial sums (rows, A + 1). A block takes PARTIAL_COLUMNS columns; each warp takes every
 // 8th row, and the sums of the warps are added up in order.
@@ -208,10 +220,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 ATTENTION_VALUES_BACKWARD(f32x1)
 ATTENTION_VALUES_BACKWARD(f32x4)
 
-// y_p = sum_c M_pc x_c: a warp for each row of y.
+// y_p = sum_c M_pc x_c: a warp for each row of y, of which V is.
 template <class V>
 __device__ __forceinline__ void mix_forward(
-    AttentionMix mix, const float* x, float* y, int batch, int cols, int x_ld, int y_ld) {
+    AttentionMix mix, const float* x, typename V::Element* y, int batch, int cols, int x_ld, int y_ld) {
     int positions = position_count(mix), lane = threadIdx.x % WARP;
     long long row = (long long)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (row >= (long long)batch * positions) return;
@@ -223,30 +235,33 @@ __device__ __forceinline__ void mix_forward(
     x += image * cell_count(mix) * x_ld;
     y += row * y_ld;
     for (int col = lane * V::WIDTH; col < cols; col += 32 * V::WIDTH) {
-        V sum = {};
+        Wide<V> sum = {};
         for (int r = row_start; r < row_end; ++r) {
             for (int c = col_start; c < col_end; ++c) {
-                V at = load<V>(x + (size_t)(r * mix.cells_w + c) * x_ld + col);
+                const Wide<V> at = load<Wide<V>>(x + (size_t)(r * mix.cells_w + c) * x_ld + col);
 #pragma unroll
                 for (int k = 0; k < V::WIDTH; ++k) sum[k] += weight * at[k];
             }
         }
-        store<V>(y + col, sum);
+        store_as(y + col, sum);
     }
 }
 
-#define ATTENTION_MIX_FORWARD(V)                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_mix_forward_##V(           \
-        AttentionMix mix, const float* x, float* y, int batch, int cols, int x_ld, int y_ld) { \
-        mix_forward<V>(mix, x, y, batch, cols, x_ld, y_ld);                                    \
+#define ATTENTION_MIX_FORWARD(V)                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_mix_forward_##V(                \
+        AttentionMix mix, const float* x, V::Element* y, int batch, int cols, int x_ld, int y_ld) { \
+        mix_forward<V>(mix, x, y, batch, cols, x_ld, y_ld);                                         \
     }
 ATTENTION_MIX_FORWARD(f32x1)
 ATTENTION_MIX_FORWARD(f32x4)
+ATTENTION_MIX_FORWARD(bf16x1)
+ATTENTION_MIX_FORWARD(bf16x4)
 
-// dx_c = sum_p M_pc dy_p: a warp for each row of dx.
+// dx_c = sum_p M_pc dy_p: a warp for each row of dx, of which V is.
 template <class V>
 __device__ __forceinline__ void mix_backward(
-    AttentionMix mix, const float* dy, float* dx, int batch, int cols, int dy_ld, int dx_ld, int accumulate) {
+    AttentionMix mix, const float* dy, typename V::Element* dx, int batch, int cols, int dy_ld, int dx_ld,
+    int accumulate) {
     int cells = cell_count(mix), lane = threadIdx.x % WARP;
     long long row = (long long)blockIdx.x * WARPS + threadIdx.x / WARP;
     if (row >= (long long)batch * cells) return;
@@ -257,29 +272,32 @@ __device__ __forceinline__ void mix_backward(
     dy += image * position_count(mix) * dy_ld;
     dx += row * dx_ld;
     for (int col = lane * V::WIDTH; col < cols; col += 32 * V::WIDTH) {
-        V sum = {};
-        if (accumulate) sum = load<V>(dx + col);
+        Wide<V> sum = {};
+        if (accumulate) sum = load_wide<V>(dx + col);
         for (int i = row_start; i < row_end; ++i) {
             float row_share = range_share(i, mix.cells_h, mix.positions_h);
 #pragma unroll 1
             for (int j = col_start; j < col_end; ++j) {
                 float weight = row_share * range_share(j, mix.cells_w, mix.positions_w);
-                V at = load<V>(dy + (size_t)(i * mix.positions_w + j) * dy_ld + col);
+                const Wide<V> at = load<Wide<V>>(dy + (size_t)(i * mix.positions_w + j) * dy_ld + col);
 #pragma unroll
                 for (int k = 0; k < V::WIDTH; ++k) sum[k] += weight * at[k];
             }
         }
-        store<V>(dx + col, sum);
+        store_as(dx + col, sum);
     }
 }
 
-#define ATTENTION_MIX_BACKWARD(V)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_mix_backward_##V(                              \
-        AttentionMix mix, const float* dy, float* dx, int batch, int cols, int dy_ld, int dx_ld, int accumulate) { \
-        mix_backward<V>(mix, dy, dx, batch, cols, dy_ld, dx_ld, accumulate);                                       \
+#define ATTENTION_MIX_BACKWARD(V)                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_mix_backward_##V(                 \
+        AttentionMix mix, const float* dy, V::Element* dx, int batch, int cols, int dy_ld, int dx_ld, \
+        int accumulate) {                                                                             \
+        mix_backward<V>(mix, dy, dx, batch, cols, dy_ld, dx_ld, accumulate);                          \
     }
 ATTENTION_MIX_BACKWARD(f32x1)
 ATTENTION_MIX_BACKWARD(f32x4)
+ATTENTION_MIX_BACKWARD(bf16x1)
+ATTENTION_MIX_BACKWARD(bf16x4)
 
 __host__ __device__ constexpr int mean_shared_bytes(int cells, int shares) { return (cells + shares) * sizeof(float); }
 
@@ -299,7 +317,7 @@ __device__ __forceinline__ float* mean_weights(const AttentionMix& mix, float* s
 // mean (B, D) of values (B, C, D): a block for each slab of columns of an image.
 template <class V>
 __device__ __forceinline__ void mean_forward(
-    AttentionMix mix, const float* values, float* mean, int d, int values_ld, int mean_ld) {
+    AttentionMix mix, const typename V::Element* values, typename V::Element* mean, int d, int values_ld, int mean_ld) {
     extern __shared__ __align__(16) float shared[];
     const float* weights = mean_weights(mix, shared);
     size_t image = blockIdx.y;
@@ -307,13 +325,15 @@ __device__ __forceinline__ void mean_forward(
     weighted_rows<V>(weights, values + image * cells * values_ld, cells, d, values_ld, mean + image * mean_ld);
 }
 
-#define ATTENTION_MEAN_FORWARD(V)                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS) attention_mean_forward_##V(            \
-        AttentionMix mix, const float* values, float* mean, int d, int values_ld, int mean_ld) { \
-        mean_forward<V>(mix, values, mean, d, values_ld, mean_ld);                               \
+#define ATTENTION_MEAN_FORWARD(V)                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) attention_mean_forward_##V(                      \
+        AttentionMix mix, const V::Element* values, V::Element* mean, int d, int values_ld, int mean_ld) { \
+        mean_forward<V>(mix, values, mean, d, values_ld, mean_ld);                                         \
     }
 ATTENTION_MEAN_FORWARD(f32x1)
 ATTENTION_MEAN_FORWARD(f32x4)
+ATTENTION_MEAN_FORWARD(bf16x1)
+ATTENTION_MEAN_FORWARD(bf16x8)
 
 // d_values from d_mean: a block for each slab of 128 vectors of columns of an image; its halves take the even and odd cells.
 template <class V>

@@ -11,14 +11,15 @@ __host__ __device__ constexpr int cells_shared_bytes(int d) { return d * sizeof(
 // d_beta (B, C), dense. Eight loads of a warp are in flight; d_context waits in shared memory.
 template <class V>
 __device__ __forceinline__ void cells_backward(
-    const float* values, const float* d_context, float* d_beta, int cells, int d, int values_ld, int d_context_ld) {
+    const typename V::Element* values, const float* d_context, float* d_beta, int cells, int d, int values_ld,
+    int d_context_ld) {
     constexpr int VECTORS = 4;
     extern __shared__ __align__(16) float shared[];
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     int first = (blockIdx.x * WARPS + warp) * CELLS_OF_WARP;
     size_t image = blockIdx.y;
     for (int col = threadIdx.x * V::WIDTH; col < d; col += THREADS * V::WIDTH) {
-        store<V>(shared + col, load<V>(d_context + image * d_context_ld + col));
+        store_as(shared + col, load_f32<V::WIDTH>(d_context + image * d_context_ld + col));
     }
     __syncthreads();
     if (first >= cells) return;
@@ -38,11 +39,11 @@ __device__ __forceinline__ void cells_backward(
         for (int p = 0; p < VECTORS; ++p) {
             int col = start + 32 * p * V::WIDTH;
             if (col >= d) continue;
-            V by = load<V>(shared + col);
+            const Wide<V> by = load_f32<V::WIDTH>(shared + col);
 #pragma unroll
             for (int i = 0; i < CELLS_OF_WARP; ++i) {
 #pragma unroll
-                for (int k = 0; k < V::WIDTH; ++k) sums[i] += at[p][i][k] * by[k];
+                for (int k = 0; k < V::WIDTH; ++k) sums[i] += widen(at[p][i][k]) * by[k];
             }
         }
     }
@@ -72,15 +73,15 @@ __host__ __device__ constexpr int scores_shared_bytes(int positions, int cells, 
     return (cells + 2 * positions + shares) * sizeof(float);
 }
 
-// A block takes SCORES_COLUMNS of one image: 16 vectors of 4, or 64 of 1; the threads beside them share the positions.
+// A block takes SCORES_COLUMNS of one image: 8 vectors of 8, 16 of 4 or 64 of 1; the threads beside them share the positions.
 // d_alpha may be null.
 template <class V>
 __device__ __forceinline__ void scores_backward(
-    AttentionMix mix, AttentionScores at, const float* keys, const float* weight, const float* query,
-    const float* alpha, const float* d_beta, const float* d_alpha, float* d_query, float* d_scores) {
+    AttentionMix mix, AttentionScores at, const typename V::Element* keys, const float* weight, const float* query,
+    const float* alpha, const float* d_beta, const float* d_alpha, typename V::Element* d_query, float* d_scores) {
     constexpr int VECTORS = SCORES_COLUMNS / V::WIDTH, GROUPS = THREADS / VECTORS;
     extern __shared__ __align__(16) float shared[];
-    __shared__ V partials[GROUPS][VECTORS];
+    __shared__ Wide<V> partials[GROUPS][VECTORS];
     int positions = position_count(mix), cells = cell_count(mix);
     float *of_cells = shared, *de = of_cells + cells, *weights = de + positions, *shares = weights + positions;
     size_t image = blockIdx.y;
@@ -117,12 +118,12 @@ __device__ __forceinline__ void scores_backward(
     int vector = threadIdx.x % VECTORS, group = threadIdx.x / VECTORS;
     int col = blockIdx.x * SCORES_COLUMNS + vector * V::WIDTH;
     bool inside = col < at.a;
-    V sum = {}, q = {};
+    Wide<V> sum = {}, q = {};
     if (inside) {
-        q = load<V>(query + image * at.query_ld + col);
+        q = load_f32<V::WIDTH>(query + image * at.query_ld + col);
 #pragma unroll 4
         for (int p = group; p < positions; p += GROUPS) {
-            V key = load<V>(keys + (size_t)p * at.keys_ld + col);
+            const Wide<V> key = load_wide<V>(keys + (size_t)p * at.keys_ld + col);
             float d = de[p];
 #pragma unroll
             for (int k = 0; k < V::WIDTH; ++k) sum[k] += key[k] + q[k] > 0.0f ? d : 0.0f;
@@ -135,10 +136,10 @@ __device__ __forceinline__ void scores_backward(
 #pragma unroll
         for (int k = 0; k < V::WIDTH; ++k) sum[k] += partials[g][vector][k];
     }
-    V w = load<V>(weight + col);
+    const Wide<V> w = load_f32<V::WIDTH>(weight + col);
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) sum[k] *= w[k];
-    store<V>(d_query + image * at.d_query_ld + col, sum);
+    store_as(d_query + image * at.d_query_ld + col, sum);
 }
 
 // The sizes and row distances of the keys' gradient. Queries and the scores' gradients are (T, B, .).
@@ -163,11 +164,11 @@ constexpr int POSITIONS_OF_BLOCK = POSITIONS_OF_THREAD * (THREADS / KEYS_VECTORS
 // through the columns KEYS_VECTORS at a time.
 template <class V>
 __device__ __forceinline__ void keys_backward(
-    AttentionKeys at, const float* keys, const float* weight, const float* queries, const float* d_scores,
+    AttentionKeys at, const typename V::Element* keys, const float* weight, const float* queries, const float* d_scores,
     float* d_keys, float* partials) {
     constexpr int MINE = POSITIONS_OF_THREAD, VECTORS = KEYS_VECTORS, GROUPS = THREADS / VECTORS;
     static_assert(GROUPS == 4, "the biases of four groups are added up below");
-    __shared__ V sums[GROUPS][VECTORS];
+    __shared__ Wide<V> sums[GROUPS][VECTORS];
     __shared__ float biases[GROUPS];
     int vector = threadIdx.x % VECTORS, group = threadIdx.x / VECTORS;
     int first = (blockIdx.x * GROUPS + group) * MINE;
@@ -179,18 +180,18 @@ __device__ __forceinline__ void keys_backward(
     for (int start = 0; start < at.a; start += VECTORS * V::WIDTH) {
         int col = start + vector * V::WIDTH;
         bool inside = col < at.a;
-        V key[MINE], sum[MINE], d_weight = {};
+        Wide<V> key[MINE], sum[MINE], d_weight = {};
         float bias = 0.0f;
 #pragma unroll
         for (int i = 0; i < MINE; ++i) {
             key[i] = {}, sum[i] = {};
             if (inside && first + i < at.positions) {
-                key[i] = load<V>(keys + (image * at.positions + first + i) * at.keys_ld + col);
+                key[i] = load_wide<V>(keys + (image * at.positions + first + i) * at.keys_ld + col);
             }
         }
         for (int t = 0; t < at.steps; ++t) {
-            V q = {};
-            if (inside) q = load<V>(queries + t * queries_step + col);
+            Wide<V> q = {};
+            if (inside) q = load_f32<V::WIDTH>(queries + t * queries_step + col);
 #pragma unroll
             for (int i = 0; i < MINE; ++i) {
                 float de = first + i < at.positions ? d_scores[t * d_scores_step + first + i] : 0.0f;
@@ -204,16 +205,16 @@ __device__ __forceinline__ void keys_backward(
             }
         }
         if (inside) {
-            V w = load<V>(weight + col);
+            const Wide<V> w = load_f32<V::WIDTH>(weight + col);
 #pragma unroll
             for (int i = 0; i < MINE; ++i) {
                 if (first + i >= at.positions) continue;
                 float* to = d_keys + (image * at.positions + first + i) * at.d_keys_ld + col;
-                V before = {};
-                if (at.accumulate) before = load<V>(to);
+                Wide<V> before = {};
+                if (at.accumulate) before = load_f32<V::WIDTH>(to);
 #pragma unroll
                 for (int k = 0; k < V::WIDTH; ++k) before[k] += w[k] * sum[i][k];
-                store<V>(to, before);
+                store_as(to, before);
             }
         }
         __syncthreads();

@@ -66,18 +66,18 @@ constexpr int ROWS_IN_FLIGHT = 8;
 
 // y[cols] = sum over the rows of x of weights_c x_c, for the slabs of columns blockIdx.x, blockIdx.x + gridDim.x, ...
 // Half of the block takes the even rows and half the odd ones.
-template <class V>
+template <class V, class Y>
 __device__ __forceinline__ void weighted_rows(
-    const float* weights, const float* x, int rows, int cols, int ld, float* y) {
-    __shared__ V of_other_half[2][SLAB_VECTORS];
+    const float* weights, const typename V::Element* x, int rows, int cols, int ld, Y* y) {
+    __shared__ Wide<V> of_other_half[2][SLAB_VECTORS];
     int half = threadIdx.x / SLAB_VECTORS, vector = threadIdx.x % SLAB_VECTORS;
     int slabs = (cols + SLAB_VECTORS * V::WIDTH - 1) / (SLAB_VECTORS * V::WIDTH);
     int parity = 0;
     for (int slab = blockIdx.x; slab < slabs; slab += gridDim.x, parity ^= 1) {
         int col = (slab * SLAB_VECTORS + vector) * V::WIDTH;
-        V sum = {};
+        Wide<V> sum = {};
         if (col < cols) {
-            const float* from = x + col;
+            const auto* from = x + col;
             int row = half;
             for (; row + 2 * (ROWS_IN_FLIGHT - 1) < rows; row += 2 * ROWS_IN_FLIGHT) {
                 V values[ROWS_IN_FLIGHT];
@@ -87,11 +87,11 @@ __device__ __forceinline__ void weighted_rows(
                 for (int i = 0; i < ROWS_IN_FLIGHT; ++i) {
                     float weight = weights[row + 2 * i];
 #pragma unroll
-                    for (int k = 0; k < V::WIDTH; ++k) sum[k] += weight * values[i][k];
+                    for (int k = 0; k < V::WIDTH; ++k) sum[k] += weight * widen(values[i][k]);
                 }
             }
             for (; row < rows; row += 2) {
-                V values = load<V>(from + (size_t)row * ld);
+                const Wide<V> values = load_wide<V>(from + (size_t)row * ld);
 #pragma unroll
                 for (int k = 0; k < V::WIDTH; ++k) sum[k] += weights[row] * values[k];
             }
@@ -100,10 +100,10 @@ __device__ __forceinline__ void weighted_rows(
         // One barrier per slab: the other buffer is written before the next.
         __syncthreads();
         if (half == 0 && col < cols) {
-            V other = of_other_half[parity][vector];
+            const Wide<V> other = of_other_half[parity][vector];
 #pragma unroll
             for (int k = 0; k < V::WIDTH; ++k) sum[k] += other[k];
-            store<V>(y + col, sum);
+            store_as(y + col, sum);
         }
     }
 }

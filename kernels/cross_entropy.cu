@@ -4,15 +4,15 @@
 // Grid: a block of 256 threads per row. A thread takes every 256th vector of logits, and exchanges values with the others only
 // in the reductions.
 // - `cross_entropy_gradient`: the row is kept in shared memory (4 V bytes, 35 KB at V = 8,915: four blocks per
-//   multiprocessor on an A100) for its maximum and its sum. Every logit is read once and written once: 8 bytes,
-//   about 13 instructions, bound by memory.
+//   multiprocessor on an A100) in f32 for its maximum and its sum. Every logit is read once and written once: 8 bytes,
+//   4 in bf16, about 13 instructions, bound by memory.
 // - `cross_entropy_gradient_twice`: for rows that do not fit there. Maximum and sum in one pass, in which the
 //   sum is scaled whenever the maximum grows (Milakov and Gimelshein 2018), then the row is read again.
 // - `cross_entropy_loss`: only the first of these passes.
 // `cross_entropy_count_f32` and `cross_entropy_mean_f32` are one block each over R targets and losses. n is counted
 // from the targets on the device, so that a captured step serves every batch.
 //
-// A target that is not the id of a word makes the loss of its row NaN.
+// Logits and gradients are f32 or bf16, all between them is f32. A target that is not the id of a word makes the loss of its row NaN.
 #include "elementwise.cuh"
 #include "reduce.cuh"
 
@@ -23,30 +23,38 @@ __device__ __forceinline__ void my_vectors(int cols, Body body) {
         body(first, min(V::WIDTH, cols - first));
 }
 
-// A vector from global or shared memory, or its first `count` values; those missing are -infinity.
-template <class V>
-__device__ __forceinline__ V load_some(const float* from, int count) {
-    if (count == V::WIDTH) return load<V>(from);
-    V values;
+// A vector from global or shared memory as f32, or its first `count` values; those missing are -infinity.
+template <int N>
+__device__ __forceinline__ Vector<f32, N> load_whole(const f32* from) {
+    return load_f32<N>(from);
+}
+template <int N>
+__device__ __forceinline__ Vector<f32, N> load_whole(const bf16* from) {
+    return load_wide<Vector<bf16, N>>(from);
+}
+template <int N, class T>
+__device__ __forceinline__ Vector<f32, N> load_some(const T* from, int count) {
+    if (count == N) return load_whole<N>(from);
+    Vector<f32, N> values;
 #pragma unroll
-    for (int i = 0; i < V::WIDTH; ++i) values[i] = i < count ? from[i] : -INFINITY;
+    for (int i = 0; i < N; ++i) values[i] = i < count ? widen(from[i]) : -INFINITY;
     return values;
 }
 
-template <class V>
-__device__ __forceinline__ void store_some(float* to, const V& values, int count) {
-    if (count == V::WIDTH) {
-        store<V>(to, values);
+template <int N, class T>
+__device__ __forceinline__ void store_some(T* to, const Vector<f32, N>& values, int count) {
+    if (count == N) {
+        store_as(to, values);
         return;
     }
 #pragma unroll
-    for (int i = 0; i < V::WIDTH; ++i)
-        if (i < count) to[i] = values[i];
+    for (int i = 0; i < N; ++i)
+        if (i < count) narrow(values[i], to[i]);
 }
 
 template <class V>
-__device__ __forceinline__ void clear_row(float* row, int cols) {
-    my_vectors<V>(cols, [=](int first, int count) { store_some(row + first, V{}, count); });
+__device__ __forceinline__ void clear_row(typename V::Element* row, int cols) {
+    my_vectors<V>(cols, [=](int first, int count) { store_some(row + first, Wide<V>{}, count); });
 }
 
 template <class V>
@@ -58,10 +66,11 @@ __device__ __forceinline__ float largest_of(const V& x) {
 }
 
 // The gradient of a vector, of which e^(x - max) is given.
-template <class V>
-__device__ __forceinline__ V gradient_of(V exps, float scale, float share, int first, unsigned target) {
+template <int N>
+__device__ __forceinline__ Vector<f32, N> gradient_of(
+    Vector<f32, N> exps, float scale, float share, int first, unsigned target) {
 #pragma unroll
-    for (int i = 0; i < V::WIDTH; ++i) exps[i] = exps[i] * scale - (first + i == target ? share : 0.0f);
+    for (int i = 0; i < N; ++i) exps[i] = exps[i] * scale - (first + i == target ? share : 0.0f);
     return exps;
 }
 
@@ -86,9 +95,9 @@ struct MaxSum {
 
     // Over the whole row, the same in all threads.
     template <class V>
-    __device__ __forceinline__ static MaxSum of_row(const float* row, int cols) {
+    __device__ __forceinline__ static MaxSum of_row(const typename V::Element* row, int cols) {
         MaxSum mine;
-        my_vectors<V>(cols, [&](int first, int count) { mine.add(load_some<V>(row + first, count)); });
+        my_vectors<V>(cols, [&](int first, int count) { mine.add(load_some<V::WIDTH>(row + first, count)); });
         MaxSum all;
         all.max = reduce_block(mine.max, Max());
         all.sum = reduce_block(mine.sum * expf(mine.max - base(all.max)), Sum());
@@ -103,9 +112,10 @@ __device__ __forceinline__ float loss_of(float max, float sum, float at_target) 
 
 template <class V>
 __device__ __forceinline__ void gradient_of_row(
-    float* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, unsigned ignore) {
+    typename V::Element* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld,
+    unsigned ignore) {
     extern __shared__ __align__(16) float kept[];
-    float* row = logits + (size_t)blockIdx.x * ld;
+    auto* row = logits + (size_t)blockIdx.x * ld;
     const unsigned target = targets[blockIdx.x];
     if (target == ignore) {
         clear_row<V>(row, cols);
@@ -118,7 +128,7 @@ __device__ __forceinline__ void gradient_of_row(
     float at_target = NAN;
     bool writes_loss = target >= cols && threadIdx.x == 0;
     my_vectors<V>(cols, [&](int first, int count) {
-        const V x = load_some<V>(row + first, count);
+        const Wide<V> x = load_some<V::WIDTH>(row + first, count);
         store_some(kept + first, x, count);
         max = fmaxf(max, largest_of(x));
         if (target - first < count) {
@@ -129,7 +139,7 @@ __device__ __forceinline__ void gradient_of_row(
     max = reduce_block(max, Max());
     float sum = 0.0f;
     my_vectors<V>(cols, [&](int first, int count) {
-        V x = load_some<V>(kept + first, count);
+        Wide<V> x = load_some<V::WIDTH>(kept + first, count);
 #pragma unroll
         for (int i = 0; i < V::WIDTH; ++i) {
             x[i] = i < count ? expf(x[i] - max) : 0.0f;
@@ -140,25 +150,28 @@ __device__ __forceinline__ void gradient_of_row(
     sum = reduce_block(sum, Sum());
     const float scale = share / sum;
     my_vectors<V>(cols, [=](int first, int count) {
-        const V exps = load_some<V>(kept + first, count);
+        const Wide<V> exps = load_some<V::WIDTH>(kept + first, count);
         store_some(row + first, gradient_of(exps, scale, share, first, target), count);
     });
     if (writes_loss) losses[blockIdx.x] = loss_of(max, sum, at_target);
 }
 
-#define CROSS_ENTROPY_GRADIENT(V)                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_gradient_##V(                  \
-        float* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, \
-        unsigned ignore) {                                                                             \
-        gradient_of_row<V>(logits, targets, counted, losses, cols, ld, ignore);                        \
+#define CROSS_ENTROPY_GRADIENT(V)                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_gradient_##V(                       \
+        V::Element* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, \
+        unsigned ignore) {                                                                                  \
+        gradient_of_row<V>(logits, targets, counted, losses, cols, ld, ignore);                             \
     }
 CROSS_ENTROPY_GRADIENT(f32x1)
 CROSS_ENTROPY_GRADIENT(f32x4)
+CROSS_ENTROPY_GRADIENT(bf16x1)
+CROSS_ENTROPY_GRADIENT(bf16x8)
 
 template <class V>
 __device__ __forceinline__ void gradient_twice_of_row(
-    float* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, unsigned ignore) {
-    float* row = logits + (size_t)blockIdx.x * ld;
+    typename V::Element* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld,
+    unsigned ignore) {
+    auto* row = logits + (size_t)blockIdx.x * ld;
     const unsigned target = targets[blockIdx.x];
     if (target == ignore) {
         clear_row<V>(row, cols);
@@ -167,47 +180,51 @@ __device__ __forceinline__ void gradient_twice_of_row(
     }
     const float share = 1.0f / *counted;
     const MaxSum all = MaxSum::of_row<V>(row, cols);
-    if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(all.max, all.sum, target < cols ? row[target] : NAN);
+    if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(all.max, all.sum, target < cols ? widen(row[target]) : NAN);
     // The loss is computed before the gradient replaces the logit.
     __syncthreads();
     const float scale = share / all.sum;
     my_vectors<V>(cols, [=](int first, int count) {
-        V x = load_some<V>(row + first, count);
+        Wide<V> x = load_some<V::WIDTH>(row + first, count);
 #pragma unroll
         for (int i = 0; i < V::WIDTH; ++i) x[i] = expf(x[i] - all.max);
         store_some(row + first, gradient_of(x, scale, share, first, target), count);
     });
 }
 
-#define CROSS_ENTROPY_GRADIENT_TWICE(V)                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_gradient_twice_##V(            \
-        float* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, \
-        unsigned ignore) {                                                                             \
-        gradient_twice_of_row<V>(logits, targets, counted, losses, cols, ld, ignore);                  \
+#define CROSS_ENTROPY_GRADIENT_TWICE(V)                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_gradient_twice_##V(                 \
+        V::Element* logits, const unsigned* targets, const float* counted, float* losses, int cols, int ld, \
+        unsigned ignore) {                                                                                  \
+        gradient_twice_of_row<V>(logits, targets, counted, losses, cols, ld, ignore);                       \
     }
 CROSS_ENTROPY_GRADIENT_TWICE(f32x1)
 CROSS_ENTROPY_GRADIENT_TWICE(f32x4)
+CROSS_ENTROPY_GRADIENT_TWICE(bf16x1)
+CROSS_ENTROPY_GRADIENT_TWICE(bf16x8)
 
 template <class V>
 __device__ __forceinline__ void loss_of_row(
-    const float* logits, const unsigned* targets, float* losses, int cols, int ld, unsigned ignore) {
-    const float* row = logits + (size_t)blockIdx.x * ld;
+    const typename V::Element* logits, const unsigned* targets, float* losses, int cols, int ld, unsigned ignore) {
+    const auto* row = logits + (size_t)blockIdx.x * ld;
     const unsigned target = targets[blockIdx.x];
     if (target == ignore) {
         if (threadIdx.x == 0) losses[blockIdx.x] = 0.0f;
         return;
     }
     const MaxSum all = MaxSum::of_row<V>(row, cols);
-    if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(all.max, all.sum, target < cols ? row[target] : NAN);
+    if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(all.max, all.sum, target < cols ? widen(row[target]) : NAN);
 }
 
-#define CROSS_ENTROPY_LOSS(V)                                                                             \
-    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_loss_##V(                         \
-        const float* logits, const unsigned* targets, float* losses, int cols, int ld, unsigned ignore) { \
-        loss_of_row<V>(logits, targets, losses, cols, ld, ignore);                                        \
+#define CROSS_ENTROPY_LOSS(V)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_loss_##V(                              \
+        const V::Element* logits, const unsigned* targets, float* losses, int cols, int ld, unsigned ignore) { \
+        loss_of_row<V>(logits, targets, losses, cols, ld, ignore);                                             \
     }
 CROSS_ENTROPY_LOSS(f32x1)
 CROSS_ENTROPY_LOSS(f32x4)
+CROSS_ENTROPY_LOSS(bf16x1)
+CROSS_ENTROPY_LOSS(bf16x8)
 
 // How many rows count, by one block.
 __device__ __forceinline__ float count_rows(const unsigned* targets, int rows, unsigned ignore) {

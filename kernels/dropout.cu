@@ -4,9 +4,9 @@
 // one-dimensional over rows x blocks. Row r of x is step first_t + r / batch of sequence r % batch, and the
 // counter's row word is sequence << 12 | step: the mask depends on nothing else, so it equals the CPU's bit by bit.
 // The step's number is read from device memory: recorded launches draw new masks when it changes.
-// Bytes: 8 per element, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes per
+// Bytes: 8 per element, 4 in bf16, each once. Flops: ten rounds are about 70 integer instructions for four elements; at 32 bytes per
 // thread an A100 moves 5e10 threads per second and could draw 1.4e11. Bound: memory.
-// With V = f32x1 a thread reads its four columns one by one.
+// With V of one element a thread reads its four columns one by one.
 
 #include "vector.cuh"
 #include "philox.cuh"
@@ -26,7 +26,8 @@ constexpr int WORDS = 4;
 
 template <class V>
 __device__ __forceinline__ void dropout(
-    const DropoutMask& mask, unsigned step, const float* x, float* y, int rows, int cols, int x_ld, int y_ld) {
+    const DropoutMask& mask, unsigned step, const typename V::Element* x, typename V::Element* y, int rows, int cols,
+    int x_ld, int y_ld) {
     unsigned blocks = (cols + WORDS - 1) / WORDS;
     unsigned long long i = thread_number();
     if (i >= (unsigned long long)rows * blocks) return;
@@ -40,34 +41,39 @@ __device__ __forceinline__ void dropout(
         bits.w >= mask.threshold ? mask.scale : 0.0f,
     };
     int col = WORDS * block;
-    const float* from = x + (size_t)row * x_ld + col;
-    float* to = y + (size_t)row * y_ld + col;
+    const auto* from = x + (size_t)row * x_ld + col;
+    auto* to = y + (size_t)row * y_ld + col;
     // A dropped element is 0 whatever it was, an infinity or NaN too.
     if constexpr (V::WIDTH == WORDS) {
-        V values = load<V>(from);
+        Wide<V> values = load_wide<V>(from);
 #pragma unroll
         for (int k = 0; k < WORDS; ++k) values[k] = factor[k] == 0.0f ? 0.0f : values[k] * factor[k];
-        store<V>(to, values);
+        store_as(to, values);
     } else {
 #pragma unroll
         for (int k = 0; k < WORDS; ++k) {
-            if (col + k < cols) to[k] = factor[k] == 0.0f ? 0.0f : from[k] * factor[k];
+            if (col + k < cols) narrow(factor[k] == 0.0f ? 0.0f : widen(from[k]) * factor[k], to[k]);
         }
     }
 }
 
-#define DROPOUT_FORWARD(V)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS) dropout_forward_##V(                                      \
-        DropoutMask mask, const unsigned* step, const float* x, float* y, int rows, int cols, int x_ld, int y_ld) { \
-        dropout<V>(mask, *step, x, y, rows, cols, x_ld, y_ld);                                                      \
+#define DROPOUT_FORWARD(V)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) dropout_forward_##V(                                    \
+        DropoutMask mask, const unsigned* step, const V::Element* x, V::Element* y, int rows, int cols, int x_ld, \
+        int y_ld) {                                                                                               \
+        dropout<V>(mask, *step, x, y, rows, cols, x_ld, y_ld);                                                    \
     }
 DROPOUT_FORWARD(f32x1)
 DROPOUT_FORWARD(f32x4)
+DROPOUT_FORWARD(bf16x1)
+DROPOUT_FORWARD(bf16x4)
 
-#define DROPOUT_IN_PLACE(V)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                    \
-        dropout_in_place_##V(DropoutMask mask, const unsigned* step, float* x, int rows, int cols, int ld) { \
-        dropout<V>(mask, *step, x, x, rows, cols, ld, ld);                                                   \
+#define DROPOUT_IN_PLACE(V)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                         \
+        dropout_in_place_##V(DropoutMask mask, const unsigned* step, V::Element* x, int rows, int cols, int ld) { \
+        dropout<V>(mask, *step, x, x, rows, cols, ld, ld);                                                        \
     }
 DROPOUT_IN_PLACE(f32x1)
 DROPOUT_IN_PLACE(f32x4)
+DROPOUT_IN_PLACE(bf16x1)
+DROPOUT_IN_PLACE(bf16x4)

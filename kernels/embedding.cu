@@ -2,7 +2,7 @@
 //
 // ids lie in rows of ids_cols, ids_ld apart; number r is in row r / ids_cols.
 //
-// Forward: a thread takes WIDTH columns of a row of y; 1-D grid over rows x vectors. Bytes: y once, each row of W that
+// Forward, f32 or bf16: a thread takes WIDTH columns of a row of y; 1-D grid over rows x vectors. Bytes: y once, each row of W that
 // has an id here once, the ids. Bound: memory. An id that is not below the number of rows gives NaN: it shows in the
 // loss, and nothing outside the table is read.
 //
@@ -23,8 +23,8 @@ __device__ __forceinline__ unsigned id_at(const unsigned* ids, unsigned r, int i
 
 template <class V>
 __device__ __forceinline__ void embedding_forward(
-    const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols, int ids_ld,
-    int weight_ld, int y_ld) {
+    const typename V::Element* weight, const unsigned* ids, typename V::Element* y, int words, int rows, int cols,
+    int ids_cols, int ids_ld, int weight_ld, int y_ld) {
     const auto [row, col, inside] = vector_position<V>(rows, cols);
     if (!inside) return;
     unsigned id = id_at(ids, row, ids_cols, ids_ld);
@@ -33,7 +33,7 @@ __device__ __forceinline__ void embedding_forward(
         values = load<V>(weight + (size_t)id * weight_ld + col);
     } else {
 #pragma unroll
-        for (int k = 0; k < V::WIDTH; ++k) values[k] = __int_as_float(0x7FC00000);
+        for (int k = 0; k < V::WIDTH; ++k) narrow(__int_as_float(0x7FC00000), values[k]);
     }
     store_global(y + (size_t)row * y_ld + col, values);
 }
@@ -124,14 +124,16 @@ __device__ __forceinline__ void embedding_backward(
     if (inside) store_global(to, sum);
 }
 
-#define EMBEDDING_FORWARD(V)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(THREADS) embedding_forward_##V(                                     \
-        const float* weight, const unsigned* ids, float* y, int words, int rows, int cols, int ids_cols, int ids_ld, \
-        int weight_ld, int y_ld) {                                                                                   \
-        embedding_forward<V>(weight, ids, y, words, rows, cols, ids_cols, ids_ld, weight_ld, y_ld);                  \
+#define EMBEDDING_FORWARD(V)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) embedding_forward_##V(                                   \
+        const V::Element* weight, const unsigned* ids, V::Element* y, int words, int rows, int cols, int ids_cols, \
+        int ids_ld, int weight_ld, int y_ld) {                                                                     \
+        embedding_forward<V>(weight, ids, y, words, rows, cols, ids_cols, ids_ld, weight_ld, y_ld);                \
     }
 EMBEDDING_FORWARD(f32x1)
 EMBEDDING_FORWARD(f32x4)
+EMBEDDING_FORWARD(bf16x1)
+EMBEDDING_FORWARD(bf16x8)
 
 // padding: the id whose row gets nothing, or -1.
 #define EMBEDDING_BACKWARD(V)                                                                                     \

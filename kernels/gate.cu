@@ -1,4 +1,4 @@
-// z = s x, s = sigmoid(g); backward from dz: dx = dz s, dg = dz x s (1 - s).
+// z = s x, s = sigmoid(g); backward from dz: dx = dz s, dg = dz x s (1 - s). z and dg, which are factors of products, may be bf16.
 //
 // Mapping: a thread takes a vector of a row; the grid is one-dimensional over rows x vectors, so
 // that a narrow matrix fills blocks too.
@@ -10,11 +10,11 @@
 
 template <class V>
 __device__ __forceinline__ void gate_forward(
-    float* g, const float* x, float* z, int rows, int cols, int g_ld, int x_ld, int z_ld) {
+    float* g, const float* x, typename V::Element* z, int rows, int cols, int g_ld, int x_ld, int z_ld) {
     const auto [row, col, inside] = vector_position<V>(rows, cols);
     if (!inside) return;
-    V gate = load<V>(g + row * g_ld + col);
-    V value = load<V>(x + row * x_ld + col);
+    Wide<V> gate = load<Wide<V>>(g + row * g_ld + col);
+    Wide<V> value = load<Wide<V>>(x + row * x_ld + col);
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) {
         gate[k] = sigmoid(gate[k]);
@@ -26,14 +26,14 @@ __device__ __forceinline__ void gate_forward(
 
 template <class V>
 __device__ __forceinline__ void gate_backward(
-    const float* s, const float* x, const float* dz, float* dg, float* dx, int rows, int cols, int s_ld, int x_ld,
-    int dz_ld, int dg_ld, int dx_ld) {
+    const float* s, const float* x, const float* dz, typename V::Element* dg, float* dx, int rows, int cols, int s_ld,
+    int x_ld, int dz_ld, int dg_ld, int dx_ld) {
     const auto [row, col, inside] = vector_position<V>(rows, cols);
     if (!inside) return;
-    V gate = load<V>(s + row * s_ld + col);
-    V value = load<V>(x + row * x_ld + col);
-    V d = load<V>(dz + row * dz_ld + col);
-    V d_gate, d_value;
+    Wide<V> gate = load<Wide<V>>(s + row * s_ld + col);
+    Wide<V> value = load<Wide<V>>(x + row * x_ld + col);
+    Wide<V> d = load<Wide<V>>(dz + row * dz_ld + col);
+    Wide<V> d_gate, d_value;
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) {
         d_value[k] = d[k] * gate[k];
@@ -43,19 +43,23 @@ __device__ __forceinline__ void gate_backward(
     store_global(dx + row * dx_ld + col, d_value);
 }
 
-#define GATE_FORWARD(V)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                        \
-        gate_forward_##V(float* g, const float* x, float* z, int rows, int cols, int g_ld, int x_ld, int z_ld) { \
-        gate_forward<V>(g, x, z, rows, cols, g_ld, x_ld, z_ld);                                                  \
+#define GATE_FORWARD(V)                                                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                             \
+        gate_forward_##V(float* g, const float* x, V::Element* z, int rows, int cols, int g_ld, int x_ld, int z_ld) { \
+        gate_forward<V>(g, x, z, rows, cols, g_ld, x_ld, z_ld);                                                       \
     }
 GATE_FORWARD(f32x1)
 GATE_FORWARD(f32x4)
+GATE_FORWARD(bf16x1)
+GATE_FORWARD(bf16x4)
 
-#define GATE_BACKWARD(V)                                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS) gate_backward_##V(                                           \
-        const float* s, const float* x, const float* dz, float* dg, float* dx, int rows, int cols, int s_ld, int x_ld, \
-        int dz_ld, int dg_ld, int dx_ld) {                                                                             \
-        gate_backward<V>(s, x, dz, dg, dx, rows, cols, s_ld, x_ld, dz_ld, dg_ld, dx_ld);                               \
+#define GATE_BACKWARD(V)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(THREADS) gate_backward_##V(                                      \
+        const float* s, const float* x, const float* dz, V::Element* dg, float* dx, int rows, int cols, int s_ld, \
+        int x_ld, int dz_ld, int dg_ld, int dx_ld) {                                                              \
+        gate_backward<V>(s, x, dz, dg, dx, rows, cols, s_ld, x_ld, dz_ld, dg_ld, dx_ld);                          \
     }
 GATE_BACKWARD(f32x1)
 GATE_BACKWARD(f32x4)
+GATE_BACKWARD(bf16x1)
+GATE_BACKWARD(bf16x4)

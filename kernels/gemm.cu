@@ -2,8 +2,8 @@
 //
 // A block makes a tile of C, column blockIdx.x and row blockIdx.y of tiles, with the main loop of tile.cuh: blocks of a row of tiles
 // are neighbours, so that they share A in level 2. Names: the arithmetic, n or t for A and for B (as it is, or transposed), the cut, and C's type, which is f32 but for bf16.
-// tt has only the small cut, because nothing here needs it to be fast; the thin one is for products of a recurrent step, whose
-// A and B are f32 and never tn.
+// tt has only the small cut, because nothing here needs it to be fast; the thin one is for products of a recurrent step, which
+// are never tn and whose C is f32.
 //
 // Flops 2 m n k; bytes, if level 2 keeps what neighbours share: operands and C once. A tile of 128x128 does 32 (f32) or 64
 // (bf16) flops per byte that it loads, of 64x64 half of it: on an A100, f32 is bound by its 19.5 TFLOP/s of FFMA, tf32
@@ -84,15 +84,6 @@ GEMM(tf32, tn, small, f32)
 GEMM(tf32, tt, small, f32)
 GEMM(tf32, nn, thin, f32)
 GEMM(tf32, nt, thin, f32)
-GEMM(bf16_of_f32, nn, large, f32)
-GEMM(bf16_of_f32, nt, large, f32)
-GEMM(bf16_of_f32, tn, large, f32)
-GEMM(bf16_of_f32, nn, small, f32)
-GEMM(bf16_of_f32, nt, small, f32)
-GEMM(bf16_of_f32, tn, small, f32)
-GEMM(bf16_of_f32, tt, small, f32)
-GEMM(bf16_of_f32, nn, thin, f32)
-GEMM(bf16_of_f32, nt, thin, f32)
 GEMM(bf16, nn, large, f32)
 GEMM(bf16, nt, large, f32)
 GEMM(bf16, tn, large, f32)
@@ -100,6 +91,8 @@ GEMM(bf16, nn, small, f32)
 GEMM(bf16, nt, small, f32)
 GEMM(bf16, tn, small, f32)
 GEMM(bf16, tt, small, f32)
+GEMM(bf16, nn, thin, f32)
+GEMM(bf16, nt, thin, f32)
 GEMM(bf16, nn, large, bf16)
 GEMM(bf16, nt, large, bf16)
 GEMM(bf16, tn, large, bf16)

@@ -9,7 +9,7 @@
 //   columns 2q, 2q + 1, 8 + 2q and 9 + 2q. No exchange, no second pass over the gates.
 //   The tile is small because a step is one of a chain: 64 tiles for H = 512 and 32 rows, each with 8 units of weights. The
 //   sum over K is made in parts by several blocks, and the last of them has the whole sums for the cell (parts.cuh).
-//   Bytes: weights 4 (K1 + K2) 4H, read from L2 (show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
+//   Bytes: weights 4 (K1 + K2) 4H, half of it in bf16, read from L2 (f32: show-tell 4 MB, attend 21 MB); x by every column of tiles; gates twice, c
 //   twice, h. Flops 8 B H (K1 + K2). Measured on an H100, B = 32, H = 512, K = 2560 + 512 (attend has 2048 + 512): 23.9 µs in one part, 13.1
 //   in six; a step of k takes 0.2 µs, and all else 4 µs, of which a launch in a graph has most.
 //   Tried: tiles of 64 rows for larger batches (B = 128 of show-tell 10.9 µs instead of 7.3 on an H100).
@@ -46,9 +46,10 @@ struct LstmStep {
 };
 
 // An input and its weight (4H, depth).
+template <class Element>
 struct StepInput {
-    const float* x;
-    const float* weight;
+    const Element* x;
+    const Element* weight;
     int depth;
     int x_ld;
     int weight_ld;
@@ -59,6 +60,7 @@ template <class Product>
 struct StepSource {
     using A = tile::RowLoader<typename Product::A, Product::Cut::THREADS>;
     using B = tile::RowLoader<typename Product::B, Product::Cut::THREADS>;
+    using StepInput = ::StepInput<typename Product::Element>;
     StepInput next;
     int rows, hidden, first_row, first_unit;
     int of_first, start, end;
@@ -140,8 +142,6 @@ struct StepSource {
 
 // Four warps of 16 x 16; shared memory 40 KiB.
 using step = tile::Cut<32, 32, 128, 2, 2, 5, 4>;
-// Columns of x that a step of k takes.
-constexpr int STEP_DEPTH = step::KBYTES / 4;
 
 // What a lane needs for the cell beside the sums: of two rows, one unit.
 struct CellInputs {
@@ -149,13 +149,13 @@ struct CellInputs {
     float c_prev;
 };
 
-template <class Math>
+template <class Math, class Element = typename Math::Element>
 __device__ __forceinline__ void lstm_step(
-    LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates,
-    const float* c_prev, float* c, float* h, float* workspace, unsigned* arrived) {
+    LstmStep at, const Element* x1, const Element* weight1, const Element* x2, const Element* weight2, float* gates,
+    const float* c_prev, float* c, Element* h, float* workspace, unsigned* arrived) {
     using Product = tile::Product<Math, step, tile::Order::K, tile::Order::K>;
+    using StepInput = ::StepInput<Element>;
     static_assert(Product::PAIRS == 2, "a lane has two pairs of columns: the four gates of a unit");
-    static_assert(Product::DEPTH == STEP_DEPTH, "all arithmetic reads f32");
     extern __shared__ __align__(128) unsigned char memory[];
     const int first_row = blockIdx.y * step::M, first_unit = blockIdx.x * (step::N / GATES);
     const StepInput first{x1, weight1, at.depth1, at.x1_ld, at.weight1_ld};
@@ -196,19 +196,20 @@ __device__ __forceinline__ void lstm_step(
         to[2 * hidden] = g;
         to[3 * hidden] = o;
         c[row * at.c_ld + unit] = state;
-        h[row * at.h_ld + unit] = o * tanhf(state);
+        narrow(o * tanhf(state), h[row * at.h_ld + unit]);
     }
 }
 
-#define LSTM_STEP_FORWARD(MATH)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(step::THREADS, step::BLOCKS) lstm_step_forward_##MATH(          \
-        LstmStep at, const float* x1, const float* weight1, const float* x2, const float* weight2, float* gates, \
-        const float* c_prev, float* c, float* h, float* workspace, unsigned* arrived) {                          \
-        lstm_step<tile::math::MATH>(at, x1, weight1, x2, weight2, gates, c_prev, c, h, workspace, arrived);      \
+#define LSTM_STEP_FORWARD(MATH)                                                                             \
+    extern "C" __global__ void __launch_bounds__(step::THREADS, step::BLOCKS) lstm_step_forward_##MATH(     \
+        LstmStep at, const tile::math::MATH::Element* x1, const tile::math::MATH::Element* weight1,         \
+        const tile::math::MATH::Element* x2, const tile::math::MATH::Element* weight2, float* gates,        \
+        const float* c_prev, float* c, tile::math::MATH::Element* h, float* workspace, unsigned* arrived) { \
+        lstm_step<tile::math::MATH>(at, x1, weight1, x2, weight2, gates, c_prev, c, h, workspace, arrived); \
     }
 LSTM_STEP_FORWARD(f32)
 LSTM_STEP_FORWARD(tf32)
-LSTM_STEP_FORWARD(bf16_of_f32)
+LSTM_STEP_FORWARD(bf16)
 
 // Sizes and row distances of the cell's backward.
 struct LstmCell {
@@ -223,23 +224,24 @@ struct LstmCell {
     int d_gates_ld;
 };
 
-// `later` may be null.
+// `later` may be null. V is of d_gates.
 template <class V>
 __device__ __forceinline__ void cell_backward(
     const LstmCell& at, const float* gates, const float* c_prev, const float* c, const float* dh, const float* later,
-    float* dc, float* d_gates) {
+    float* dc, typename V::Element* d_gates) {
+    using F = Wide<V>;
     const auto [row, unit, inside] = vector_position<V>(at.rows, at.hidden);
     if (!inside) return;
     const size_t hidden = at.hidden;
     gates += row * at.gates_ld + unit;
     d_gates += row * at.d_gates_ld + unit;
     dc += row * at.dc_ld + unit;
-    V i = load<V>(gates), f = load<V>(gates + hidden);
-    V g = load<V>(gates + 2 * hidden), o = load<V>(gates + 3 * hidden);
-    V before = load<V>(c_prev + row * at.c_prev_ld + unit);
-    V state = load<V>(c + row * at.c_ld + unit);
-    V d = load<V>(dh + row * at.dh_ld + unit), d_state = load<V>(dc), more = {};
-    if (later != nullptr) more = load<V>(later + row * at.later_ld + unit);
+    F i = load<F>(gates), f = load<F>(gates + hidden);
+    F g = load<F>(gates + 2 * hidden), o = load<F>(gates + 3 * hidden);
+    F before = load<F>(c_prev + row * at.c_prev_ld + unit);
+    F state = load<F>(c + row * at.c_ld + unit);
+    F d = load<F>(dh + row * at.dh_ld + unit), d_state = load<F>(dc), more = {};
+    if (later != nullptr) more = load<F>(later + row * at.later_ld + unit);
 #pragma unroll
     for (int k = 0; k < V::WIDTH; ++k) {
         const float of_h = d[k] + more[k], tanh_c = tanhf(state[k]);
@@ -261,11 +263,13 @@ __device__ __forceinline__ void cell_backward(
 #define LSTM_CELL_BACKWARD(V)                                                                                      \
     extern "C" __global__ void __launch_bounds__(THREADS) lstm_cell_backward_##V(                                  \
         LstmCell at, const float* gates, const float* c_prev, const float* c, const float* dh, const float* later, \
-        float* dc, float* d_gates) {                                                                               \
+        float* dc, V::Element* d_gates) {                                                                          \
         cell_backward<V>(at, gates, c_prev, c, dh, later, dc, d_gates);                                            \
     }
 LSTM_CELL_BACKWARD(f32x1)
 LSTM_CELL_BACKWARD(f32x4)
+LSTM_CELL_BACKWARD(bf16x1)
+LSTM_CELL_BACKWARD(bf16x4)
 
 template <class V>
 __device__ __forceinline__ void set_biases(

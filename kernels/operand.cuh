@@ -3,15 +3,9 @@
 // Shared memory holds an operand in the order it has in memory, K (k runs through memory: a line is a row) or MN (a line
 // is one k). A lane takes:
 //
-//   bf16         ldmatrix, with .trans in order MN
-//   tf32         order K: ldmatrix, which moves 4 bytes as well as twice 2 (but cannot transpose them);
-//                order MN: A's rows two by two, 2·(T/4) and the next, which then are the two rows of an mma; B one by one
-//   bf16_of_f32  four k at a time, k = 4·(T%4) .. + 3 of 16: one load of 16 bytes in order K, one load for each in order MN.
-//                Which k of a step goes to which k of an mma is free as long as A and B agree:
-//
-//   k of the slice    0  1  2  3    4  5  6  7    8  9 10 11   12 13 14 15
-//   lane T%4          0  0  0  0    1  1  1  1    2  2  2  2    3  3  3  3
-//   k of the mma      0  1  8  9    2  3 10 11    4  5 12 13    6  7 14 15
+//   bf16  ldmatrix, with .trans in order MN
+//   tf32  order K: ldmatrix, which moves 4 bytes as well as twice 2 (but cannot transpose them);
+//         order MN: A's rows two by two, 2·(T/4) and the next, which then are the two rows of an mma; B one by one
 //
 // All of these fill the registers of an mma in their order: A's are (rows, rows + 8) at k, then at k + 8 (tf32: + 4), B's k and
 // k + 8. In another order each mma costs four moves, and so does a row of four k for tf32, which is rounded where it is.
@@ -58,10 +52,6 @@ struct f32 {
 struct tf32 {
     using Element = float;
     static constexpr int PARTS = 2;
-};
-struct bf16_of_f32 {
-    using Element = float;
-    static constexpr int PARTS = 1;
 };
 struct bf16 {
     using Element = __nv_bfloat16;
@@ -119,12 +109,9 @@ __device__ __forceinline__ int lane_start(int first) {
                   next_row = ROLE == Role::A ? lane >> 3 & 1 : lane >> 4;
         if constexpr (Side::ORDER == Order::K) return Side::place(first + 8 * next_row + lane % 8, next_k);
         return Side::place(8 * next_k + lane % 8, first / 8 + next_row);
-    } else if constexpr (same<Math, math::tf32>) {
+    } else {
         if constexpr (ROLE == Role::A) return Side::place(t, first / 4 + group / 2) + group % 2 * 8;
         return Side::place(t, first / 4 + group / 4) + group % 4 * 4;
-    } else {
-        if constexpr (Side::ORDER == Order::K) return Side::place(first + group, t);
-        return Side::place(4 * t, first / 4 + group / 4) + group % 4 * 4;
     }
 }
 
@@ -135,23 +122,13 @@ __device__ __forceinline__ uint4 load_rows(unsigned at, int g, int part) {
     return load_matrices<true>(Side::address(at, 16 * part, g));
 }
 
-// Row 8g, its four k of slice `slice`.
-template <class Side>
-__device__ __forceinline__ float4 load_four(unsigned at, int g, int slice) {
-    if constexpr (Side::ORDER == Order::K) return shared_float4(Side::address(at, 8 * g, 4 * slice));
-    const int k = 16 * slice;
-    return {
-        shared_float(Side::address(at, k, 2 * g)), shared_float(Side::address(at, k + 1, 2 * g)),
-        shared_float(Side::address(at, k + 2, 2 * g)), shared_float(Side::address(at, k + 3, 2 * g))};
-}
-
 // Rows 8g and 8 further of A (in tf32's order MN: twice as many neighbours), for one mma after the other of 16 k.
 template <class Math, class Side>
 __device__ __forceinline__ void load_a(FragmentA (&to)[Math::PARTS], unsigned at, int g, int slice) {
     if constexpr (same<Math, math::bf16>) {
         const uint4 v = load_rows<Side>(at, g, slice);
         to[0] = {v.x, v.y, v.z, v.w};
-    } else if constexpr (same<Math, math::tf32>) {
+    } else {
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
             if constexpr (Side::ORDER == Order::K) {
@@ -165,11 +142,6 @@ __device__ __forceinline__ void load_a(FragmentA (&to)[Math::PARTS], unsigned at
                 to[part] = {low_k.x, low_k.y, high_k.x, high_k.y};
             }
         }
-    } else {
-        const float4 top = load_four<Side>(at, g, slice), bottom = load_four<Side>(at, g + 1, slice);
-        to[0] = {
-            to_bf16_pair(top.x, top.y), to_bf16_pair(bottom.x, bottom.y), to_bf16_pair(top.z, top.w),
-            to_bf16_pair(bottom.z, bottom.w)};
     }
 }
 
@@ -180,7 +152,7 @@ __device__ __forceinline__ void load_b(FragmentB (&to)[2][Math::PARTS], unsigned
         const uint4 v = load_rows<Side>(at, g, slice);
         to[0][0] = {v.x, v.y};
         to[1][0] = {v.z, v.w};
-    } else if constexpr (same<Math, math::tf32>) {
+    } else {
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
             uint2 cols[2];
@@ -197,12 +169,6 @@ __device__ __forceinline__ void load_b(FragmentB (&to)[2][Math::PARTS], unsigned
             }
             to[0][part] = {cols[0].x, cols[0].y};
             to[1][part] = {cols[1].x, cols[1].y};
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const float4 v = load_four<Side>(at, g + i, slice);
-            to[i][0] = {to_bf16_pair(v.x, v.y), to_bf16_pair(v.z, v.w)};
         }
     }
 }

@@ -8,8 +8,10 @@
 // What changes from step to step is read from device memory: schedule = (lr, t), and the clip factor (null: 1).
 // 1 - beta^t is -expm1(t ln beta), exact to rounding where the difference would cancel.
 //
+// Where products read bf16, `rounded` is a copy of the parameters in it, written here (null: there is none).
+//
 // Grid: a thread for every vector of parameters. Every value is read once and written once: 20 bytes per parameter for SGD
-// (g, u, w read; u, w written), 28 for Adam: bound by memory.
+// (g, u, w read; u, w written), 28 for Adam, and 2 for a copy: bound by memory.
 #include "elementwise.cuh"
 
 struct SgdSettings {
@@ -41,8 +43,8 @@ __device__ __forceinline__ float clamp(float value, float bound) {
 
 template <class V>
 __device__ __forceinline__ void sgd(
-    const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, int n,
-    const SgdSettings& settings) {
+    const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, bf16* rounded,
+    int n, const SgdSettings& settings) {
     const float lr = schedule[0];
     const float scale = factor ? *factor : 1.0f;
     const auto update = [=](float g, float& u, float& w) {
@@ -58,17 +60,21 @@ __device__ __forceinline__ void sgd(
             for (int i = 0; i < V::WIDTH; ++i) update(g[i], u[i], w[i]);
             store<V>(velocity + first, u);
             store<V>(values + first, w);
+            if (rounded != nullptr) store_as(rounded + first, w);
         } else {
-            for (int i = first; i < n; ++i) update(gradients[i], velocity[i], values[i]);
+            for (int i = first; i < n; ++i) {
+                update(gradients[i], velocity[i], values[i]);
+                if (rounded != nullptr) narrow(values[i], rounded[i]);
+            }
         }
     });
 }
 
-#define OPTIMISER_SGD(V)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(THREADS) optimiser_sgd_##V(                                       \
-        const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, int n, \
-        SgdSettings settings) {                                                                                    \
-        sgd<V>(schedule, factor, gradients, velocity, values, n, settings);                                        \
+#define OPTIMISER_SGD(V)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS) optimiser_sgd_##V(                                \
+        const float* schedule, const float* factor, const float* gradients, float* velocity, float* values, \
+        bf16* rounded, int n, SgdSettings settings) {                                                       \
+        sgd<V>(schedule, factor, gradients, velocity, values, rounded, n, settings);                        \
     }
 OPTIMISER_SGD(f32x1)
 OPTIMISER_SGD(f32x4)
@@ -76,7 +82,7 @@ OPTIMISER_SGD(f32x4)
 template <class V>
 __device__ __forceinline__ void adam(
     const float* schedule, const float* factor, const float* gradients, float* means, float* squares, float* values,
-    int n, const AdamSettings& settings) {
+    bf16* rounded, int n, const AdamSettings& settings) {
     const float lr = schedule[0];
     const float t = schedule[1];
     const float scale = factor ? *factor : 1.0f;
@@ -97,8 +103,12 @@ __device__ __forceinline__ void adam(
             store<V>(means + first, m);
             store<V>(squares + first, v);
             store<V>(values + first, w);
+            if (rounded != nullptr) store_as(rounded + first, w);
         } else {
-            for (int i = first; i < n; ++i) update(gradients[i], means[i], squares[i], values[i]);
+            for (int i = first; i < n; ++i) {
+                update(gradients[i], means[i], squares[i], values[i]);
+                if (rounded != nullptr) narrow(values[i], rounded[i]);
+            }
         }
     });
 }
@@ -106,8 +116,8 @@ __device__ __forceinline__ void adam(
 #define OPTIMISER_ADAM(V)                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) optimiser_adam_##V(                             \
         const float* schedule, const float* factor, const float* gradients, float* means, float* squares, \
-        float* values, int n, AdamSettings settings) {                                                    \
-        adam<V>(schedule, factor, gradients, means, squares, values, n, settings);                        \
+        float* values, bf16* rounded, int n, AdamSettings settings) {                                     \
+        adam<V>(schedule, factor, gradients, means, squares, values, rounded, n, settings);               \
     }
 OPTIMISER_ADAM(f32x1)
 OPTIMISER_ADAM(f32x4)

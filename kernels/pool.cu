@@ -161,9 +161,9 @@ __device__ __forceinline__ int end(int i, int inputs, int outputs) {
     return (unsigned)((i + 1) * inputs + outputs - 1) / outputs;
 }
 
-// Of x in f32 or bf16, y being f32.
+// Sums are f32, whatever x and y are.
 template <class V, class T = typename V::Element>
-__device__ __forceinline__ void adaptive_forward(const T* x, float* y, int ldx, int ldy, const PoolShape& shape) {
+__device__ __forceinline__ void adaptive_forward(const T* x, T* y, int ldx, int ldy, const PoolShape& shape) {
     __shared__ float sums[V::WIDTH][THREADS];
     const int items = THREADS / shape.parts;
     const int number = blockIdx.x * items + threadIdx.x % items;
@@ -196,18 +196,18 @@ __device__ __forceinline__ void adaptive_forward(const T* x, float* y, int ldx, 
     const float weight = 1.0f / cells;
 #pragma unroll
     for (int i = 0; i < V::WIDTH; ++i) sum[i] *= weight;
-    store<Wide<V>>(y + (size_t)it.pixel * ldy + it.first, sum);
+    store_wide<V>(y + (size_t)it.pixel * ldy + it.first, sum);
 }
 
-#define POOL_ADAPTIVE_FORWARD(V)                                                                      \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                          \
-        pool_adaptive_forward_##V(const V::Element* x, float* y, int ldx, int ldy, PoolShape shape) { \
-        adaptive_forward<V>(x, y, ldx, ldy, shape);                                                   \
+#define POOL_ADAPTIVE_FORWARD(V)                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                               \
+        pool_adaptive_forward_##V(const V::Element* x, V::Element* y, int ldx, int ldy, PoolShape shape) { \
+        adaptive_forward<V>(x, y, ldx, ldy, shape);                                                        \
     }
 POOL_ADAPTIVE_FORWARD(f32x1)
 POOL_ADAPTIVE_FORWARD(f32x4)
 POOL_ADAPTIVE_FORWARD(bf16x1)
-POOL_ADAPTIVE_FORWARD(bf16x4)
+POOL_ADAPTIVE_FORWARD(bf16x8)
 
 template <class V, class T = typename V::Element>
 __device__ __forceinline__ void adaptive_backward(const float* dy, T* dx, int ldy, int ldd, const PoolShape& shape) {

@@ -5,10 +5,9 @@
 // 16 bytes by a `Source` (source.cuh has the usual ones), STAGES - 1 steps ahead; one barrier per step. Warps own
 // parts of WARP_M x WARP_N, from shared memory to registers and into multiply-adds:
 //
-//   f32          exact products: each lane has (WARP_M / 8) x (WARP_N / 4) sums
-//   tf32         f32 rounded to tf32 on its way to the tensor cores (m16n8k8)
-//   bf16_of_f32  f32 rounded to bf16 on its way to the tensor cores (m16n8k16)
-//   bf16         bf16, ldmatrix, m16n8k16
+//   f32   exact products: each lane has (WARP_M / 8) x (WARP_N / 4) sums
+//   tf32  f32 rounded to tf32 on its way to the tensor cores (m16n8k8)
+//   bf16  bf16, ldmatrix, m16n8k16
 //
 // All sum in f32, and all have the sums where an mma's accumulator has them: rows T/4 + 8i, columns 8j + 2·(T%4) and the
 // next, so that four lanes write 32 bytes in a row and an epilogue needs to know one layout only. (f32 with A in order MN:

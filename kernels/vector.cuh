@@ -61,6 +61,13 @@ __device__ __forceinline__ void store_global(f32* to, const f32x4& values) {
                  : "memory");
 }
 
+__device__ __forceinline__ void store_global(bf16* to, const bf16x8& values) {
+    const uint4& words = reinterpret_cast<const uint4&>(values);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(words.x),
+                 "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+}
+
 __device__ __forceinline__ f32 widen(f32 value) { return value; }
 __device__ __forceinline__ f32 widen(bf16 value) { return __bfloat162float(value); }
 
@@ -98,6 +105,54 @@ __device__ __forceinline__ void store_wide(typename V::Element* to, const Wide<V
     V narrowed;
     narrow(values, narrowed);
     store<V>(to, narrowed);
+}
+
+// N neighbouring f32, which are more than one access where N is 8.
+template <int N>
+__device__ __forceinline__ Vector<f32, N> load_f32(const f32* from) {
+    if constexpr (N <= 4) {
+        return load<Vector<f32, N>>(from);
+    } else {
+        const f32x4 first = load<f32x4>(from), second = load<f32x4>(from + 4);
+        return {first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3]};
+    }
+}
+
+// The same stored, as f32.
+template <int N>
+__device__ __forceinline__ void store_as(f32* to, const Vector<f32, N>& values) {
+    if constexpr (N <= 4) {
+        store<Vector<f32, N>>(to, values);
+    } else {
+        store<f32x4>(to, {values[0], values[1], values[2], values[3]});
+        store<f32x4>(to + 4, {values[4], values[5], values[6], values[7]});
+    }
+}
+
+__device__ __forceinline__ unsigned bf16_pair(f32 low, f32 high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const unsigned&>(pair);
+}
+
+// The same rounded, in global memory only.
+template <int N>
+__device__ __forceinline__ void store_as(bf16* to, const Vector<f32, N>& values) {
+    const auto pair = [&](int i) { return bf16_pair(values[i], values[i + 1]); };
+    if constexpr (N == 1) {
+        narrow(values[0], *to);
+    } else if constexpr (N == 4) {
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(pair(0)), "r"(pair(2))
+                     : "memory");
+    } else {
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(pair(0)),
+                     "r"(pair(2)), "r"(pair(4)), "r"(pair(6))
+                     : "memory");
+    }
+}
+
+template <int N>
+__device__ __forceinline__ void store_global(bf16* to, const Vector<f32, N>& values) {
+    store_as(to, values);
 }
 
 // The number of the thread in the grid.

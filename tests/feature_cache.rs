@@ -106,7 +106,7 @@ fn features(cached: &Cached, dataset: &Flickr8k, told: &mut Told) -> Vec<f32> {
         stage: Stage::Features,
     };
     let features = encoding.features(told).unwrap();
-    features.upload(engine, images).unwrap().to_vec().unwrap()
+    features.upload(engine, images).unwrap().to_f32().unwrap()
 }
 
 fn cached_files(tiny: &Tiny) -> Vec<PathBuf> {

@@ -7,6 +7,7 @@ mod support;
 mod bad_files;
 mod bad_input;
 mod beam;
+mod bf16_decoders;
 mod bleu;
 mod build_kernels;
 mod caption;

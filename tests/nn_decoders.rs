@@ -10,6 +10,7 @@ use showtell::model::{Captions, Decoder, Sizes};
 use showtell::nn::noise::Noise;
 use showtell::nn::params::{Declarations, Params};
 use showtell::{Context, DType, Shape, Tensor};
+use support::typed::to_f64;
 use support::{Numbers, check_gradient, cpu, cuda_with, noise, zeros};
 
 /// Captions (T, B) of random words and lengths, the first of full length.
@@ -210,31 +211,18 @@ fn outcome(ctx: &Context, attend: bool, dtype: DType) -> Vec<(String, Vec<f64>)>
     let mut declare = Declarations::default();
     let (decoder, shape) = decoder(attend, &mut declare);
     let params = declare.build(ctx.device(), dtype).unwrap();
-    let mut set = |tensor: &mut Tensor, scale: f64| {
-        let values = numbers.vec(tensor.len());
-        let values: Vec<f32> = values.iter().map(|&v| (scale * v) as f32).collect();
-        match dtype {
-            DType::F64 => {
-                let values: Vec<f64> = values.into_iter().map(f64::from).collect();
-                tensor.copy_from_slice(&values).unwrap();
-            }
-            _ => tensor.copy_from_slice(&values).unwrap(),
-        }
+    let mut values = |len: usize, scale: f64| -> Vec<f32> {
+        let values = numbers.vec(len);
+        values.iter().map(|&v| (scale * v) as f32).collect()
     };
     for id in params.ids() {
-        set(&mut params.value(id).handle(), 0.4);
+        let len = params.value(id).len();
+        params.import(id, &values(len, 0.4)).unwrap();
     }
-    let mut features = zeros(ctx, Shape::new(&shape), dtype);
-    set(&mut features, 1.0);
-    let to_f64 = |tensor: &Tensor| -> Vec<f64> {
-        match tensor.dtype() {
-            DType::F64 => tensor.to_vec().unwrap(),
-            _ => {
-                let values: Vec<f32> = tensor.to_vec().unwrap();
-                values.into_iter().map(f64::from).collect()
-            }
-        }
-    };
+    let mut features = zeros(ctx, Shape::new(&shape), params.operands());
+    features
+        .copy_from_f32(&values(features.len(), 1.0))
+        .unwrap();
     let (steps, batch) = (6, shape[0]);
     let tokens = tokens(&mut numbers, steps, batch, 43);
     let captions = Captions::upload(ctx, steps, batch, &tokens).unwrap();

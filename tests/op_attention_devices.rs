@@ -1,12 +1,13 @@
 //! Attention on the CUDA device: everything it makes against the CPU in f64, and what a step reads.
 
 use crate::support;
+use half::bf16;
 use showtell::ops::Accumulate;
 use showtell::ops::attention::{self, CellMix, Inputs, KeyGradients};
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
 use support::attention::{backward, forward};
-use support::typed::{check_padding, fill, to_f64, unwritten};
+use support::typed::{check_padding, fill, to_f64, unit_roundoff, unwritten};
 use support::{Numbers, alone, contexts, counters, cpu, cuda, paddings, zeros};
 
 /// Sizes of a case, and how many columns of padding its rows have.
@@ -21,8 +22,39 @@ struct Sizes {
     pad: usize,
 }
 
-/// Every tensor that the operation makes from the numbers of `seed`, in the type of `dtype`, to f64.
-fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, Vec<f64>)> {
+/// Element types: of what every step reads, and of all else.
+#[derive(Clone, Copy, Debug)]
+struct Types {
+    read: DType,
+    sums: DType,
+}
+
+const F32: Types = Types {
+    read: DType::F32,
+    sums: DType::F32,
+};
+const BF16: Types = Types {
+    read: DType::Bf16,
+    ..F32
+};
+const F64: Types = Types {
+    read: DType::F64,
+    sums: DType::F64,
+};
+
+/// A tensor that the operation makes, its type, and its elements.
+type Made = (&'static str, DType, Vec<f64>);
+
+/// Every tensor that the operation makes, from numbers that `stored` holds. With `known` keys, those are read in place of the keys that
+/// are made.
+fn everything(
+    ctx: &Context,
+    sizes: Sizes,
+    types: Types,
+    stored: DType,
+    known: Option<&[f64]>,
+) -> Vec<Made> {
+    let Types { read, sums: dtype } = types;
     let Sizes {
         steps,
         batch,
@@ -34,26 +66,31 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     let mix = CellMix::new(sizes.cells, sizes.positions).unwrap();
     let (p, c) = (mix.positions(), mix.cells());
     let (mut numbers, mut paddings) = (Numbers::new(21), paddings(pad));
-    let mut random = |shape: &[usize]| {
+    let mut of_type = |dtype, shape: &[usize]| {
         let padding = paddings.next().unwrap();
         let mut tensor = unwritten(ctx, Shape::new(shape), padding, dtype);
-        // What f32 holds, so that both types begin with the same numbers.
+        // So that all types begin with the same numbers.
+        let rounded = |v: f64| match stored {
+            DType::Bf16 => bf16::from_f64(v).to_f64(),
+            _ => f64::from(v as f32),
+        };
         let values = numbers.vec(tensor.len()).into_iter();
-        let rounded: Vec<f64> = values.map(|v| f64::from(v as f32)).collect();
-        fill(&mut tensor, &rounded);
+        fill(&mut tensor, &values.map(rounded).collect::<Vec<_>>());
         tensor
     };
-    let (cells, values, queries) = (
-        random(&[batch, c, a]),
-        random(&[batch, c, d]),
-        random(&[steps, batch, a]),
-    );
+    let (values, mut keys) = (of_type(read, &[batch, c, d]), of_type(read, &[batch, p, a]));
+    let mut d_cells = of_type(read, &[batch, c, a]);
+    let mut random = |shape: &[usize]| of_type(dtype, shape);
+    let (cells, queries) = (random(&[batch, c, a]), random(&[steps, batch, a]));
     let (weight, bias, d_mean) = (random(&[1, a]), random(&[1]), random(&[batch, d]));
     let (d_contexts, d_alpha) = (random(&[steps, batch, d]), random(&[batch, p]));
-    let (mut d_cells, mut d_values) = (random(&[batch, c, a]), random(&[batch, c, d]));
-    let mut keys = random(&[batch, p, a]);
+    let mut d_values = random(&[batch, c, d]);
     attention::mix_forward(ctx, &mix, &cells, &mut keys).unwrap();
-    let mut mean = unwritten(ctx, [batch, d], 4, dtype);
+    let made_keys = (read, to_f64(&keys));
+    if let Some(known) = known {
+        fill(&mut keys, known);
+    }
+    let mut mean = unwritten(ctx, [batch, d], 4, read);
     attention::mean_forward(ctx, &mix, &values, &mut mean).unwrap();
     let inputs = Inputs {
         mix: &mix,
@@ -74,7 +111,7 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     let d_scores = random(&[steps, batch, p]);
     let [keys_twice, weight_twice, bias_twice] =
         keys_backward_twice(ctx, inputs, &queries, &d_scores);
-    let mut d_cells_anew = unwritten(ctx, [batch, c, a], 8, dtype);
+    let mut d_cells_anew = unwritten(ctx, [batch, c, a], 8, read);
     attention::mix_backward(ctx, &mix, &all.keys, no, &mut d_cells_anew).unwrap();
     let mut d_values_of_mean = unwritten(ctx, [batch, c, d], 8, dtype);
     attention::mean_backward(ctx, &mix, &d_mean, no, &mut d_values_of_mean).unwrap();
@@ -83,7 +120,6 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
     attention::values_backward(ctx, &betas, &d_contexts, yes, &mut d_values).unwrap();
     attention::mean_backward(ctx, &mix, &d_mean, yes, &mut d_values).unwrap();
     let named = [
-        ("keys", keys),
         ("mean", mean),
         ("alphas", alphas),
         ("betas", betas),
@@ -101,10 +137,9 @@ fn everything(ctx: &Context, sizes: Sizes, dtype: DType) -> Vec<(&'static str, V
         ("d_values of the mean", d_values_of_mean),
     ];
     check_padding();
-    named
-        .iter()
-        .map(|(name, tensor)| (*name, to_f64(tensor)))
-        .collect()
+    let mut all = vec![("keys", made_keys.0, made_keys.1)];
+    all.extend(named.map(|(name, tensor)| (name, tensor.dtype(), to_f64(&tensor))));
+    all
 }
 
 /// The gradients of keys, weight and bias, twice the same, the second time into what is there. Each of the scores has a gradient of
@@ -135,7 +170,7 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 
 /// The CUDA device in f32 against the CPU in f64. Sums have up to n = max(A, D, P T) terms and results are made of a few such
 /// sums in a row: 8 ε √n, relative to the norm. A key whose k + q rounds to the other side of zero changes nothing
-/// by more than that, as k + q is then no more than an ε.
+/// by more than that, as k + q is then no more than an ε. With keys and values in bf16, what is made in bf16 is rounded once more.
 #[test]
 fn the_cuda_device_agrees_with_f64() {
     let Some(ctx) = cuda() else { return };
@@ -190,15 +225,22 @@ fn the_cuda_device_agrees_with_f64() {
             sizes.positions[0] * sizes.positions[1] * sizes.steps,
         ];
         let bound = 8.0 * f64::from(f32::EPSILON) * (n.into_iter().max().unwrap() as f64).sqrt();
-        let got = everything(&ctx, sizes, DType::F32);
-        let expected = everything(&cpu(), sizes, DType::F64);
-        for ((name, got), (_, expected)) in got.iter().zip(&expected) {
-            let difference = norm(got.iter().zip(expected).map(|(a, b)| a - b));
-            let norm = norm(expected.iter().copied());
-            assert!(
-                difference <= bound * norm.max(1e-3),
-                "{sizes:?}: {name} is off by {difference} of {norm}"
-            );
+        for types in [F32, BF16] {
+            let got = everything(&ctx, sizes, types, types.read, None);
+            let (_, _, keys) = &got[0];
+            let expected = everything(&cpu(), sizes, F64, types.read, Some(keys));
+            for ((name, dtype, got), (.., expected)) in got.iter().zip(&expected) {
+                let difference = norm(got.iter().zip(expected).map(|(a, b)| a - b));
+                let norm = norm(expected.iter().copied());
+                let bound = match dtype {
+                    DType::Bf16 => bound + unit_roundoff(DType::Bf16),
+                    _ => bound,
+                };
+                assert!(
+                    difference <= bound * norm.max(1e-3),
+                    "{sizes:?}, {types:?}: {name} is off by {difference} of {norm}"
+                );
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Cross-entropy: against the formula in plain f64, finite differences, and its edges.
 
 use crate::support;
+use half::bf16;
 use proptest::prelude::*;
 use showtell::DType;
 use showtell::ops::cross_entropy;
 use showtell::tensor::{Context, Tensor};
+use support::typed::{typed_contexts, unit_roundoff};
 use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, nan, zeros};
 
 /// Random targets below `words`, the first never ignored.
@@ -53,12 +55,13 @@ proptest! {
     }
 }
 
-/// Vocabulary-sized rows in f32: exp within 2 ulp of a difference of up to 24 that was rounded, a sum of n terms
+/// Vocabulary-sized rows, computed in f32: exp within 2 ulp of a difference of up to 24 that was rounded, a sum of n terms
 /// within √n ulp. Rows at any alignment;
-/// padded; too long for a multiprocessor's shared memory; more of them than a block has threads.
+/// padded; too long for a multiprocessor's shared memory; more of them than a block has threads. Logits in bf16 are rounded
+/// beforehand, and their gradient afterwards.
 #[test]
-fn f32_follows_the_formula_in_f64() {
-    for ctx in contexts() {
+fn every_device_follows_the_formula_in_f64() {
+    for (ctx, dtype) in typed_contexts() {
         for (rows, words, ld) in [
             (6, 8915, 8920),
             (7, 77, 77),
@@ -67,21 +70,22 @@ fn f32_follows_the_formula_in_f64() {
             (2, 60_001, 60_003),
             (300, 77, 80),
         ] {
-            follows_the_formula(&ctx, rows, words, ld);
+            follows_the_formula(&ctx, dtype, rows, words, ld);
         }
     }
 }
 
-fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
+fn follows_the_formula(ctx: &Context, dtype: DType, rows: usize, words: usize, ld: usize) {
     let mut numbers = Numbers::new(8);
-    let values: Vec<f32> = numbers
-        .vec(rows * ld)
-        .iter()
-        .map(|v| 12.0 * *v as f32)
-        .collect();
+    let stored = |v: f64| match dtype {
+        DType::Bf16 => bf16::from_f64(12.0 * v).to_f32(),
+        _ => 12.0 * v as f32,
+    };
+    let values: Vec<f32> = numbers.vec(rows * ld).into_iter().map(stored).collect();
     let (targets, count) = targets(ctx, &mut numbers, rows, words);
     let run = || {
-        let whole = Tensor::from_slice(ctx.device(), [rows, ld], &values).unwrap();
+        let mut whole = zeros(ctx, [rows, ld], dtype);
+        whole.copy_from_f32(&values).unwrap();
         let mut logits = whole.columns(0, words).unwrap();
         let (mut losses, mut loss) = (zeros(ctx, [rows], DType::F32), zeros(ctx, [1], DType::F32));
         let mut alone = zeros(ctx, [rows], DType::F32);
@@ -90,7 +94,7 @@ fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
         cross_entropy::forward_backward(ctx, &mut logits, &targets, 0, &mut losses, &mut loss)
             .unwrap();
         let padding = whole.columns(words, ld - words).unwrap();
-        let read = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap();
+        let read = |tensor: &Tensor| tensor.to_f32().unwrap();
         let means = [mean_alone, read(&loss)[0]];
         (
             read(&alone),
@@ -103,7 +107,11 @@ fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
     let (alone, losses, means, gradient, padding) = run();
     let ids = targets.to_vec::<u32>().unwrap();
     let bound = f64::from(f32::EPSILON) * ((words as f64).sqrt() + 14.0);
-    let device = ctx.device().name();
+    let rounding = match dtype {
+        DType::Bf16 => unit_roundoff(dtype),
+        _ => 0.0,
+    };
+    let device = format!("{}, {dtype}", ctx.device().name());
     let mut total = 0.0;
     for row in 0..rows {
         let row_of = |from: &[f32], cols: usize| -> Vec<f64> {
@@ -131,7 +139,7 @@ fn follows_the_formula(ctx: &Context, rows: usize, words: usize, ld: usize) {
             let exact = counts * (x[v].exp() / sum - one_hot) / count as f64;
             let scale = exact.abs() + counts * one_hot * f64::from(f32::EPSILON);
             assert!(
-                (got - exact).abs() <= bound * scale,
+                (got - exact).abs() <= bound * scale + rounding * exact.abs(),
                 "{device}: row {row}, word {v}"
             );
         }

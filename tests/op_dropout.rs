@@ -145,6 +145,38 @@ fn padded_rows_keep_their_padding_and_p_zero_changes_nothing() {
     }
 }
 
+/// In bf16 the mask is the same, and what is kept is rounded once.
+#[test]
+fn bf16_has_the_same_mask() {
+    let Some(ctx) = cuda() else { return };
+    for (start, cols) in [(0, 48), (4, 36), (8, 30), (3, 29)] {
+        let view = |dtype| {
+            let mut whole = zeros(&ctx, [3, 5, 48], dtype);
+            let numbers = Numbers::new(11).vec(whole.len());
+            // What bf16 holds.
+            let numbers = numbers
+                .into_iter()
+                .map(|v| half::bf16::from_f64(v).to_f32());
+            whole.copy_from_f32(&numbers.collect::<Vec<_>>()).unwrap();
+            whole.columns(start, cols).unwrap()
+        };
+        let dropped = |dtype| {
+            let (mut x, mut y) = (view(dtype), zeros(&ctx, [3, 5, cols], dtype));
+            dropout::forward(&ctx, 0.3, &some_site(&ctx), 2, &x, &mut y).unwrap();
+            dropout::in_place(&ctx, 0.3, &some_site(&ctx), 2, &mut x).unwrap();
+            assert_eq!(x.to_f32().unwrap(), y.to_f32().unwrap());
+            y.to_f32().unwrap()
+        };
+        let rounded = |v: f32| half::bf16::from_f32(v).to_f32();
+        let expected: Vec<f32> = dropped(DType::F32).into_iter().map(rounded).collect();
+        assert_eq!(
+            dropped(DType::Bf16),
+            expected,
+            "{cols} columns from {start}"
+        );
+    }
+}
+
 /// What is dropped is zero, whatever it was: in rows that are read four floats at a time and in rows that are not.
 #[test]
 fn a_dropped_infinity_or_nan_is_zero() {

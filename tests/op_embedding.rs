@@ -1,11 +1,12 @@
 //! Embedding: gathered rows and scattered sums, against plain loops.
 
 use crate::support;
+use half::bf16;
 use proptest::prelude::*;
-use showtell::DType;
 use showtell::ops::Accumulate;
 use showtell::ops::embedding;
 use showtell::tensor::{Context, Tensor};
+use showtell::{DType, Device};
 use support::typed::{check_padding, random, unwritten};
 use support::{Numbers, alone, check_gradient, contexts, counters, cpu, cuda, inner, nan, zeros};
 
@@ -126,6 +127,15 @@ fn every_device_adds_in_order() {
             let row = |&id: &u32| table[id as usize * cols..][..cols].to_vec();
             let expected: Vec<f32> = id_values.iter().flat_map(row).collect();
             assert_eq!(y.to_vec::<f32>().unwrap(), expected, "{name}");
+            if let Device::Cuda(_) = ctx.device() {
+                let mut rounded = random(&ctx, &mut numbers, [words, cols], 8, DType::Bf16);
+                rounded.copy_from_f32(&table).unwrap();
+                let mut y = unwritten(&ctx, [steps, batch, cols], 16, DType::Bf16);
+                embedding::forward(&ctx, &rounded, &ids, &mut y).unwrap();
+                let expected = expected.iter().map(|&v| bf16::from_f32(v).to_f32());
+                let expected: Vec<f32> = expected.collect();
+                assert_eq!(y.to_f32().unwrap(), expected, "{name} in bf16");
+            }
 
             let dy = numbers
                 .f32(&ctx, [steps, batch, cols + 8])
@@ -157,6 +167,10 @@ fn an_id_beyond_the_table_shows_on_the_cuda_device() {
     let Some(ctx) = cuda() else { return };
     let ids = Tensor::from_slice(ctx.device(), [3], &[1u32, 5, u32::MAX]).unwrap();
     let table = Numbers::new(8).f32(&ctx, [5, 2]);
+    let mut y = zeros(&ctx, [3, 8], DType::Bf16);
+    embedding::forward(&ctx, &zeros(&ctx, [5, 8], DType::Bf16), &ids, &mut y).unwrap();
+    let wrong: Vec<bool> = y.to_f32().unwrap().iter().map(|y| y.is_nan()).collect();
+    assert_eq!(wrong, [[false; 8], [true; 8], [true; 8]].as_flattened());
     let mut y = zeros(&ctx, [3, 2], DType::F32);
     embedding::forward(&ctx, &table, &ids, &mut y).unwrap();
     let y_values: Vec<f32> = y.to_vec().unwrap();

@@ -84,6 +84,36 @@ fn every_device_follows_the_formula() {
     }
 }
 
+/// z and dg in bf16 are those in f32, rounded, in rows that are read four floats at a time and in rows that cannot be.
+#[test]
+fn factors_of_products_may_be_rounded() {
+    let Some(ctx) = cuda() else { return };
+    let mut numbers = Numbers::new(5);
+    for (rows, cols, pad) in [(7, 37, 3), (33, 64, 4), (20, 12, 8)] {
+        let mut paddings = paddings(pad);
+        let mut view = |dtype| {
+            let padding = paddings.next().unwrap();
+            random(&ctx, &mut numbers, [rows, cols], padding, dtype)
+        };
+        let [g, x, dz] = [(); 3].map(|()| view(DType::F32));
+        let mut run = |dtype| {
+            let [mut s, mut z, mut dg, mut dx] =
+                [DType::F32, dtype, dtype, DType::F32].map(&mut view);
+            s.copy_from_f32(&g.to_f32().unwrap()).unwrap();
+            gate::forward(&ctx, &mut s, &x, &mut z).unwrap();
+            gate::backward(&ctx, &s, &x, &dz, &mut dg, &mut dx).unwrap();
+            check_padding();
+            [s, z, dg, dx]
+        };
+        let (exact, rounded) = (run(DType::F32), run(DType::Bf16));
+        for (exact, rounded) in exact.iter().zip(&rounded) {
+            let mut expected = zeros(&ctx, [rows, cols], rounded.dtype());
+            expected.copy_from_f32(&exact.to_f32().unwrap()).unwrap();
+            assert_eq!(rounded.to_f32().unwrap(), expected.to_f32().unwrap());
+        }
+    }
+}
+
 #[test]
 fn large_numbers_and_nan() {
     for ctx in contexts() {

@@ -406,7 +406,6 @@ fn the_main_loop_costs_what_it_should() {
                 let least = match arithmetic {
                     "gemm_f32" => 0.72,
                     "gemm_tf32" => 0.125,
-                    "gemm_bf16_of_f32" => 0.08,
                     _ => 0.155,
                 };
                 println!(

@@ -1,9 +1,10 @@
 //! Clips and optimisers against PyTorch's formulas written out in plain loops, in f64.
 
 use crate::support;
+use half::bf16;
 use proptest::prelude::*;
 use showtell::ops::clip::{self, Clip};
-use showtell::ops::optimiser::{self, Adam, Moments, Sgd};
+use showtell::ops::optimiser::{self, Adam, Moments, Sgd, Weights};
 use showtell::{Context, DType, Tensor};
 use support::{Numbers, alone, contexts, counters, cpu, cuda, nan, zeros};
 
@@ -38,7 +39,7 @@ proptest! {
             let schedule = Tensor::from_slice(ctx.device(), [2], &[lr, step as f64]).unwrap();
             clip::norm(&ctx, &gradients, 0.25, &mut norm, &mut factor).unwrap();
             let clip = Clip::Factor(&factor);
-            optimiser::sgd(&ctx, settings, &schedule, clip, &gradients, &mut velocity, &mut values)
+            optimiser::sgd(&ctx, settings, &schedule, clip, &gradients, &mut velocity, (&mut values).into())
                 .unwrap();
             let total = g.iter().map(|g| g * g).sum::<f64>().sqrt();
             let scale = (0.25 / (total + 1e-6)).min(1.0);
@@ -68,7 +69,7 @@ proptest! {
             let schedule = Tensor::from_slice(ctx.device(), [2], &[4e-4, step as f64]).unwrap();
             let moments = Moments { first: &mut first, second: &mut second };
             let clip = Clip::Value(5.0);
-            optimiser::adam(&ctx, settings, &schedule, clip, &gradients, moments, &mut values)
+            optimiser::adam(&ctx, settings, &schedule, clip, &gradients, moments, (&mut values).into())
                 .unwrap();
             let t = step as i32;
             for i in 0..n {
@@ -124,11 +125,20 @@ fn trained(ctx: &Context, adam: bool, n: usize, start: usize, steps: usize) -> V
                 clip,
                 &gradients,
                 moments,
-                &mut values,
+                (&mut values).into(),
             )
             .unwrap();
         } else {
-            optimiser::sgd(ctx, SGD, &schedule, clip, &gradients, first, &mut values).unwrap();
+            optimiser::sgd(
+                ctx,
+                SGD,
+                &schedule,
+                clip,
+                &gradients,
+                first,
+                (&mut values).into(),
+            )
+            .unwrap();
         }
     }
     let [first, second] = state;
@@ -157,6 +167,53 @@ fn the_cuda_device_follows_the_cpu() {
     }
 }
 
+/// The copy for products is the new values, each rounded by itself, wherever it begins and ends, and the values are the same with it.
+#[test]
+fn the_rounded_copy_follows_the_values() {
+    let Some(ctx) = cuda() else { return };
+    let range = |arena: Tensor, start, n| arena.columns(start, n).unwrap();
+    for (adam, n, start) in [
+        (false, 1003, 0),
+        (true, 1003, 0),
+        (false, 2050, 3),
+        (true, 2050, 3),
+    ] {
+        let of = |seed| range(Numbers::new(seed).f32(&ctx, [n + start]), start, n);
+        let (gradients, mut values, mut alone) = (of(1), of(2), of(2));
+        let mut rounded = range(zeros(&ctx, [n + start], DType::Bf16), start, n);
+        let schedule = Tensor::from_slice(ctx.device(), [2], &[0.1f32, 1.0]).unwrap();
+        for copied in [true, false] {
+            let [mut first, mut second] =
+                [(); 2].map(|()| range(zeros(&ctx, [n + start], DType::F32), start, n));
+            let weights = match copied {
+                true => Weights {
+                    values: &mut values,
+                    rounded: Some(&mut rounded),
+                },
+                false => (&mut alone).into(),
+            };
+            let (clip, g) = (Clip::None, &gradients);
+            let moments = Moments {
+                first: &mut first,
+                second: &mut second,
+            };
+            match adam {
+                true => optimiser::adam(&ctx, ADAM, &schedule, clip, g, moments, weights),
+                false => optimiser::sgd(&ctx, SGD, &schedule, clip, g, moments.first, weights),
+            }
+            .unwrap();
+        }
+        let values = values.to_vec::<f32>().unwrap();
+        let expected: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+        assert_eq!(
+            rounded.to_vec::<bf16>().unwrap(),
+            expected,
+            "adam {adam}, {n} from {start}"
+        );
+        assert_eq!(alone.to_vec::<f32>().unwrap(), values);
+    }
+}
+
 /// 1 - βᵗ is small at first, where a plain difference in f32 would lose half its digits.
 #[test]
 fn adam_corrects_its_first_steps_exactly() {
@@ -176,7 +233,16 @@ fn adam_corrects_its_first_steps_exactly() {
                 },
             );
             let (clip, g) = (Clip::None, one(1.0));
-            optimiser::adam(&ctx, settings, &schedule, clip, &g, moments, &mut values).unwrap();
+            optimiser::adam(
+                &ctx,
+                settings,
+                &schedule,
+                clip,
+                &g,
+                moments,
+                (&mut values).into(),
+            )
+            .unwrap();
             let share = |beta: f64| (1.0 - beta) / (1.0 - beta.powi(t));
             let expected = -share(0.9) / (share(0.999).sqrt() + 1e-8);
             let got = f64::from(values.to_vec::<f32>().unwrap()[0]);
@@ -202,7 +268,7 @@ fn an_update_is_one_launch_and_moves_each_value_once() {
         let [g, first, second, values] = &mut tensors;
         let moments = Moments { first, second };
         let run = || {
-            optimiser::adam(&ctx, ADAM, &schedule, Clip::None, g, moments, values).unwrap();
+            optimiser::adam(&ctx, ADAM, &schedule, Clip::None, g, moments, values.into()).unwrap();
         };
         let Some(counts) = counters(run) else { return };
         assert_eq!(counts.as_object().unwrap().len(), 1);
@@ -239,7 +305,7 @@ fn a_nan_gradient_stays_visible() {
         clip,
         &gradients,
         &mut velocity,
-        &mut values,
+        (&mut values).into(),
     );
     assert!(overlap.unwrap_err().to_string().contains("overlaps"));
     let mut velocity = Tensor::from_slice(ctx.device(), [3], &[0.0; 3]).unwrap();
@@ -250,7 +316,7 @@ fn a_nan_gradient_stays_visible() {
         clip,
         &gradients,
         &mut velocity,
-        &mut values,
+        (&mut values).into(),
     )
     .unwrap();
     let values = values.to_vec::<f64>().unwrap();
@@ -268,7 +334,7 @@ fn a_nan_gradient_stays_visible_on_every_device() {
         );
         let schedule = Tensor::from_slice(ctx.device(), [2], &[0.1f32, 1.0]).unwrap();
         let clip = Clip::Value(0.5);
-        optimiser::sgd(&ctx, SGD, &schedule, clip, &g, &mut u, &mut w).unwrap();
+        optimiser::sgd(&ctx, SGD, &schedule, clip, &g, &mut u, (&mut w).into()).unwrap();
         let w = w.to_vec::<f32>().unwrap();
         assert!(w[1].is_nan() && w[0] == -0.05 && w[2] == -0.05, "{w:?}");
     }

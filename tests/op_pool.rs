@@ -307,7 +307,7 @@ fn averages_on_every_device() {
             let x = random(&ctx, &mut numbers, [n, h, w, c], of_x, dtype);
             let dy = random(&ctx, &mut numbers, [n, p, q, c], of_dy, DType::F32);
             let run = |ctx: &Context, x: &Tensor, dy: &Tensor| {
-                let mut y = unwritten(ctx, dy.shape(), of_y, dy.dtype());
+                let mut y = unwritten(ctx, dy.shape(), of_y, x.dtype());
                 let mut dx = unwritten(ctx, x.shape(), of_dx, x.dtype());
                 if [p, q] == [1, 1] {
                     let mut y = y.reshape([n, c]).unwrap();

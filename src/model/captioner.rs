@@ -12,7 +12,7 @@ use crate::ops::batch_norm::{MOMENTUM, Momentum};
 use crate::ops::preprocess::{self, Normalisation};
 use crate::ops::{copy, pool};
 use crate::settings::Table;
-use crate::tensor::{Context, DType, Shape, Tensor};
+use crate::tensor::{Context, Shape, Tensor};
 
 /// What the names of the encoder's parameters begin with.
 pub const ENCODER_PREFIX: &str = "encoder.";
@@ -149,10 +149,10 @@ impl Captioner {
     pub fn features(&self, ctx: &Context, params: &Params, images: &Tensor) -> Result<Tensor> {
         let folded = self.folded.as_ref().expect("the captioner is prepared");
         let batch = images.shape().dims()[0];
-        let mut features = ctx.empty(self.feature_shape(batch), params.dtype())?;
+        let mut features = ctx.empty(self.feature_shape(batch), params.operands())?;
         ctx.scope(|| {
             let images = normalise(ctx, params, images)?;
-            if self.reads_the_map(ctx, params) {
+            if self.reads_the_map() {
                 let mut map = features.reshape(self.map_shape(batch))?;
                 return folded.forward(ctx, &self.encoder, &images, &mut map);
             }
@@ -169,14 +169,13 @@ impl Captioner {
     }
 
     fn empty_map(&self, ctx: &Context, params: &Params, batch: usize) -> Result<Tensor> {
-        ctx.empty(self.map_shape(batch), activations(ctx, params))
+        ctx.empty(self.map_shape(batch), params.operands())
     }
 
     /// Whether the decoder's features are the encoder's map as it is, but for their shape.
-    fn reads_the_map(&self, ctx: &Context, params: &Params) -> bool {
+    fn reads_the_map(&self) -> bool {
         let [rows, columns] = self.map;
         self.decoder.features() == FeatureKind::Cells { rows, columns }
-            && activations(ctx, params) == params.dtype()
     }
 
     /// From the encoder's map (N, h, w, D) to what the decoder reads.
@@ -184,13 +183,7 @@ impl Captioner {
         let FeatureKind::Cells { rows, columns } = self.decoder.features() else {
             return pool::average_forward(ctx, map, features);
         };
-        let mut grid = grid(features, rows, columns)?;
-        if [rows, columns] == self.map {
-            // Another element type.
-            copy::forward(ctx, map, &mut grid)
-        } else {
-            pool::adaptive_forward(ctx, map, &mut grid)
-        }
+        pool::adaptive_forward(ctx, map, &mut grid(features, rows, columns)?)
     }
 
     /// From the gradient of what the decoder reads to that of the encoder's map.
@@ -259,10 +252,10 @@ impl Captioner {
         let mut map = self.empty_map(ctx, params, batch)?;
         let saved = self.encoder.forward(ctx, params, mode, &images, &mut map)?;
         let shape = self.feature_shape(batch);
-        let features = if self.reads_the_map(ctx, params) {
+        let features = if self.reads_the_map() {
             map.reshape(shape)?
         } else {
-            let mut features = ctx.empty(shape, params.dtype())?;
+            let mut features = ctx.empty(shape, params.operands())?;
             self.pool(ctx, &map, &mut features)?;
             features
         };
@@ -272,7 +265,7 @@ impl Captioner {
         let mut d_features = ctx.empty(shape, params.dtype())?;
         let wanted = Some(&mut d_features);
         let losses = decoder.train(ctx, params, &features, captions, noise, wanted)?;
-        let mut d_map = if self.reads_the_map(ctx, params) {
+        let mut d_map = if self.reads_the_map() && params.operands() == params.dtype() {
             d_features.reshape(self.map_shape(batch))?
         } else {
             let mut d_map = self.empty_map(ctx, params, batch)?;
@@ -290,14 +283,9 @@ fn grid(features: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
     features.reshape([batch, rows, columns, features.cols()])
 }
 
-/// The element type of the encoder's activations.
-fn activations(ctx: &Context, params: &Params) -> DType {
-    params.dtype().of_activations(ctx.device().precision())
-}
-
 /// Images (N, S, S, 3), u8, as the encoder reads them.
 fn normalise(ctx: &Context, params: &Params, pixels: &Tensor) -> Result<Tensor> {
-    let mut images = ctx.empty(pixels.shape(), activations(ctx, params))?;
+    let mut images = ctx.empty(pixels.shape(), params.operands())?;
     preprocess::forward(ctx, pixels, Normalisation::IMAGENET, &mut images)?;
     Ok(images)
 }

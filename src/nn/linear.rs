@@ -2,11 +2,12 @@
 
 use super::params::{Declarations, Id, Init, Joined, Params, Role};
 use crate::error::Result;
-use crate::ops::Accumulate;
 use crate::ops::linear::{self, Gradients};
+use crate::ops::{Accumulate, copy};
 use crate::tensor::{Context, Tensor};
 
-/// y = x Wᵀ + b, with x (…, inputs), y (…, outputs), W (outputs, inputs) and b (outputs).
+/// y = x Wᵀ + b, with x (…, inputs), y (…, outputs), W (outputs, inputs) and b (outputs). x is of the type of
+/// [`Params::operands`]; y may be, or of that of the parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// W
@@ -46,12 +47,12 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit together.
     pub fn forward(self, ctx: &Context, params: &Params, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        let [weight, bias] = [self.weight, self.bias].map(|id| params.value(id));
+        let (weight, bias) = (params.operand(self.weight), params.value(self.bias));
         linear::forward(ctx, x, weight, Some(bias), y)
     }
 
     /// Writes the gradients of weight and bias to the arena, and that of x to `dx` when it is wanted, from
-    /// `dy`, the gradient of y.
+    /// `dy`, the gradient of y, which is rounded where it is not of the operands' type.
     ///
     /// # Errors
     /// When the shapes do not fit together.
@@ -68,8 +69,15 @@ impl Linear {
             weight: Some(&mut params.gradient(self.weight)),
             bias: Some(&mut params.gradient(self.bias)),
         };
-        let weight = params.value(self.weight);
-        linear::backward(ctx, x, weight, dy, Accumulate::No, gradients)
+        let weight = params.operand(self.weight);
+        if dy.dtype() == weight.dtype() {
+            return linear::backward(ctx, x, weight, dy, Accumulate::No, gradients);
+        }
+        ctx.scope(|| {
+            let mut rounded = ctx.empty_padded(dy.shape(), weight.dtype())?;
+            copy::forward(ctx, dy, &mut rounded)?;
+            linear::backward(ctx, x, weight, &rounded, Accumulate::No, gradients)
+        })
     }
 }
 
@@ -92,9 +100,9 @@ impl LinearPair {
         })
     }
 
-    /// W of both, (outputs, inputs).
+    /// W of both, (outputs, inputs), as products read it.
     pub fn weight(&self, params: &Params) -> Result<Tensor> {
-        params.joined(self.weight)
+        params.joined_operand(self.weight)
     }
 
     /// y = x Wᵀ + b

@@ -38,14 +38,14 @@ pub struct LstmState {
 
 impl LstmState {
     /// Room for the state of `layers` layers, of `rows` sentences, of `hidden` numbers each. Its content is
-    /// undefined.
+    /// undefined. The hidden state is of this type, the cell of that of sums.
     ///
     /// # Errors
     /// When the device has no memory left.
     pub fn empty(ctx: &Context, [layers, rows, hidden]: [usize; 3], dtype: DType) -> Result<Self> {
         Ok(LstmState {
             h: ctx.empty([layers, rows, hidden], dtype)?,
-            c: ctx.empty([layers, rows, hidden], dtype)?,
+            c: ctx.empty([layers, rows, hidden], dtype.of_parameters())?,
         })
     }
 

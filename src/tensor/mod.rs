@@ -21,6 +21,7 @@ pub use shape::Shape;
 
 use crate::device::{Device, Memory};
 use crate::error::{Error, Result};
+use half::bf16;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -224,6 +225,33 @@ impl Tensor {
             self.memory.upload(offset, bytemuck::cast_slice(values))?;
         }
         Ok(())
+    }
+
+    /// Fills the tensor from numbers on the host, row-major, without padding, in its own type: f32, f64, or bf16, to the nearest.
+    pub fn copy_from_f32(&mut self, values: &[f32]) -> Result<()> {
+        match self.dtype {
+            DType::F64 => {
+                let wide: Vec<f64> = values.iter().map(|&v| v.into()).collect();
+                self.copy_from_slice(&wide)
+            }
+            DType::Bf16 => {
+                let rounded: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+                self.copy_from_slice(&rounded)
+            }
+            _ => self.copy_from_slice(values),
+        }
+    }
+
+    /// The elements on the host, in row-major order, of a tensor of f32, bf16, or f64, which is rounded.
+    ///
+    /// # Errors
+    /// When the tensor has other elements, or the device fails.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        Ok(match self.dtype {
+            DType::F64 => self.to_vec()?.into_iter().map(|v: f64| v as f32).collect(),
+            DType::Bf16 => self.to_vec()?.into_iter().map(bf16::to_f32).collect(),
+            _ => self.to_vec()?,
+        })
     }
 
     /// Copies the tensor to the host, row-major, without padding.

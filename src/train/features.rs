@@ -8,7 +8,6 @@ use crate::data::batches::{Batches, Order};
 use crate::data::flickr8k::Flickr8k;
 use crate::data::loader::{Loader, LoaderOptions, SkippedImage};
 use crate::data::samples::Samples;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Engine;
@@ -199,7 +198,7 @@ impl Encoding<'_> {
             }
             let loaded = loaded?;
             let values: Vec<f32> =
-                engine.with_images(&loaded.pixels, |images| engine.features(images)?.to_vec())?;
+                engine.with_images(&loaded.pixels, |images| engine.features(images)?.to_f32())?;
             let rows = values.chunks_exact(values.len() / loaded.batch.len());
             for (&image, row) in loaded.batch.images.iter().zip(rows) {
                 check_finite(row, &paths[image])?;
@@ -226,7 +225,7 @@ impl Features {
             values: Values::Blank,
         };
         if on_device {
-            features.to_device(engine.ctx.device())
+            features.to_device(engine)
         } else {
             Ok(features)
         }
@@ -238,10 +237,10 @@ impl Features {
     /// When the device has no memory left.
     pub(super) fn made_up(engine: &Engine, count: usize) -> Result<Self> {
         let size = engine.captioner.feature_shape(1).len();
-        let values = Tensor::zeros(engine.ctx.device(), [count, size], DType::F32)?;
+        let values = Tensor::zeros(engine.ctx.device(), [count, size], engine.params.operands())?;
         let row: Vec<f32> = (0..size).map(|i| (i * 31 % 1000) as f32 * 1e-3).collect();
         for image in 0..count {
-            values.index(image)?.copy_from_slice(&row)?;
+            values.index(image)?.copy_from_f32(&row)?;
         }
         Ok(Features {
             size,
@@ -250,20 +249,21 @@ impl Features {
         })
     }
 
-    /// The same features on the device.
+    /// The same features on the device, as the decoder reads them.
     ///
     /// # Errors
     /// When the device has no memory left.
-    pub fn to_device(self, device: &Device) -> Result<Self> {
+    pub fn to_device(self, engine: &Engine) -> Result<Self> {
         let shape = [self.rows.len(), self.size];
-        let mut on_device = Tensor::zeros(device, shape, DType::F32)?;
+        let (device, dtype) = (engine.ctx.device(), engine.params.operands());
+        let mut on_device = Tensor::zeros(device, shape, dtype)?;
         match self.values {
-            Values::Memory(values) => on_device.copy_from_slice(&values)?,
+            Values::Memory(values) => on_device.copy_from_f32(&values)?,
             Values::Mapped(file) => {
                 let mut read = vec![0.0; self.size];
                 for row in 0..shape[0] {
                     file.read(row, &mut read);
-                    on_device.index(row)?.copy_from_slice(&read)?;
+                    on_device.index(row)?.copy_from_f32(&read)?;
                 }
             }
             Values::Device(values) => on_device = values,
@@ -326,7 +326,8 @@ impl Features {
             on_device.copy_from_slice(&rows)?;
             return gather(engine, values, &on_device);
         }
-        let batch = ctx.empty(engine.captioner.feature_shape(rows.len()), DType::F32)?;
+        let shape = engine.captioner.feature_shape(rows.len());
+        let batch = ctx.empty(shape, engine.params.operands())?;
         let mut read = Vec::new();
         for (entry, row) in rows.into_iter().enumerate() {
             let row = row as usize;
@@ -339,7 +340,7 @@ impl Features {
                 }
                 Values::Device(_) | Values::Blank => continue,
             };
-            batch.index(entry)?.copy_from_slice(values)?;
+            batch.index(entry)?.copy_from_f32(values)?;
         }
         Ok(batch)
     }
@@ -364,7 +365,7 @@ impl Features {
 /// When the device has no memory left.
 pub(super) fn gather(engine: &Engine, values: &Tensor, rows: &Tensor) -> Result<Tensor> {
     let shape = engine.captioner.feature_shape(rows.len());
-    let batch = engine.ctx.empty(shape, DType::F32)?;
+    let batch = engine.ctx.empty(shape, engine.params.operands())?;
     let mut matrix = batch.reshape([rows.len(), values.cols()])?;
     embedding::forward(&engine.ctx, values, rows, &mut matrix)?;
     Ok(batch)

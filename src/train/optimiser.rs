@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::nn::params::Params;
 use crate::ops::clip::{self, Clip};
 use crate::ops::fill;
-use crate::ops::optimiser::{self, Adam, Moments, Sgd};
+use crate::ops::optimiser::{self, Adam, Moments, Sgd, Weights};
 use crate::tensor::{Context, Tensor};
 
 /// How parameters are updated: the settings of each group, and the state, in arenas as long as that of the parameters.
@@ -106,18 +106,15 @@ impl Optimiser {
             let part = |arena: &Tensor| arena.columns(range.start, range.len());
             let schedule = &self.schedules.index(group)?;
             let (gradients, mut values) = (part(params.gradients())?, part(params.values())?);
+            let mut rounded = params.rounded().map(part).transpose()?;
+            let weights = Weights {
+                values: &mut values,
+                rounded: rounded.as_mut(),
+            };
             match &self.method {
                 Method::Sgd { settings, velocity } => {
                     let (settings, velocity) = (settings[group], &mut part(velocity)?);
-                    optimiser::sgd(
-                        ctx,
-                        settings,
-                        schedule,
-                        clip,
-                        &gradients,
-                        velocity,
-                        &mut values,
-                    )?;
+                    optimiser::sgd(ctx, settings, schedule, clip, &gradients, velocity, weights)?;
                 }
                 Method::Adam {
                     settings,
@@ -129,15 +126,7 @@ impl Optimiser {
                         first: &mut part(first)?,
                         second: &mut part(second)?,
                     };
-                    optimiser::adam(
-                        ctx,
-                        settings,
-                        schedule,
-                        clip,
-                        &gradients,
-                        moments,
-                        &mut values,
-                    )?;
+                    optimiser::adam(ctx, settings, schedule, clip, &gradients, moments, weights)?;
                 }
             }
         }

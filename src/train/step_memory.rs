@@ -22,7 +22,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::Engine;
 use crate::ops::augment::Change;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -90,6 +90,7 @@ impl DeviceMemory {
             true => (keep, false),
             false => (false, keep),
         };
+        let of_features = engine.params.operands();
         let features = Features::blank(&engine, false)?;
         let stepper = Stepper::new(engine, config)?;
         let optimiser = device.bytes_in_use() - weights - gradients;
@@ -108,7 +109,7 @@ impl DeviceMemory {
             gradients,
             optimiser: optimiser + ctx.counter_bytes(),
             arena: ctx.peak_bytes(),
-            features: usize::from(keep_features) * elements * DType::F32.bytes(),
+            features: usize::from(keep_features) * elements * of_features.bytes(),
             photos: usize::from(keep_photos) * photo_store::bytes(images, config.image_size),
         })
     }

@@ -24,7 +24,7 @@ pub fn backward(
     let [steps, _, a] = queries.shape().dims().try_into().unwrap();
     let dtype = queries.dtype();
     let mut all = All {
-        queries: unwritten(ctx, queries.shape(), 16, dtype),
+        queries: unwritten(ctx, queries.shape(), 16, inputs.keys.dtype()),
         keys: unwritten(ctx, inputs.keys.shape(), 20, dtype),
         weight: unwritten(ctx, [1, a], 0, dtype),
         bias: unwritten(ctx, [1], 0, dtype),

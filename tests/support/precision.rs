@@ -16,8 +16,8 @@ pub fn tolerance(precision: Precision, dtype: DType, k: usize) -> f64 {
     let (u, cut_off) = match (dtype, precision) {
         (DType::Bf16, _) => (0.0, 1.0),
         (_, Precision::F32) => (0.0, 0.0),
-        (_, Precision::Tf32) => (1.0 / 2048.0, 1.0),
-        (_, Precision::Bf16) => (1.0 / 512.0, 1.0),
+        // f32 that is left beside bf16 is multiplied as tf32.
+        (_, Precision::Tf32 | Precision::Bf16) => (1.0 / 2048.0, 1.0),
     };
     let k = k as f64;
     let lost = cut_off * k / 8.0 * 2.0 * (4.0 / 3.0 * k.sqrt());

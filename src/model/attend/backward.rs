@@ -20,7 +20,7 @@ impl Attend {
         captions: &Captions,
         a: &Activations,
     ) -> Result<Losses> {
-        let dtype = a.logits.dtype();
+        let dtype = a.logits.dtype().of_parameters();
         let mut losses = ctx.empty([a.logits.rows()], dtype)?;
         let mut cross_entropy = ctx.empty([1], dtype)?;
         let targets = captions.tokens.narrow(1, captions.steps() - 1)?;
@@ -35,7 +35,7 @@ impl Attend {
         a: &Activations,
         cross_entropy: Tensor,
     ) -> Result<Losses> {
-        let mut loss = ctx.empty([1], a.logits.dtype())?;
+        let mut loss = ctx.empty([1], cross_entropy.dtype())?;
         regulariser::forward(ctx, &a.alpha, self.settings.regulariser, &mut loss)?;
         add::forward(ctx, &cross_entropy, &mut loss)?;
         Ok(Losses {
@@ -89,7 +89,7 @@ impl Attend {
         self.of_h.backward(ctx, params, &h, &walked.of_h)?;
         let [d_ih, mut d_hh, mut d_bias_ih, mut d_bias_hh] =
             self.cell.map(|id| params.gradient(id));
-        let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
+        let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.operand(id));
         let [of_embedding, of_context] = self.split_inputs(weight_ih)?;
         let [mut d_of_embedding, mut d_of_context] = self.split_inputs(&d_ih)?;
         let mut d_embedded = ctx.empty(a.embedded.shape(), params.dtype())?;
@@ -141,7 +141,8 @@ impl Attend {
         let inputs = self.inputs(params, image);
         let [query, _] = self.split_of_h(&a.of_h)?;
         attention::keys_backward(ctx, inputs, &query, &walked.scores, no, gradients)?;
-        let mut d_keys = ctx.empty([batch, mix.cells(), self.settings.attention], dtype)?;
+        let of_cells = [batch, mix.cells(), self.settings.attention];
+        let mut d_keys = ctx.empty(of_cells, params.operands())?;
         attention::mix_backward(ctx, mix, &d_positions, no, &mut d_keys)?;
         let (values, mean) = (&image.values, &image.mean);
         let from_state = [(self.init_h, &walked.h), (self.init_c, &walked.c)];

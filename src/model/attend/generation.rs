@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::decoder::Generation;
 use crate::nn::params::Params;
 use crate::nn::state::{LstmState, selected_rows};
-use crate::ops::{embedding, lstm};
+use crate::ops::embedding;
 use crate::tensor::{Context, DType, Tensor};
 
 /// A batch of R sentences.
@@ -34,6 +34,7 @@ impl Attend {
         features: &Tensor,
     ) -> Result<Sentences<'a>> {
         let (sizes, dtype) = (self.sizes, params.dtype());
+        let operands = params.operands();
         let batch = features.shape().dims()[0];
         let image = self.look(ctx, params, features)?;
         let shape = [1, batch, sizes.hidden];
@@ -42,8 +43,8 @@ impl Attend {
             ctx,
             params,
             image,
-            state: LstmState::empty(ctx, shape, dtype)?,
-            next: LstmState::empty(ctx, shape, dtype)?,
+            state: LstmState::empty(ctx, shape, operands)?,
+            next: LstmState::empty(ctx, shape, operands)?,
             logits: ctx.empty_padded([batch, sizes.vocabulary], dtype)?,
             alpha: ctx.empty([batch, self.mix.positions()], dtype)?,
         };
@@ -70,22 +71,24 @@ impl Sentences<'_> {
             alpha: self.alpha.handle(),
             beta: room(model.mix.cells())?,
             context: room(model.sizes.features)?,
-            gated: room(model.sizes.features)?,
+            gated: self.operand(model.sizes.features)?,
             gates: room(4 * model.sizes.hidden)?,
             next_h: self.next.h.index(0)?,
             next_c: self.next.c.index(0)?,
         })
     }
 
+    fn operand(&self, cols: usize) -> Result<Tensor> {
+        let operands = self.params.operands();
+        self.ctx.empty([self.alpha.rows(), cols], operands)
+    }
+
     fn read(&mut self, words: &Tensor) -> Result<()> {
         let (ctx, params, model) = (self.ctx, self.params, self.model);
-        let mut embedded = ctx.empty([words.len(), model.sizes.embed], params.dtype())?;
-        embedding::forward(ctx, params.value(model.embedding), words, &mut embedded)?;
+        let mut embedded = self.operand(model.sizes.embed)?;
+        embedding::forward(ctx, params.operand(model.embedding), words, &mut embedded)?;
         let mut slot = self.slot()?;
-        let [weight_ih, _, bias_ih, bias_hh] = model.cell.map(|id| params.value(id));
-        let [of_embedding, _] = model.split_inputs(weight_ih)?;
-        let gates = &mut slot.gates;
-        lstm::input_gates(ctx, &embedded, &of_embedding, bias_ih, bias_hh, gates)?;
+        model.input_gates(ctx, params, &embedded, &mut slot.gates)?;
         model.forward_step(ctx, params, &self.image, &mut slot)?;
         model
             .output

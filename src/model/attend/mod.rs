@@ -54,7 +54,7 @@ pub struct Attend {
     output: Linear,
 }
 
-/// What does not change from word to word.
+/// What does not change from word to word; all of the type of the operands of products, as features are.
 pub struct Image {
     /// f̄ (B, D)
     mean: Tensor,
@@ -64,7 +64,8 @@ pub struct Image {
     values: Tensor,
 }
 
-/// What the forward pass keeps for the backward pass; S = T-1 steps.
+/// What the forward pass keeps for the backward pass; S = T-1 steps. What products read is of the type of their operands, and so are
+/// the logits; all else of that of the parameters.
 pub struct Activations {
     image: Image,
     /// (S, B, E)
@@ -166,7 +167,7 @@ impl Attend {
 
     /// The columns of the cell's weights that read the gated context and h, the padding between them included.
     fn cell_inputs(&self, params: &Params) -> Result<Tensor> {
-        let weights = params.joined(self.cell_weights)?;
+        let weights = params.joined_operand(self.cell_weights)?;
         weights.columns(self.sizes.embed, weights.cols() - self.sizes.embed)
     }
 
@@ -189,12 +190,12 @@ impl Attend {
     /// Prepares features (B, C, D) for the time loop.
     pub fn look(&self, ctx: &Context, params: &Params, features: &Tensor) -> Result<Image> {
         let (attention, mix) = (self.settings.attention, self.mix);
-        let (batch, dtype) = (features.shape().dims()[0], params.dtype());
+        let (batch, dtype) = (features.shape().dims()[0], params.operands());
         let mut mean = ctx.empty([batch, self.sizes.features], dtype)?;
         attention::mean_forward(ctx, &mix, features, &mut mean)?;
         let mut keys = ctx.empty([batch, mix.positions(), attention], dtype)?;
         ctx.scope(|| {
-            let mut cells = ctx.empty([batch, mix.cells(), attention], dtype)?;
+            let mut cells = ctx.empty([batch, mix.cells(), attention], params.dtype())?;
             self.encoder_att
                 .forward(ctx, params, features, &mut cells)?;
             attention::mix_forward(ctx, &mix, &cells, &mut keys)
@@ -225,36 +226,28 @@ impl Attend {
         captions: &Captions,
         noise: Option<Noise>,
     ) -> Result<Activations> {
-        let (steps, batch, dtype) = (captions.steps() - 1, captions.batch(), params.dtype());
+        let (steps, batch) = (captions.steps() - 1, captions.batch());
         let (sizes, settings) = (self.sizes, &self.settings);
-        let room = |entries, cols| ctx.empty([entries, batch, cols], dtype);
+        let room = |entries, cols| ctx.empty([entries, batch, cols], params.dtype());
+        let operand = |entries, cols| ctx.empty([entries, batch, cols], params.operands());
         let mut a = Activations {
             image: self.look(ctx, params, features)?,
-            embedded: room(steps, sizes.embed)?,
+            embedded: operand(steps, sizes.embed)?,
             gates: room(steps, 4 * sizes.hidden)?,
-            h: room(steps + 1, sizes.hidden)?,
+            h: operand(steps + 1, sizes.hidden)?,
             c: room(steps + 1, sizes.hidden)?,
             of_h: room(steps, settings.attention + sizes.features)?,
             beta: room(steps, self.mix.cells())?,
             context: room(steps, sizes.features)?,
-            gated: room(steps, sizes.features)?,
-            dropped: room(steps, sizes.hidden)?,
+            gated: operand(steps, sizes.features)?,
+            dropped: operand(steps, sizes.hidden)?,
             noise,
             alpha: room(steps, self.mix.positions())?,
-            logits: ctx.empty_padded([steps, batch, sizes.vocabulary], dtype)?,
+            logits: ctx.empty_padded([steps, batch, sizes.vocabulary], params.operands())?,
         };
         let words = captions.tokens.narrow(0, steps)?;
-        embedding::forward(ctx, params.value(self.embedding), &words, &mut a.embedded)?;
-        let [weight_ih, _, bias_ih, bias_hh] = self.cell.map(|id| params.value(id));
-        let [of_embedding, _] = self.split_inputs(weight_ih)?;
-        lstm::input_gates(
-            ctx,
-            &a.embedded,
-            &of_embedding,
-            bias_ih,
-            bias_hh,
-            &mut a.gates,
-        )?;
+        embedding::forward(ctx, params.operand(self.embedding), &words, &mut a.embedded)?;
+        self.input_gates(ctx, params, &a.embedded, &mut a.gates)?;
         let mean = &a.image.mean;
         self.init_h.forward(ctx, params, mean, &mut a.h.index(0)?)?;
         self.init_c.forward(ctx, params, mean, &mut a.c.index(0)?)?;
@@ -274,6 +267,20 @@ impl Attend {
         Ok(a)
     }
 
+    /// What the embedding of a word adds to the gates.
+    fn input_gates(
+        &self,
+        ctx: &Context,
+        params: &Params,
+        embedded: &Tensor,
+        gates: &mut Tensor,
+    ) -> Result<()> {
+        let [weight_ih, _, bias_ih, bias_hh] = self.cell;
+        let [of_embedding, _] = self.split_inputs(params.operand(weight_ih))?;
+        let [bias_ih, bias_hh] = [bias_ih, bias_hh].map(|id| params.value(id));
+        lstm::input_gates(ctx, embedded, &of_embedding, bias_ih, bias_hh, gates)
+    }
+
     /// One word.
     fn forward_step(
         &self,
@@ -291,7 +298,7 @@ impl Attend {
         };
         attention::forward(ctx, self.inputs(params, image), &query, outputs)?;
         gate::forward(ctx, &mut gate, &slot.context, &mut slot.gated)?;
-        let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.value(id));
+        let [weight_ih, weight_hh, ..] = self.cell.map(|id| params.operand(id));
         let [_, of_context] = self.split_inputs(weight_ih)?;
         let inputs = [(&slot.gated, &of_context), (&slot.h, weight_hh)];
         let inputs = inputs.map(|(x, weight)| lstm::Input { x, weight });

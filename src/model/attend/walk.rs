@@ -7,7 +7,8 @@ use crate::ops::gemm::{self, Factor};
 use crate::ops::{Accumulate, attention, fill, gate, lstm, regulariser};
 use crate::tensor::{Context, Tensor};
 
-/// Gradients that the walk leaves for the products after it; S steps.
+/// Gradients that the walk leaves for the products after it; S steps. Those of the gates and of what is computed from h are factors of
+/// products, and of the type of their operands.
 pub(super) struct Walked {
     /// (S, B, 4H), of the gates before activation
     pub gates: Tensor,
@@ -44,14 +45,15 @@ impl<'a> Walk<'a> {
         params: &'a Params,
         a: &'a Activations,
     ) -> Result<Self> {
-        let empty = |like: &Tensor| ctx.empty(like.shape(), like.dtype());
+        let empty = |like: &Tensor| ctx.empty(like.shape(), params.dtype());
+        let operand = |like: &Tensor| ctx.empty(like.shape(), params.operands());
         let inputs = model.cell_inputs(params)?;
-        let d_inputs = ctx.empty([a.h.index(0)?.rows(), inputs.cols()], inputs.dtype())?;
+        let d_inputs = ctx.empty([a.h.index(0)?.rows(), inputs.cols()], params.dtype())?;
         let [_, h] = model.split_cell_inputs(&d_inputs)?;
         let mut walked = Walked {
-            gates: empty(&a.gates)?,
+            gates: operand(&a.gates)?,
             context: empty(&a.context)?,
-            of_h: empty(&a.of_h)?,
+            of_h: operand(&a.of_h)?,
             scores: empty(&a.alpha)?,
             h,
             c: empty(&a.c.index(0)?)?,

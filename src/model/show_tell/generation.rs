@@ -28,21 +28,21 @@ impl ShowTell {
         params: &'a Params,
         features: &Tensor,
     ) -> Result<Sentences<'a>> {
-        let (sizes, dtype) = (self.sizes, params.dtype());
+        let (sizes, operands) = (self.sizes, params.operands());
         let batch = features.rows();
         let shape = [self.settings.layers, batch, sizes.hidden];
         let mut sentences = Sentences {
             model: self,
             ctx,
             params,
-            state: LstmState::empty(ctx, shape, dtype)?,
-            next: LstmState::empty(ctx, shape, dtype)?,
-            logits: ctx.empty_padded([batch, sizes.vocabulary], dtype)?,
+            state: LstmState::empty(ctx, shape, operands)?,
+            next: LstmState::empty(ctx, shape, operands)?,
+            logits: ctx.empty_padded([batch, sizes.vocabulary], params.dtype())?,
         };
         fill::zero(ctx, &mut sentences.state.h)?;
         fill::zero(ctx, &mut sentences.state.c)?;
         ctx.scope(|| {
-            let mut x = ctx.empty([batch, sizes.embed], dtype)?;
+            let mut x = ctx.empty([batch, sizes.embed], operands)?;
             self.fc.forward(ctx, params, features, &mut x)?;
             sentences.advance(&x)
         })?;
@@ -74,8 +74,8 @@ impl Generation for Sentences<'_> {
     fn step(&mut self, words: &Tensor) -> Result<()> {
         let (ctx, params, model) = (self.ctx, self.params, self.model);
         ctx.scope(|| {
-            let mut x = ctx.empty([words.len(), model.sizes.embed], params.dtype())?;
-            embedding::forward(ctx, params.value(model.embedding), words, &mut x)?;
+            let mut x = ctx.empty([words.len(), model.sizes.embed], params.operands())?;
+            embedding::forward(ctx, params.operand(model.embedding), words, &mut x)?;
             self.advance(&x)
         })
     }

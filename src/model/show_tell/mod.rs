@@ -36,7 +36,7 @@ pub struct ShowTell {
     output: Linear,
 }
 
-/// What the forward pass keeps for the backward pass.
+/// What the forward pass keeps for the backward pass. x and the logits are of the type of products' operands.
 pub struct Activations {
     /// (T, B, E)
     x: Tensor,
@@ -80,7 +80,8 @@ impl ShowTell {
 
     fn layers<'a>(&self, params: &'a Params) -> Vec<lstm::Layer<'a>> {
         let layer = |ids: &[Id; 4]| {
-            let [weight_ih, weight_hh, bias_ih, bias_hh] = ids.map(|id| params.value(id));
+            let [weight_ih, weight_hh, ..] = ids.map(|id| params.operand(id));
+            let [.., bias_ih, bias_hh] = ids.map(|id| params.value(id));
             lstm::Layer {
                 weight_ih,
                 weight_hh,
@@ -104,12 +105,12 @@ impl ShowTell {
         noise: Option<Noise>,
     ) -> Result<Activations> {
         let (steps, batch) = (captions.steps(), captions.batch());
-        let (sizes, dtype) = (self.sizes, params.dtype());
+        let (sizes, dtype) = (self.sizes, params.operands());
         let x = ctx.empty([steps, batch, sizes.embed], dtype)?;
         self.fc.forward(ctx, params, features, &mut x.index(0)?)?;
         let mut words = x.narrow(1, steps - 1)?;
         let inputs = captions.tokens.narrow(0, steps - 1)?;
-        embedding::forward(ctx, params.value(self.embedding), &inputs, &mut words)?;
+        embedding::forward(ctx, params.operand(self.embedding), &inputs, &mut words)?;
         if let Some(noise) = &noise {
             let site = noise.at(EMBEDDING_SITE);
             dropout::in_place(ctx, self.settings.embed_dropout, &site, 1, &mut words)?;
@@ -153,8 +154,8 @@ impl Decoder for ShowTell {
         captions: &Captions,
     ) -> Result<Losses> {
         let logits = self.forward(ctx, params, features, captions, None)?.logits;
-        let mut losses = ctx.empty([logits.rows()], logits.dtype())?;
-        let mut loss = ctx.empty([1], logits.dtype())?;
+        let mut losses = ctx.empty([logits.rows()], params.dtype())?;
+        let mut loss = ctx.empty([1], params.dtype())?;
         cross_entropy::forward(ctx, &logits, &captions.tokens, PAD, &mut losses, &mut loss)?;
         Ok(Losses {
             cross_entropy: loss.clone(),

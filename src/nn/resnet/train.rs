@@ -2,7 +2,7 @@
 //! needs of the trained ones, and backward through those. Activations and their gradients are of the type of the
 //! images; parameters, their gradients and statistics of that of the parameters.
 
-use super::filters::Filters;
+use super::filters::filter;
 use super::{Bottleneck, ConvNorm, Folded, POOL, PingPong, ResNet, output, wrong_features};
 use crate::error::{Error, Result};
 use crate::nn::params::Params;
@@ -31,7 +31,6 @@ impl Mode<'_> {
 /// What backward needs of a forward pass. Lives in the step arena: drop it before the arena is reset.
 pub struct Saved {
     mode: BatchNorm,
-    filters: Filters,
     stem: Option<SavedStem>,
     blocks: Vec<SavedBlock>,
 }
@@ -62,7 +61,6 @@ struct SavedLayer {
 struct Pass<'a> {
     ctx: &'a Context,
     params: &'a Params,
-    filters: &'a Filters,
     mode: Mode<'a>,
 }
 
@@ -77,7 +75,7 @@ impl Pass<'_> {
     ) -> Result<SavedLayer> {
         let Pass { ctx, params, .. } = self;
         let affine = layer.affine(params);
-        let filter = self.filters.get(ctx, params, layer.filter)?;
+        let filter = filter(ctx, params, layer.filter, x.dtype())?;
         let mut z = ctx.empty(layer.output(params, x), x.dtype())?;
         let nothing = conv::Epilogue::default();
         conv::forward(ctx, x, &filter, layer.window, nothing, &mut z)?;
@@ -161,16 +159,9 @@ impl ResNet {
         if features.shape() != expected {
             return Err(wrong_features(features, expected));
         }
-        let filters = Filters::new(ctx, params, images.dtype())?;
-        let pass = Pass {
-            ctx,
-            params,
-            filters: &filters,
-            mode,
-        };
+        let pass = Pass { ctx, params, mode };
         let mut saved = Saved {
             mode: mode.statistics(),
-            filters: filters.clone(),
             stem: None,
             blocks: Vec::new(),
         };
@@ -255,7 +246,6 @@ impl ResNet {
         let pass = BackwardPass {
             ctx,
             params,
-            filters: &saved.filters,
             mode: saved.mode,
         };
         ctx.scope(|| {
@@ -290,7 +280,6 @@ impl ResNet {
 struct BackwardPass<'a> {
     ctx: &'a Context,
     params: &'a Params,
-    filters: &'a Filters,
     mode: BatchNorm,
 }
 
@@ -318,7 +307,8 @@ impl BackwardPass<'_> {
             beta: Some(&mut params.gradient(layer.beta)),
         };
         batch_norm::backward(ctx, self.mode, normalised, dy, Accumulate::No, gradients)?;
-        let (x, filter) = (&saved.x, self.filters.get(ctx, params, layer.filter)?);
+        let x = &saved.x;
+        let filter = filter(ctx, params, layer.filter, x.dtype())?;
         let backward = |accumulate, gradients| {
             conv::backward(ctx, x, &filter, layer.window, &dz, accumulate, gradients)
         };

@@ -43,7 +43,7 @@ pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> 
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let (vector, blocks) = (launch.vector(&[x, y]), warps(y.rows()));
+    let (vector, blocks) = (launch.vector(&[y, x]), warps(y.rows()));
     let arguments = kernels::AttentionMixForward {
         mix: AttentionMix::new(&launch, mix)?,
         batch: launch.size(x.shape().dims()[0])?,
@@ -67,7 +67,7 @@ pub fn mix_backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let (vector, blocks) = (launch.vector(&[dy, dx]), warps(dx.rows()));
+    let (vector, blocks) = (launch.vector(&[dx, dy]), warps(dx.rows()));
     let arguments = kernels::AttentionMixBackward {
         mix: AttentionMix::new(&launch, mix)?,
         batch: launch.size(dx.shape().dims()[0])?,
@@ -145,7 +145,7 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let vector = launch.vector(&[inputs.keys, inputs.values, context]);
+    let vector = launch.vector_beside(&[inputs.keys, inputs.values], &[context]);
     let slabs = slabs(context.cols(), vector);
     let blocks = blocks_per_image(slabs, launch.multiprocessors() / batch);
     let shared = kernels::forward_shared_bytes(a, mix.positions(), mix.cells(), shares(mix));
@@ -214,7 +214,7 @@ fn cells_backward(
     d_beta: &mut Tensor,
 ) -> Result<()> {
     let (cells, d) = (d_beta.cols(), d_context.cols());
-    let vector = launch.vector(&[inputs.values, d_context]);
+    let vector = launch.vector_beside(&[inputs.values], &[d_context]);
     let blocks = cells.div_ceil(kernels::CELLS_OF_WARP * kernels::WARPS);
     let blocks = Blocks::new([blocks, d_beta.rows(), 1]).shared(kernels::cells_shared_bytes(d));
     let arguments = kernels::AttentionCellsBackward {
@@ -244,7 +244,7 @@ fn scores_backward(
     gradients: Gradients,
 ) -> Result<()> {
     let (mix, query) = (inputs.mix, step.query);
-    let vector = launch.vector(&[inputs.keys, inputs.weight, query, gradients.query]);
+    let vector = launch.vector_beside(&[inputs.keys, gradients.query], &[inputs.weight, query]);
     let slabs = query.cols().div_ceil(kernels::SCORES_COLUMNS);
     let shared = kernels::scores_shared_bytes(mix.positions(), mix.cells(), shares(mix));
     let arguments = kernels::AttentionScoresBackward {

@@ -12,6 +12,9 @@
 //! dβ_c = d_context · f_c; dα = M dβ + dα'; de_p = α_p (dα_p - Σ α dα); with r_p = [k_p + q > 0]:
 //! dq = Σ_p de_p w r_p. Saves α, and β for [`values_backward`].
 //!
+//! Keys and values are what every step reads. They, and what is made of them for a product of matrices (the mean, dq, the gradient of the
+//! projected cells), may be bf16; all else is then f32.
+//!
 //! The gradients of the image and of the parameters are computed when all steps are done, since each needs only the small
 //! tensors that the steps leave: [`keys_backward`] has dk_p = Σ_t de_tp w r_tp, dw = Σ_tp de_tp relu(k_p + q_t), db_e =
 //! Σ_tp de_tp (zero but for rounding, as softmax does not see b_e); [`values_backward`] has df_c = Σ_t β_tc d_context_t.
@@ -24,7 +27,7 @@ pub(super) mod cuda;
 use super::gemm::Accumulate;
 use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 pub use cell_mix::CellMix;
 
@@ -33,6 +36,7 @@ const OP: &str = "attention";
 /// y_p = Σ_c M_pc x_c: x (B, C, A) to y (B, P, A).
 pub fn mix_forward(ctx: &Context, mix: &CellMix, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_mix(mix, x, y)?;
+    check::dtype(OP, "cells", x, y.dtype().of_parameters())?;
     dispatch!(ctx, y.dtype(), mix_forward(mix, x, y))
 }
 
@@ -45,19 +49,15 @@ pub fn mix_backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     check_mix(mix, dx, dy)?;
+    check::dtype(OP, "gradient", dy, dx.dtype().of_parameters())?;
     dispatch!(ctx, dx.dtype(), mix_backward(mix, dy, accumulate, dx))
 }
 
 fn check_mix(mix: &CellMix, cells: &Tensor, positions: &Tensor) -> Result<()> {
     let [batch, _, cols] = check::dims(OP, "cells", cells)?;
     check::shape(OP, "cells", cells, &[batch, mix.cells(), cols])?;
-    check::tensor(
-        OP,
-        "positions",
-        positions,
-        &[batch, mix.positions(), cols],
-        cells.dtype(),
-    )
+    let shape = [batch, mix.positions(), cols];
+    check::shape(OP, "positions", positions, &shape)
 }
 
 /// The mean over the positions, (B, D), of values (B, C, D): cell c weighs Σ_p M_pc / P.
@@ -103,9 +103,9 @@ fn check_mean(mix: &CellMix, values: &Tensor, mean: &Tensor) -> Result<()> {
 pub struct Inputs<'a> {
     /// How positions are made of cells.
     pub mix: &'a CellMix,
-    /// k, (B, P, A)
+    /// k, (B, P, A); f32 or bf16.
     pub keys: &'a Tensor,
-    /// f, (B, C, D)
+    /// f, (B, C, D), of the keys' type.
     pub values: &'a Tensor,
     /// w, (1, A)
     pub weight: &'a Tensor,
@@ -118,12 +118,21 @@ impl Inputs<'_> {
         let [batch, a] = check::dims(OP, "query", query)?;
         let (p, c, d) = (self.mix.positions(), self.mix.cells(), context.cols());
         let dtype = query.dtype();
-        check::tensor(OP, "keys", self.keys, &[batch, p, a], dtype)?;
-        check::tensor(OP, "values", self.values, &[batch, c, d], dtype)?;
+        self.check_keys(&[batch, p, a], dtype)?;
+        let values = self.values;
+        check::tensor(OP, "values", values, &[batch, c, d], self.keys.dtype())?;
         check::tensor(OP, "weight", self.weight, &[1, a], dtype)?;
         check::tensor(OP, "bias", self.bias, &[1], dtype)?;
         check::tensor(OP, "alpha", alpha, &[batch, p], dtype)?;
         check::tensor(OP, "context", context, &[batch, d], dtype)
+    }
+
+    /// The keys may be bf16 where all that is added up is f32.
+    fn check_keys(&self, shape: &[usize], sums: DType) -> Result<()> {
+        check::shape(OP, "keys", self.keys, shape)?;
+        check::that(OP, self.keys.dtype().of_parameters() == sums, || {
+            format!("keys are {}, queries {sums}", self.keys.dtype())
+        })
     }
 }
 
@@ -147,7 +156,7 @@ pub fn forward(ctx: &Context, inputs: Inputs, query: &Tensor, outputs: Outputs) 
 
 /// What the backward of a step writes.
 pub struct Gradients<'a> {
-    /// dq, (B, A)
+    /// dq, (B, A), of the keys' type.
     pub query: &'a mut Tensor,
     /// de, (B, P)
     pub scores: &'a mut Tensor,
@@ -168,7 +177,8 @@ pub fn backward(
     let p = inputs.mix.positions();
     let dtype = query.dtype();
     check::optional(OP, "d_alpha", d_alpha, &[batch, p], dtype)?;
-    check::tensor(OP, "query gradient", gradients.query, &[batch, a], dtype)?;
+    let of_keys = inputs.keys.dtype();
+    check::tensor(OP, "query gradient", gradients.query, &[batch, a], of_keys)?;
     check::tensor(OP, "scores' gradient", gradients.scores, &[batch, p], dtype)?;
     dispatch!(
         ctx,
@@ -199,7 +209,7 @@ pub fn keys_backward(
     let [steps, batch, a] = check::dims(OP, "queries", queries)?;
     let p = inputs.mix.positions();
     let dtype = queries.dtype();
-    check::tensor(OP, "keys", inputs.keys, &[batch, p, a], dtype)?;
+    inputs.check_keys(&[batch, p, a], dtype)?;
     check::tensor(OP, "weight", inputs.weight, &[1, a], dtype)?;
     check::tensor(OP, "scores' gradients", d_scores, &[steps, batch, p], dtype)?;
     check::tensor(OP, "keys gradient", gradients.keys, &[batch, p, a], dtype)?;

@@ -4,6 +4,7 @@
 //! loss_r = ln Σ_v e^{x_rv} - x_{r,target(r)}, 0 where the target is ignored; loss = Σ_r loss_r / n with n the
 //! number of rows that are not, NaN without any, as in PyTorch. n is counted from the targets on the device:
 //! nothing that changes from batch to batch comes from the host. Backward: dx_rv = (softmax(x_r)_v - [v = target(r)]) / n, 0 in ignored rows.
+//! Logits, and with them their gradient, may be bf16; losses are then f32.
 //! Backward needs what forward has at hand, so the two are one pass, in place over the logits: the
 //! largest tensors of a training step exist once.
 
@@ -71,5 +72,6 @@ fn check_arguments(
     check::dtype(OP, "targets", targets, DType::U32)?;
     check::shape(OP, "loss", loss, &[1])?;
     check::dtype(OP, "losses", losses, loss.dtype())?;
-    check::dtype(OP, "logits", logits, loss.dtype())
+    let sums = logits.dtype().of_parameters();
+    check::dtype(OP, "loss", loss, sums)
 }

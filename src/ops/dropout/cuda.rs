@@ -27,7 +27,7 @@ pub(super) fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
-    let vector = launch.vector(&[x, y]);
+    let vector = launch.vector(&[x, y]).at_most(kernels::WORDS);
     let arguments = kernels::DropoutForward {
         mask: DropoutMask::new(&launch, mask)?,
         rows: launch.size(x.rows())?,
@@ -43,7 +43,7 @@ pub(super) fn forward(
 
 pub(super) fn in_place(ctx: &Context, mask: &Mask, step: &Tensor, x: &mut Tensor) -> Result<()> {
     let launch = Launch::new(OP, ctx)?;
-    let (vector, blocks) = (launch.vector(&[x]), blocks(x));
+    let (vector, blocks) = (launch.vector(&[x]).at_most(kernels::WORDS), blocks(x));
     let arguments = kernels::DropoutInPlace {
         mask: DropoutMask::new(&launch, mask)?,
         rows: launch.size(x.rows())?,

@@ -11,7 +11,7 @@ pub fn forward(ctx: &Context, g: &mut Tensor, x: &Tensor, z: &mut Tensor) -> Res
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let vector = launch.vector(&[g, x, z]);
+    let vector = launch.vector(&[z, g, x]);
     let blocks = Blocks::for_threads(z.len() / vector.width);
     let arguments = kernels::GateForward {
         rows: launch.size(z.rows())?,
@@ -38,7 +38,7 @@ pub fn backward(
         return Ok(());
     }
     let launch = Launch::new(OP, ctx)?;
-    let vector = launch.vector(&[g, x, dz, dg, dx]);
+    let vector = launch.vector(&[dg, g, x, dz, dx]);
     let blocks = Blocks::for_threads(dz.len() / vector.width);
     let arguments = kernels::GateBackward {
         rows: launch.size(dz.rows())?,

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::kernels::gemm::{Gemm, GemmShape};
 use crate::ops::launch::{Launch, key};
 use crate::ops::tile::Cutting;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 /// C = A B, C += A B or C = A B + bias: the device's half of [`super::forward`].
 pub fn forward(
@@ -30,7 +30,9 @@ pub fn forward(
     };
     let cutting = match (layout, arithmetic) {
         ("tt", _) => Cutting::small([m, n], k),
-        ("tn", _) | (_, "bf16") => Cutting::new(&launch, arithmetic, [m, n], k),
+        _ if layout == "tn" || c.dtype() == DType::Bf16 => {
+            Cutting::new(&launch, arithmetic, [m, n], k)
+        }
         _ => Cutting::with_thin(&launch, arithmetic, [m, n], k),
     };
     let shape = GemmShape {

@@ -3,10 +3,10 @@
 use super::{Cell, Input, OP};
 use crate::error::Result;
 use crate::ops::kernels::lstm::{
-    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, STEP, STEP_DEPTH,
+    GATES, LstmCell, LstmCellBackward, LstmSetBiases, LstmStep, LstmStepForward, STEP,
 };
 use crate::ops::launch::{Blocks, Launch};
-use crate::ops::tile::Cutting;
+use crate::ops::tile::{Cutting, depth};
 use crate::tensor::{Context, Tensor};
 
 pub fn set_biases(
@@ -45,17 +45,10 @@ pub fn step_forward(
     }
     let launch = Launch::new(OP, ctx)?;
     let arithmetic = launch.arithmetic(h.dtype());
-    let steps = inputs
-        .iter()
-        .map(|input| input.x.cols().div_ceil(STEP_DEPTH));
-    let size = [h.rows(), GATES * h.cols()];
-    let cutting = Cutting::among(
-        &[STEP],
-        &launch,
-        arithmetic,
-        size,
-        steps.sum::<usize>() * STEP_DEPTH,
-    );
+    let depth = depth(STEP, arithmetic);
+    let steps = inputs.iter().map(|input| input.x.cols().div_ceil(depth));
+    let (size, terms) = ([h.rows(), GATES * h.cols()], steps.sum::<usize>() * depth);
+    let cutting = Cutting::among(&[STEP], &launch, arithmetic, size, terms);
     let (first, second) = (inputs.first(), inputs.get(1));
     let size = |of: fn(&Input) -> usize, input: Option<&Input>| launch.size(input.map_or(0, of));
     let step = LstmStep {
@@ -71,7 +64,7 @@ pub fn step_forward(
         c_prev_ld: launch.size(c_prev.ld())?,
         c_ld: launch.size(c.ld())?,
         h_ld: launch.size(h.ld())?,
-        part_steps: launch.size(cutting.parts.terms / STEP_DEPTH)?,
+        part_steps: launch.size(cutting.parts.terms / depth)?,
     };
     cutting.with_workspace(ctx, |workspace, arrived| {
         let arguments = LstmStepForward {
@@ -104,13 +97,13 @@ pub fn cell_backward(
     }
     let launch = Launch::new(OP, ctx)?;
     let in_vectors = [
+        &*d_gates,
         cell.gates,
         cell.c_prev,
         cell.c,
         dh,
         later.unwrap_or(dh),
         dc,
-        d_gates,
     ];
     let vector = launch.vector(&in_vectors);
     let arguments = LstmCellBackward {

@@ -8,6 +8,9 @@
 //! δ = dc + dh o (1 - tanh²c); da_i = δ g i (1 - i), da_f = δ c' f (1 - f), da_g = δ i (1 - g²),
 //! da_o = dh tanh(c) o (1 - o); dc' = δ f. Saves the activated gates, c' and c.
 //!
+//! What products of matrices read (x, h, the weights, da) may be bf16; the gates, c, the biases and the other gradients are then
+//! f32.
+//!
 //! The sequence over all steps and layers is in [`sequence`].
 
 mod cpu;
@@ -43,8 +46,9 @@ impl Layer<'_> {
         let gates = 4 * hidden;
         check::tensor(OP, "weight_ih", self.weight_ih, &[gates, inputs], dtype)?;
         check::tensor(OP, "weight_hh", self.weight_hh, &[gates, hidden], dtype)?;
-        check::tensor(OP, "bias_ih", self.bias_ih, &[gates], dtype)?;
-        check::tensor(OP, "bias_hh", self.bias_hh, &[gates], dtype)
+        let of_biases = dtype.of_parameters();
+        check::tensor(OP, "bias_ih", self.bias_ih, &[gates], of_biases)?;
+        check::tensor(OP, "bias_hh", self.bias_hh, &[gates], of_biases)
     }
 }
 
@@ -120,7 +124,8 @@ pub fn step_forward(
     c: &mut Tensor,
     h: &mut Tensor,
 ) -> Result<()> {
-    check_cell(h, [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)])?;
+    let cell = [("gates", &*gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)];
+    check_cell(h, h.dtype().of_parameters(), cell)?;
     check::that(OP, matches!(inputs.len(), 1 | 2), || {
         format!("a step has one or two inputs, not {}", inputs.len())
     })?;
@@ -134,7 +139,11 @@ pub fn step_forward(
             h.dtype(),
         )?;
     }
-    dispatch!(ctx, h.dtype(), step_forward(inputs, gates, c_prev, c, h))
+    dispatch!(
+        ctx,
+        gates.dtype(),
+        step_forward(inputs, gates, c_prev, c, h)
+    )
 }
 
 /// What the cell's backward reads of a step: the activated gates (B, 4H), c before it and c after it (B, H).
@@ -159,21 +168,28 @@ pub fn cell_backward(
     d_gates: &mut Tensor,
 ) -> Result<()> {
     let Cell { gates, c_prev, c } = cell;
-    check_cell(
-        dh,
-        [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)],
-    )?;
-    check_cell(dh, [("d_gates", d_gates, 4), ("dc", dc, 1)])?;
+    let dtype = dh.dtype();
+    let read = [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)];
+    check_cell(dh, dtype, read)?;
+    check_cell(dh, d_gates.dtype(), [("d_gates", d_gates, 4)])?;
+    check::that(OP, d_gates.dtype().of_parameters() == dtype, || {
+        format!("d_gates are {}, dh is {dtype}", d_gates.dtype())
+    })?;
+    check_cell(dh, dtype, [("dc", dc, 1)])?;
     if let Some(later) = later {
-        check_cell(dh, [("later dh", later, 1)])?;
+        check_cell(dh, dtype, [("later dh", later, 1)])?;
     }
     dispatch!(ctx, dh.dtype(), cell_backward(cell, dh, later, dc, d_gates))
 }
 
-/// Each tensor must have as many rows as `h` and so many times its columns.
-fn check_cell<const N: usize>(h: &Tensor, tensors: [(&str, &Tensor, usize); N]) -> Result<()> {
+/// Each tensor must be of this type, and have as many rows as `h` and so many times its columns.
+fn check_cell<const N: usize>(
+    h: &Tensor,
+    dtype: DType,
+    tensors: [(&str, &Tensor, usize); N],
+) -> Result<()> {
     for (name, tensor, times) in tensors {
-        check::matrix(OP, name, tensor, [h.rows(), times * h.cols()], h.dtype())?;
+        check::matrix(OP, name, tensor, [h.rows(), times * h.cols()], dtype)?;
     }
     Ok(())
 }
@@ -194,7 +210,7 @@ pub fn step(
     check::shape(OP, "next h", next.h, &shape)?;
     check::shape(OP, "next c", next.c, &shape)?;
     ctx.scope(|| {
-        let mut gates = ctx.empty_padded([batch, 4 * hidden], x.dtype())?;
+        let mut gates = ctx.empty_padded([batch, 4 * hidden], x.dtype().of_parameters())?;
         let mut input = x.clone();
         for (l, layer) in layers.iter().enumerate() {
             set_biases(ctx, layer.bias_ih, layer.bias_hh, &mut gates)?;

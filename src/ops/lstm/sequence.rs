@@ -101,8 +101,9 @@ fn layer_forward(
 ) -> Result<SavedLayer> {
     let [steps, batch, _] = check::dims(OP, "x", x)?;
     let (hidden, dtype) = (layer.hidden(), x.dtype());
-    let mut gates = ctx.empty_padded([steps, batch, 4 * hidden], dtype)?;
-    let c = ctx.empty_padded([steps + 1, batch, hidden], dtype)?;
+    let sums = dtype.of_parameters();
+    let mut gates = ctx.empty_padded([steps, batch, 4 * hidden], sums)?;
+    let c = ctx.empty_padded([steps + 1, batch, hidden], sums)?;
     let h = ctx.empty_padded([steps + 1, batch, hidden], dtype)?;
     let (weight, bias_ih, bias_hh) = (layer.weight_ih, layer.bias_ih, layer.bias_hh);
     input_gates(ctx, x, weight, bias_ih, bias_hh, &mut gates)?;
@@ -167,7 +168,7 @@ pub fn backward(
     })?;
     ctx.scope(|| {
         let dtype = dy.dtype();
-        let mut d_gates = ctx.empty_padded([steps, batch, 4 * hidden], dtype)?;
+        let mut d_gates = ctx.empty_padded([steps, batch, 4 * hidden], x.dtype())?;
         let mut between = ctx.empty_padded(dy.shape(), dtype)?;
         let mut d_output = dy.clone();
         for l in (0..layers.len()).rev() {

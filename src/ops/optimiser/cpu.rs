@@ -1,6 +1,6 @@
 //! Optimisers on the CPU: one pass over the arena in parallel chunks.
 
-use super::{Adam, Moments, OP, Sgd};
+use super::{Adam, Moments, OP, Sgd, Weights};
 use crate::error::Result;
 use crate::ops::Float;
 use crate::ops::clip::Clip;
@@ -38,14 +38,14 @@ pub fn sgd<T: Float>(
     clip: Clip,
     gradients: &Tensor,
     velocity: &mut Tensor,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
     let host = Host::new(OP, ctx);
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
     let lr = host.read::<T>(schedule)?.row(0)[0];
     let (momentum, decay) = (T::of(settings.momentum), T::of(settings.weight_decay));
     let gradients = host.read::<T>(gradients)?;
-    let (mut velocity, mut values) = (host.write::<T>(velocity)?, host.write::<T>(values)?);
+    let (mut velocity, mut values) = (host.write::<T>(velocity)?, host.write::<T>(weights.values)?);
     (values.data().par_chunks_mut(CHUNK))
         .zip(velocity.data().par_chunks_mut(CHUNK))
         .zip(gradients.data().par_chunks(CHUNK))
@@ -68,7 +68,7 @@ pub fn adam<T: Float>(
     clip: Clip,
     gradients: &Tensor,
     moments: Moments,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
     let host = Host::new(OP, ctx);
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
@@ -82,7 +82,7 @@ pub fn adam<T: Float>(
     let gradients = host.read::<T>(gradients)?;
     let mut first = host.write::<T>(moments.first)?;
     let mut second = host.write::<T>(moments.second)?;
-    let mut values = host.write::<T>(values)?;
+    let mut values = host.write::<T>(weights.values)?;
     (values.data().par_chunks_mut(CHUNK))
         .zip(first.data().par_chunks_mut(CHUNK))
         .zip(second.data().par_chunks_mut(CHUNK))

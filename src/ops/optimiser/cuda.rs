@@ -1,6 +1,6 @@
 //! Optimisers on the CUDA device: one launch over the range.
 
-use super::{Adam, Moments, OP, Sgd};
+use super::{Adam, Moments, OP, Sgd, Weights};
 use crate::error::Result;
 use crate::ops::clip::Clip;
 use crate::ops::kernels::optimiser::{AdamSettings, OptimiserAdam, OptimiserSgd, SgdSettings};
@@ -23,14 +23,17 @@ pub fn sgd(
     clip: Clip,
     gradients: &Tensor,
     velocity: &mut Tensor,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
+    let Weights { values, rounded } = weights;
     let (launch, n) = (Launch::new(OP, ctx)?, values.len());
     if n == 0 {
         return Ok(());
     }
     let (factor, bound) = clip_numbers(clip);
-    let vector = launch.vector_and_rest(&[values, gradients, velocity], true);
+    let mut tensors = vec![&*values, gradients, &*velocity];
+    tensors.extend(rounded.as_deref());
+    let vector = launch.vector_and_rest(&tensors, true);
     let arguments = OptimiserSgd {
         n: launch.size(n)?,
         settings: SgdSettings {
@@ -43,6 +46,7 @@ pub fn sgd(
         gradients: gradients.into(),
         velocity: velocity.into(),
         values: values.into(),
+        rounded: rounded.into(),
     };
     let blocks = Blocks::for_threads(n.div_ceil(vector.width));
     launch.run(&[vector.key()], blocks, arguments)
@@ -55,14 +59,16 @@ pub fn adam(
     clip: Clip,
     gradients: &Tensor,
     moments: Moments,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
+    let Weights { values, rounded } = weights;
     let (launch, n) = (Launch::new(OP, ctx)?, values.len());
     if n == 0 {
         return Ok(());
     }
     let (factor, bound) = clip_numbers(clip);
-    let tensors = [&*values, gradients, &*moments.first, &*moments.second];
+    let mut tensors = vec![&*values, gradients, &*moments.first, &*moments.second];
+    tensors.extend(rounded.as_deref());
     let vector = launch.vector_and_rest(&tensors, true);
     let arguments = OptimiserAdam {
         n: launch.size(n)?,
@@ -83,6 +89,7 @@ pub fn adam(
         means: moments.first.into(),
         squares: moments.second.into(),
         values: values.into(),
+        rounded: rounded.into(),
     };
     let blocks = Blocks::for_threads(n.div_ceil(vector.width));
     launch.run(&[vector.key()], blocks, arguments)

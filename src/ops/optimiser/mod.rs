@@ -7,6 +7,7 @@
 //!   w ← w - lr / (1-β1ᵗ) · m / (√(v / (1-β2ᵗ)) + ε), t the number of this step, from 1.
 //!
 //! lr and t change from step to step, so they are read from device memory: `schedule` holds (lr, t).
+//! Where products read the parameters in bf16, the same launch writes the rounded copy that they read.
 //! w, g, u, m, v are (n), dense; padding of the arena holds zeros and keeps them.
 
 mod cpu;
@@ -15,7 +16,7 @@ pub(in crate::ops) mod cuda;
 use super::clip::Clip;
 use super::{check, dispatch};
 use crate::error::Result;
-use crate::tensor::{Context, Tensor};
+use crate::tensor::{Context, DType, Tensor};
 
 const OP: &str = "optimiser";
 
@@ -41,6 +42,30 @@ pub struct Adam {
     pub weight_decay: f64,
 }
 
+/// What is trained.
+pub struct Weights<'a> {
+    /// w
+    pub values: &'a mut Tensor,
+    /// A copy of them in bf16 for products of matrices, if there is one; the CPU has none.
+    pub rounded: Option<&'a mut Tensor>,
+}
+
+/// Without a copy.
+impl<'a> From<&'a mut Tensor> for Weights<'a> {
+    fn from(values: &'a mut Tensor) -> Self {
+        let rounded = None;
+        Weights { values, rounded }
+    }
+}
+
+impl Weights<'_> {
+    fn check(&self) -> Result<()> {
+        let len = self.values.len();
+        let rounded = self.rounded.as_deref();
+        check::optional(OP, "rounded values", rounded, &[len], DType::Bf16)
+    }
+}
+
 /// One step of SGD; `velocity` is u. `schedule` (2) holds lr and t.
 pub fn sgd(
     ctx: &Context,
@@ -49,13 +74,14 @@ pub fn sgd(
     clip: Clip,
     gradients: &Tensor,
     velocity: &mut Tensor,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
-    check_arguments(schedule, clip, gradients, &[velocity, values])?;
+    check_arguments(schedule, clip, gradients, &[velocity, weights.values])?;
+    weights.check()?;
     dispatch!(
         ctx,
-        values.dtype(),
-        sgd(settings, schedule, clip, gradients, velocity, values)
+        gradients.dtype(),
+        sgd(settings, schedule, clip, gradients, velocity, weights)
     )
 }
 
@@ -75,14 +101,15 @@ pub fn adam(
     clip: Clip,
     gradients: &Tensor,
     moments: Moments,
-    values: &mut Tensor,
+    weights: Weights,
 ) -> Result<()> {
-    let state = [&*moments.first, moments.second, values];
+    let state = [&*moments.first, moments.second, weights.values];
     check_arguments(schedule, clip, gradients, &state)?;
+    weights.check()?;
     dispatch!(
         ctx,
-        values.dtype(),
-        adam(settings, schedule, clip, gradients, moments, values)
+        gradients.dtype(),
+        adam(settings, schedule, clip, gradients, moments, weights)
     )
 }
 

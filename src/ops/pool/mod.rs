@@ -6,8 +6,8 @@
 //! - Adaptive average: y[n,p,q,c] is the mean of rows ⌊p·H/P⌋ … ⌈(p+1)·H/P⌉ − 1 and, likewise, columns; dx sums
 //!   dy / (cells of the mean) over all means that a pixel is in.
 //!
-//! x (N, H, W, C), y (N, P, Q, C), of the plain average (N, C). Backward overwrites dx. Where x is bf16, the averages and
-//! their gradient are f32.
+//! x (N, H, W, C), y (N, P, Q, C), of the plain average (N, C). Backward overwrites dx. Where x is bf16, the gradient of averages is
+//! f32.
 
 mod cpu;
 pub(super) mod cuda;
@@ -70,12 +70,14 @@ fn as_one_pixel(y: &Tensor) -> Result<Tensor> {
 /// y (N, P, Q, C) = means of x (N, H, W, C), whatever the sizes.
 pub fn adaptive_forward(ctx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     check_adaptive(x, y)?;
+    check::dtype(OP, "y", y, x.dtype())?;
     dispatch!(ctx, x.dtype(), adaptive_forward(x, y))
 }
 
 /// dx (N, H, W, C) from dy (N, P, Q, C).
 pub fn adaptive_backward(ctx: &Context, dy: &Tensor, dx: &mut Tensor) -> Result<()> {
     check_adaptive(dx, dy)?;
+    check::dtype(OP, "y gradient", dy, dx.dtype().of_parameters())?;
     dispatch!(ctx, dx.dtype(), adaptive_backward(dy, dx))
 }
 
@@ -85,5 +87,5 @@ fn check_adaptive(x: &Tensor, y: &Tensor) -> Result<()> {
     check::that(OP, h * w * p * q > 0, || {
         format!("an empty image: {:?} to {:?}", x.shape(), y.shape())
     })?;
-    check::tensor(OP, "y", y, &[n, p, q, c], x.dtype().of_parameters())
+    check::shape(OP, "y", y, &[n, p, q, c])
 }

@@ -176,7 +176,7 @@ mod tests {
         };
         assert!((floor("add_f32", 3_350_000_000, 1e9) - 1.0).abs() < 1e-6);
         assert!((floor("gemm_tf32_nn_large_f32", 1000, 494.5e9) - 1.0).abs() < 1e-6);
-        assert!((floor("gemm_bf16_of_f32_nn_large_f32", 1000, 989.5e9) - 1.0).abs() < 1e-6);
+        assert!((floor("gemm_bf16_nn_large_f32", 1000, 989.5e9) - 1.0).abs() < 1e-6);
         assert!((floor("gemm_f32_nn_tall_f32", 1000, 494.5e9) - 494.5 / 67.0).abs() < 1e-6);
     }
 

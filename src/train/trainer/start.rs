@@ -134,7 +134,7 @@ impl<'a> Trainer<'a> {
             let images = self.training.images();
             let mut features = self.encode(&images, Stage::Features, observer)?;
             if self.keep_features {
-                features = features.to_device(self.stepper.engine.ctx.device())?;
+                features = features.to_device(&self.stepper.engine)?;
             }
             self.training = Arc::new(features.covered(&self.training));
             self.training_features = Some(features);
