@@ -8,7 +8,7 @@
 //   filter    df[k, (r,s,c)] = Σ_(n,p,q) dy[(n,p,q), k] x[…]: lines are windows on both sides (Order::MN); windows are cut
 //             in parts (blockIdx.y) that are added up in order (parts.cuh), so that results repeat bit for bit
 //
-//   stem      forward for few channels, below
+//   stem      forward for few channels: conv_stem.cuh
 //
 // A block makes a tile; tiles of one row of windows are neighbours, so that they share the pixels in level 2. Names: the
 // arithmetic and the cut.
@@ -19,17 +19,9 @@
 //
 // Tried: div and mod in every step (a third of the instructions; left for channels that are no multiple of a step's k); columns in memory (im2col: r·s times the bytes).
 #include "elementwise.cuh"
-#include "epilogue.cuh"
+#include "conv_stem.cuh"
 #include "parts.cuh"
 #include "window.cuh"
-
-// x (n, h, w, c) with pixels ldx apart, f (k, r·s·c) with rows ldf apart, y (n, p, q, k) with pixels ldy apart.
-struct ConvShape {
-    int n, h, w, c, ldx;
-    int p, q, k, ldy;
-    int r, s, stride, padding;
-    int ldf;
-};
 
 // Sums over k from `start` on, as they lie in shared memory then.
 template <class Product, class A, class B>
@@ -40,41 +32,6 @@ __device__ __forceinline__ tile::Staged<Product> sums_of(const A& a, const B& b,
     product.run(source, memory);
     return tile::Staged<Product>(product, memory);
 }
-
-// y = act(sum + b + z); b and z may be null.
-template <class T>
-struct Output {
-    tile::Target<T> y;
-    tile::Target<const T> z;
-    const float* bias;
-    bool relu;
-
-    template <class Chunk>
-    __device__ __forceinline__ bool in_chunks(int first_col, int count) const {
-        return y.template in_chunks<Chunk::WIDTH>(first_col, count) &&
-               (z.to == nullptr || z.template in_chunks<Chunk::WIDTH>(first_col, count));
-    }
-
-    // As max(x, 0) of PyTorch, which keeps a NaN.
-    __device__ __forceinline__ float act(float sum) const { return relu && sum < 0.0f ? 0.0f : sum; }
-
-    __device__ __forceinline__ void put(int row, int col, float sum) const {
-        if (row >= y.rows || col >= y.cols) return;
-        if (bias != nullptr) sum += __ldg(bias + col);
-        if (z.to != nullptr) sum += widen(*z.at(row, col));
-        narrow(act(sum), *y.at(row, col));
-    }
-
-    // A chunk, if it is `there`.
-    template <class Chunk>
-    __device__ __forceinline__ void put(int row, int col, Chunk sums, const Chunk& added, bool there) const {
-        sums.add(added);
-        if (there && z.to != nullptr) sums.add(Chunk::load(z.at(row, col)));
-#pragma unroll
-        for (int i = 0; i < Chunk::WIDTH; ++i) sums.values[i] = act(sums.values[i]);
-        if (there) sums.store(y.at(row, col));
-    }
-};
 
 template <class T, class Product>
 __device__ __forceinline__ void put_tile(
@@ -287,103 +244,21 @@ CONV_FILTER(tf32, small)
 CONV_FILTER(bf16, large)
 CONV_FILTER(bf16, small)
 
-// The stem, and every layer of few channels: a pixel is less than a chunk of 16 bytes, so the loaders above cannot be used.
-//
-// A block keeps 64 filters in shared memory, a line for each tap, and makes 32 pixels in each of STEM_LINES lines of y, one line
-// after the other. The part of the image under a line, R rows of ((32 - 1)·stride + S)·C numbers, is copied to shared memory,
-// where the (s,c) of a window are neighbours. A thread has 4 pixels x 4 filters: 16 multiply-adds for 5 loads. 44 KiB for the 7x7
-// stem.
-// In f32 whatever the precision: 0.24 of 10.7 GFLOP of a ResNet-50. Bytes: x about 7/4 times (lines overlap), y once.
-constexpr int STEM_PIXELS = 32, STEM_FILTERS = 64, STEM_PITCH = STEM_FILTERS + 4, STEM_LINES = 4, STEM_THREADS = 128;
-
-// Numbers of one row of the patch: what STEM_PIXELS windows of width s see of c channels.
-__host__ __device__ constexpr int stem_run(int s, int c, int stride) { return ((STEM_PIXELS - 1) * stride + s) * c; }
-
-__host__ __device__ constexpr int stem_shared_bytes(int r, int s, int c, int stride) {
-    return (r * s * c * STEM_PITCH + r * stem_run(s, c, stride)) * sizeof(float);
-}
-
-template <class T>
-__device__ __forceinline__ void load_filters(
-    const T* filter, float* weights, int first_k, int taps, const ConvShape& shape) {
-    for (int i = threadIdx.x; i < taps * STEM_FILTERS; i += STEM_THREADS) {
-        const int k = i / taps, tap = i - k * taps;
-        weights[tap * STEM_PITCH + k] =
-            first_k + k < shape.k ? widen(filter[(size_t)(first_k + k) * shape.ldf + tap]) : 0.0f;
+#define CONV_TENSOR_STEM(MATH)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(STEM_THREADS, 1) conv_tensor_stem_##MATH(                           \
+        const tile::math::MATH::Element* x, const tile::math::MATH::Element* filter, const float* bias,              \
+        const tile::math::MATH::Element* z, tile::math::MATH::Element* y, ConvShape shape, StemUnits units, int ldz, \
+        int relu) {                                                                                                  \
+        tensor_stem<tile::math::MATH>(x, filter, bias, z, y, shape, units, ldz, relu != 0);                          \
     }
-}
+CONV_TENSOR_STEM(tf32)
+CONV_TENSOR_STEM(bf16)
 
-template <class T>
-__device__ __forceinline__ void load_patch(
-    const T* x, float* patch, int image, int top, int left, int run, const ConvShape& shape) {
-    for (int i = threadIdx.x; i < shape.r * run; i += STEM_THREADS) {
-        const int r = i / run, at = i - r * run, pixel = at / shape.c, h = top + r, w = left + pixel;
-        const bool inside = (unsigned)h < (unsigned)shape.h && (unsigned)w < (unsigned)shape.w;
-        const T* row = x + (size_t)((image * shape.h + h) * shape.w + w) * shape.ldx;
-        patch[i] = inside ? widen(row[at - pixel * shape.c]) : 0.0f;
-    }
+extern "C" __global__ void __launch_bounds__(STEM_THREADS) conv_stem_f32(
+    const float* x, const float* filter, const float* bias, const float* z, float* y, ConvShape shape, int ldz,
+    int relu) {
+    stem(x, filter, bias, z, y, shape, ldz, relu != 0);
 }
-
-template <class T>
-__device__ __forceinline__ void stem(
-    const T* x, const T* filter, const float* bias, const T* z, T* y, const ConvShape& shape, int ldz, bool relu) {
-    extern __shared__ __align__(16) float shared[];
-    const int window = shape.s * shape.c, taps = shape.r * window, step = shape.stride * shape.c;
-    const int run = stem_run(shape.s, shape.c, shape.stride);
-    float *weights = shared, *patch = shared + taps * STEM_PITCH;
-    const int parts = (shape.q + STEM_PIXELS - 1) / STEM_PIXELS, lines = shape.n * shape.p;
-    const int first_q = (int)blockIdx.x % parts * STEM_PIXELS, first_line = (int)blockIdx.x / parts * STEM_LINES,
-              first_k = blockIdx.y * STEM_FILTERS;
-    const int mine_k = threadIdx.x % 16 * 4, mine_q = threadIdx.x / 16 * 4;
-    using Chunk = tile::Chunk<T, 4>;
-    const int rows = lines * shape.q, col = first_k + mine_k;
-    const Output<T> output{{y, shape.ldy, rows, shape.k}, {z, ldz, rows, shape.k}, bias, relu};
-    const bool chunks = output.template in_chunks<Chunk>(first_k, STEM_FILTERS);
-    load_filters(filter, weights, first_k, taps, shape);
-    for (int line = first_line; line < min(first_line + STEM_LINES, lines); ++line) {
-        const int image = line / shape.p, p = line - image * shape.p;
-        __syncthreads();
-        load_patch(
-            x, patch, image, p * shape.stride - shape.padding, first_q * shape.stride - shape.padding, run, shape);
-        __syncthreads();
-        float sums[4][4] = {};
-        for (int r = 0; r < shape.r; ++r) {
-            const float* pixels = patch + r * run + mine_q * step;
-            const float* of_row = weights + r * window * STEM_PITCH + mine_k;
-#pragma unroll 3
-            for (int e = 0; e < window; ++e) {
-                const float4 w = *reinterpret_cast<const float4*>(of_row + e * STEM_PITCH);
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float v = pixels[i * step + e];
-                    sums[i][0] = fmaf(v, w.x, sums[i][0]);
-                    sums[i][1] = fmaf(v, w.y, sums[i][1]);
-                    sums[i][2] = fmaf(v, w.z, sums[i][2]);
-                    sums[i][3] = fmaf(v, w.w, sums[i][3]);
-                }
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int q = first_q + mine_q + i, row = line * shape.q + q;
-            if (q >= shape.q || col >= shape.k) continue;
-            if (chunks) {
-                const Chunk mine{sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
-                output.put(row, col, mine, Chunk::bias(bias, col), true);
-            } else {
-                for (int e = 0; e < 4; ++e) output.put(row, col + e, sums[i][e]);
-            }
-        }
-    }
-}
-
-#define CONV_STEM(T)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(STEM_THREADS) conv_stem_##T(                                   \
-        const T* x, const T* filter, const float* bias, const T* z, T* y, ConvShape shape, int ldz, int relu) { \
-        stem(x, filter, bias, z, y, shape, ldz, relu != 0);                                                     \
-    }
-CONV_STEM(f32)
-CONV_STEM(bf16)
 
 // dy <- dy where y > 0, else 0: the gradient through the ReLU. The grid is that of add.cu.
 template <class V, class T = typename V::Element>

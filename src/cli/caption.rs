@@ -108,7 +108,7 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
         }
         let sentences = engine.with_images(&pixels, |pixels| {
             let features = engine.features(pixels)?;
-            let values: Vec<f32> = features.to_vec()?;
+            let values: Vec<f32> = features.to_f32()?;
             for (&i, values) in read
                 .iter()
                 .zip(values.chunks_exact(values.len() / read.len()))

@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::ops::gemm::{self, Accumulate, Factor};
 use crate::ops::kernels::conv::{
     self as kernels, ConvData, ConvFilter, ConvForward, ConvReluBackward, ConvShape, ConvStem,
+    ConvTensorStem, StemUnits,
 };
 use crate::ops::kernels::window::MOST_TAPS;
-use crate::ops::launch::{Blocks, Launch, key};
+use crate::ops::launch::{Blocks, Launch};
 use crate::ops::linear;
 use crate::ops::matrix::Matrix;
 use crate::ops::tile::Cutting;
@@ -78,6 +79,20 @@ impl<'a> Problem<'a> {
             ldf: launch.size(filter.ld())?,
             ..self.shape
         };
+        if let Some((units, blocks)) = self.tensor_stem_blocks(x)? {
+            let arguments = ConvTensorStem {
+                x: x.into(),
+                filter: filter.into(),
+                bias: epilogue.bias.into(),
+                z: epilogue.residual.into(),
+                y: y.into(),
+                shape,
+                units,
+                ldz,
+                relu,
+            };
+            return launch.run(&[self.arithmetic], blocks, arguments);
+        }
         if let Some(blocks) = self.stem_blocks(x) {
             let arguments = ConvStem {
                 x: x.into(),
@@ -89,7 +104,7 @@ impl<'a> Problem<'a> {
                 ldz,
                 relu,
             };
-            return launch.run(&[key(x.dtype())], blocks, arguments);
+            return launch.run(&[], blocks, arguments);
         }
         let size = [self.windows, y.cols()];
         let cutting = Cutting::whole(launch, self.arithmetic, size, self.depth);
@@ -110,18 +125,54 @@ impl<'a> Problem<'a> {
         )
     }
 
-    /// The stem's blocks, where pixels are less than 16 bytes, and filters and patch fit in shared memory.
+    /// The stem's blocks on tensor cores, where pixels are less than 16 bytes and windows a unit or two apart, and filters and patch
+    /// fit in shared memory.
+    fn tensor_stem_blocks(&self, x: &Tensor) -> Result<Option<(StemUnits, Blocks)>> {
+        let (shape, bytes) = (&self.shape, x.dtype().bytes());
+        let [r, s, c, stride] = [shape.r, shape.s, shape.c, shape.stride].map(|size| size as usize);
+        // So many that the first of a window is at a multiple of 16 bytes.
+        let channels = [4, 8]
+            .into_iter()
+            .find(|&n| c <= n && stride * n * bytes % 16 == 0);
+        let Some(channels) = channels.filter(|_| self.arithmetic != "f32" && c * bytes < 16) else {
+            return Ok(None);
+        };
+        let pixels = (16 / (channels * bytes)).max(1);
+        let step = stride / pixels;
+        let of_window = s.div_ceil(pixels).next_multiple_of(2);
+        let of_plane = kernels::STEM_PIXELS + (of_window - 1) / step;
+        let shared = kernels::stem_units_bytes(r, of_window, step, of_plane);
+        if step > 2 || channels * bytes > 16 || shared > self.launch.shared_memory() {
+            return Ok(None);
+        }
+        let size = |n: usize| self.launch.size(n);
+        let units = StemUnits {
+            channels: size(channels)?,
+            pixels: size(pixels)?,
+            step: size(step)?,
+            of_window: size(of_window)?,
+            of_plane: size(of_plane)?,
+        };
+        Ok(Some((units, self.stem_tiles().shared(shared))))
+    }
+
+    /// The stem's blocks in f32, on the same conditions.
     fn stem_blocks(&self, x: &Tensor) -> Option<Blocks> {
         let shape = &self.shape;
-        let sizes = [shape.n, shape.p, shape.q, shape.k, shape.c];
-        let [n, p, q, k, c] = sizes.map(|size| size as usize);
-        let [r, s, stride] = [shape.r, shape.s, shape.stride].map(|size| size as usize);
+        let [r, s, c, stride] = [shape.r, shape.s, shape.c, shape.stride].map(|size| size as usize);
         let shared = kernels::stem_shared_bytes(r, s, c, stride);
+        let fits = self.arithmetic == "f32"
+            && c * x.dtype().bytes() < 16
+            && shared <= self.launch.shared_memory();
+        fits.then(|| self.stem_tiles().shared(shared))
+    }
+
+    fn stem_tiles(&self) -> Blocks {
+        let shape = &self.shape;
+        let [n, p, q, k] = [shape.n, shape.p, shape.q, shape.k].map(|size| size as usize);
         let blocks = q.div_ceil(kernels::STEM_PIXELS) * (n * p).div_ceil(kernels::STEM_LINES);
-        let fits = c * x.dtype().bytes() < 16 && shared <= self.launch.shared_memory();
         let flops = 2.0 * (self.windows * k) as f64 * self.depth as f64;
-        let blocks = Blocks::new([blocks, k.div_ceil(kernels::STEM_FILTERS), 1]);
-        fits.then(|| blocks.shared(shared).flops(flops))
+        Blocks::new([blocks, k.div_ceil(kernels::STEM_FILTERS), 1]).flops(flops)
     }
 
     fn data(
