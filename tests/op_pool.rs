@@ -359,4 +359,7 @@ fn pooling_moves_each_byte_once() {
     assert_eq!(backward["distinct_sectors"], 2 * sectors(&x) + sectors(&y));
     assert_eq!(forward["global_store_sectors"], sectors(&y));
     assert_eq!(backward["global_store_sectors"], sectors(&x));
+    // Nine pixels and a gradient for each of four windows, by a thread for four pixels.
+    let asked = backward["global_load_bytes"].as_u64().unwrap() as usize;
+    assert!(asked <= 10 * 2 * x.len(), "{asked}");
 }

@@ -2,6 +2,7 @@
 
 use super::OP;
 use crate::error::Result;
+use crate::ops::check;
 use crate::ops::kernels::pool::{
     self as kernels, PoolAdaptiveBackward, PoolAdaptiveForward, PoolMaxBackward, PoolMaxForward,
     PoolShape,
@@ -18,12 +19,23 @@ const MANY: usize = 32;
 fn shape(
     launch: &Launch,
     window: Window,
-    [x, y]: [&Tensor; 2],
+    images: [&Tensor; 2],
     written: &Tensor,
     vector: Vector,
 ) -> Result<PoolShape> {
+    shape_of(launch, window, images, written.rows(), vector)
+}
+
+/// The same, for so many pixels or squares of them.
+fn shape_of(
+    launch: &Launch,
+    window: Window,
+    [x, y]: [&Tensor; 2],
+    items: usize,
+    vector: Vector,
+) -> Result<PoolShape> {
     let size = |tensor: &Tensor, dim: usize| launch.size(tensor.shape().dims()[dim]);
-    let groups = written.cols() / vector.width;
+    let groups = x.cols() / vector.width;
     let threads = kernels::THREADS;
     Ok(PoolShape {
         h: size(x, 1)?,
@@ -36,7 +48,7 @@ fn shape(
         padding: launch.size(window.padding)?,
         groups: launch.size(groups)?,
         // The number of every thread fits in an i32, up to the end of the last block.
-        count: launch.size(written.rows() * groups + threads)? - threads as i32,
+        count: launch.size(items * groups + threads)? - threads as i32,
         parts: 1,
     })
 }
@@ -74,7 +86,9 @@ pub fn max_backward(
     }
     let launch = Launch::new(OP, ctx)?;
     let vector = launch.vector(&[x, dy, dx]);
-    let shape = shape(&launch, window, [x, dy], dx, vector)?;
+    let [n, h, w, _] = check::dims(OP, "x", x)?;
+    let squares = n * h.div_ceil(kernels::SQUARE) * w.div_ceil(kernels::SQUARE);
+    let shape = shape_of(&launch, window, [x, dy], squares, vector)?;
     let arguments = PoolMaxBackward {
         ldx: launch.size(x.ld())?,
         ldy: launch.size(dy.ld())?,
