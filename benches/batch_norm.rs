@@ -91,6 +91,7 @@ fn norms(c: &mut Criterion) {
                 gamma: &norm.gamma,
                 mean: &norm.mean,
                 invstd: &norm.invstd,
+                relu: None,
             };
             let mut dx = norm.y.clone();
             let gradients = Gradients {

@@ -245,27 +245,39 @@ __device__ __forceinline__ void sum_parts(Vector<f32, WIDTH>& value, const Place
     __syncthreads();
 }
 
+// dy where the normalised x is positive, else 0: the gradient before a ReLU that follows, from the one behind it. The same terms
+// as in `normalise`, so that no sign differs.
+template <int N>
+__device__ __forceinline__ void through_relu(
+    Vector<f32, N>& dy, const Vector<f32, N>& x, const Vector<f32, N>& centre, const Vector<f32, N>& scale,
+    const Vector<f32, N>& offset) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) dy[i] = (x[i] - centre[i]) * scale[i] + offset[i] > 0.0f ? dy[i] : 0.0f;
+}
+
 // The blocks' sums of dy * (x - mean) * invstd and of dy. With dx also gamma * invstd * dy, which is dx where
-// the statistics are constants.
+// the statistics are constants. `beta` is null where no ReLU follows.
 template <class V, class T = typename V::Element>
 __device__ __forceinline__ void sums(
-    const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, T* dx, float* partial, int ldx,
-    int ldy, int ldd, const BatchNormTask& task) {
+    const T* x, const T* dy, const float* gamma, const float* beta, const float* mean, const float* invstd, T* dx,
+    float* partial, int ldx, int ldy, int ldd, const BatchNormTask& task) {
     const Place at = place<V>(task);
     Wide<V> d_gamma = {}, d_beta = {};
     Wide<V> centre, inverse;
     if (at.inside) {
-        Wide<V> scale;
+        Wide<V> scale, offset = {};
 #pragma unroll
         for (int i = 0; i < V::WIDTH; ++i) {
             centre[i] = mean[at.first + i];
             inverse[i] = invstd[at.first + i];
             scale[i] = gamma[at.first + i] * inverse[i];
+            if (beta != nullptr) offset[i] = beta[at.first + i];
         }
 #pragma unroll 4
         for (int row = at.row; row < at.end; row += at.parts) {
             Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
             Wide<V> gradient = load_wide<V>(dy + (size_t)row * ldy + at.first);
+            if (beta != nullptr) through_relu(gradient, value, centre, scale, offset);
 #pragma unroll
             for (int i = 0; i < V::WIDTH; ++i) {
                 d_beta[i] += gradient[i];
@@ -286,11 +298,11 @@ __device__ __forceinline__ void sums(
     }
 }
 
-#define BATCH_NORM_SUMS(V)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_sums_##V(                                 \
-        const V::Element* x, const V::Element* dy, const float* gamma, const float* mean, const float* invstd, \
-        V::Element* dx, float* partial, int ldx, int ldy, int ldd, BatchNormTask task) {                       \
-        sums<V>(x, dy, gamma, mean, invstd, dx, partial, ldx, ldy, ldd, task);                                 \
+#define BATCH_NORM_SUMS(V)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_sums_##V(                                \
+        const V::Element* x, const V::Element* dy, const float* gamma, const float* beta, const float* mean,  \
+        const float* invstd, V::Element* dx, float* partial, int ldx, int ldy, int ldd, BatchNormTask task) { \
+        sums<V>(x, dy, gamma, beta, mean, invstd, dx, partial, ldx, ldy, ldd, task);                          \
     }
 BATCH_NORM_SUMS(f32x1)
 BATCH_NORM_SUMS(f32x4)
@@ -321,19 +333,20 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_merge_sums_f32(
     slope[channel] = (float)(of_gamma * per_row * invstd[channel]);
 }
 
-// dx of batch mode.
+// dx of batch mode. `beta` is null where no ReLU follows.
 template <class V, class T = typename V::Element>
 __device__ __forceinline__ void gradient(
-    const T* x, const T* dy, const float* gamma, const float* mean, const float* invstd, const float* shift,
-    const float* slope, T* dx, int ldx, int ldy, int ldd, const BatchNormTask& task) {
+    const T* x, const T* dy, const float* gamma, const float* beta, const float* mean, const float* invstd,
+    const float* shift, const float* slope, T* dx, int ldx, int ldy, int ldd, const BatchNormTask& task) {
     const Place at = place<V>(task);
     if (!at.inside) return;
-    Wide<V> centre, scale, constant, factor;
+    Wide<V> centre, scale, offset = {}, constant, factor;
 #pragma unroll
     for (int i = 0; i < V::WIDTH; ++i) {
         const int channel = at.first + i;
         centre[i] = mean[channel];
         scale[i] = gamma[channel] * invstd[channel];
+        if (beta != nullptr) offset[i] = beta[channel];
         constant[i] = shift[channel];
         factor[i] = slope[channel];
     }
@@ -341,6 +354,7 @@ __device__ __forceinline__ void gradient(
     for (int row = at.row; row < at.end; row += at.parts) {
         Wide<V> value = load_wide<V>(x + (size_t)row * ldx + at.first);
         Wide<V> from = load_wide<V>(dy + (size_t)row * ldy + at.first);
+        if (beta != nullptr) through_relu(from, value, centre, scale, offset);
 #pragma unroll
         for (int i = 0; i < V::WIDTH; ++i)
             from[i] = scale[i] * (from[i] - constant[i] - (value[i] - centre[i]) * factor[i]);
@@ -348,11 +362,12 @@ __device__ __forceinline__ void gradient(
     }
 }
 
-#define BATCH_NORM_GRADIENT(V)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_gradient_##V(                               \
-        const V::Element* x, const V::Element* dy, const float* gamma, const float* mean, const float* invstd,   \
-        const float* shift, const float* slope, V::Element* dx, int ldx, int ldy, int ldd, BatchNormTask task) { \
-        gradient<V>(x, dy, gamma, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);                          \
+#define BATCH_NORM_GRADIENT(V)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_gradient_##V(                              \
+        const V::Element* x, const V::Element* dy, const float* gamma, const float* beta, const float* mean,    \
+        const float* invstd, const float* shift, const float* slope, V::Element* dx, int ldx, int ldy, int ldd, \
+        BatchNormTask task) {                                                                                   \
+        gradient<V>(x, dy, gamma, beta, mean, invstd, shift, slope, dx, ldx, ldy, ldd, task);                   \
     }
 BATCH_NORM_GRADIENT(f32x1)
 BATCH_NORM_GRADIENT(f32x4)

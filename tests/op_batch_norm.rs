@@ -162,7 +162,7 @@ proptest! {
         let [mean, invstd] = problem.saved.each_ref().map(|t| {
             Tensor::from_slice(ctx.device(), [c], &values(t)).unwrap()
         });
-        let saved = Saved { x: &problem.x, gamma: &problem.gamma, mean: &mean, invstd: &invstd };
+        let saved = Saved { x: &problem.x, gamma: &problem.gamma, mean: &mean, invstd: &invstd, relu: None };
         let (mut dx, mut dg, mut db) = (nan(ctx, [rows, c]), nan(ctx, [c]), nan(ctx, [c]));
         for accumulate in [Accumulate::No, Accumulate::Yes] {
             let gradients = Gradients {

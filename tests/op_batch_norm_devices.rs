@@ -6,7 +6,7 @@ use showtell::ops::batch_norm::{
     self, Affine, BatchNorm, Epilogue, Gradients, MOMENTUM, Momentum, Running, RunningStatistics,
     Saved, Statistics,
 };
-use showtell::ops::{Accumulate, copy};
+use showtell::ops::{Accumulate, conv, copy};
 use showtell::tensor::{Context, Tensor};
 use support::typed::{
     check_padding, fill, in_f64, random, to_f64, typed_contexts, unit_roundoff, unwritten,
@@ -113,6 +113,7 @@ impl Run {
             gamma,
             mean: &mean,
             invstd: &invstd,
+            relu: (self.relu && residual.is_none()).then_some(beta),
         };
         if self.accumulate == Accumulate::Yes {
             [d_gamma, d_beta] = [copy(beta), copy(beta)];
@@ -329,4 +330,89 @@ fn kernels_read_no_more_than_they_must() {
             );
         }
     }
+}
+
+/// The gradient through the ReLU is the same bits as by a pass of its own over what the ReLU gave: also where that is exactly 0, in a
+/// channel that is 0 everywhere, and where it is NaN.
+#[test]
+fn a_relu_behind_it_masks_as_a_pass_of_its_own() {
+    for (ctx, dtype) in typed_contexts() {
+        for (rows, c, padding) in [(300, 24, 8), (77, 5, 3), (2, 1, 0)] {
+            for mode in [BatchNorm::Running, BatchNorm::Batch] {
+                masks_alike(&ctx, dtype, mode, [rows, c, padding]);
+            }
+        }
+    }
+}
+
+fn masks_alike(ctx: &Context, dtype: DType, mode: BatchNorm, [rows, c, padding]: [usize; 3]) {
+    let mut numbers = Numbers::new(17);
+    let mut paddings = paddings(padding);
+    let mut of_rows = || {
+        let padding = paddings.next().unwrap();
+        random(ctx, &mut numbers, [rows, c], padding, dtype)
+    };
+    let (x, mut dy, mut y) = (of_rows(), of_rows(), of_rows());
+    let [mut dx, mut dx_alone] = [(); 2].map(|()| of_rows());
+    let of_channels = |value: &dyn Fn(usize) -> f32| {
+        let values: Vec<f32> = (0..c).map(value).collect();
+        Tensor::from_slice(ctx.device(), [c], &values).unwrap()
+    };
+    // The first channel is 0 everywhere, and one is NaN.
+    let gamma = of_channels(&|i| if i == 3 { f32::NAN } else { i as f32 * 0.1 });
+    let beta = of_channels(&|i| if i == 0 { 0.0 } else { 0.05 - 0.01 * i as f32 });
+    let (running_mean, running_var) = (of_channels(&|_| 0.1), of_channels(&|_| 0.3));
+    let [mut mean, mut invstd] = [(); 2].map(|()| of_channels(&|_| f32::NAN));
+    let affine = Affine {
+        gamma: &gamma,
+        beta: &beta,
+    };
+    let epilogue = Epilogue {
+        residual: None,
+        relu: true,
+    };
+    let statistics = Statistics {
+        mean: &mut mean,
+        invstd: &mut invstd,
+    };
+    match mode {
+        BatchNorm::Running => {
+            let (mean, var) = (&running_mean, &running_var);
+            let running = RunningStatistics { mean, var };
+            batch_norm::running_forward(ctx, &x, affine, running, epilogue, statistics, &mut y)
+        }
+        BatchNorm::Batch => {
+            batch_norm::batch_forward(ctx, &x, affine, None, epilogue, statistics, &mut y)
+        }
+    }
+    .unwrap();
+    let backward = |relu, dy: &Tensor, dx: &mut Tensor| {
+        let saved = Saved {
+            x: &x,
+            gamma: &gamma,
+            mean: &mean,
+            invstd: &invstd,
+            relu,
+        };
+        let [mut d_gamma, mut d_beta] = [(); 2].map(|()| of_channels(&|_| f32::NAN));
+        let gradients = Gradients {
+            x: Some(&mut *dx),
+            gamma: Some(&mut d_gamma),
+            beta: Some(&mut d_beta),
+        };
+        batch_norm::backward(ctx, mode, saved, dy, Accumulate::No, gradients).unwrap();
+        let bits = |tensor: &Tensor| -> Vec<u64> {
+            to_f64(tensor).into_iter().map(f64::to_bits).collect()
+        };
+        [bits(dx), bits(&d_gamma), bits(&d_beta)]
+    };
+    let got = backward(Some(&beta), &dy, &mut dx);
+    conv::relu_backward(ctx, &y, &mut dy).unwrap();
+    let expected = backward(None, &dy, &mut dx_alone);
+    check_padding();
+    assert!(
+        got == expected,
+        "{}, {dtype}, {mode:?}, {rows} x {c}",
+        ctx.device().name()
+    );
 }

@@ -284,12 +284,13 @@ struct BackwardPass<'a> {
 }
 
 impl BackwardPass<'_> {
-    /// Gradients of a layer's parameters from that of its output before residual and ReLU, and of its
-    /// input.
+    /// Gradients of a layer's parameters and of its input from that of its output: behind its ReLU, or before residual and
+    /// ReLU.
     fn layer(
         self,
         layer: &ConvNorm,
         saved: &SavedLayer,
+        behind_relu: bool,
         dy: &Tensor,
         dx: Option<(&mut Tensor, Accumulate)>,
     ) -> Result<()> {
@@ -300,6 +301,7 @@ impl BackwardPass<'_> {
             gamma: params.value(layer.gamma),
             mean: &saved.mean,
             invstd: &saved.invstd,
+            relu: behind_relu.then(|| params.value(layer.beta)),
         };
         let gradients = batch_norm::Gradients {
             x: Some(&mut dz),
@@ -328,11 +330,17 @@ impl BackwardPass<'_> {
         backward(accumulate, x_only)
     }
 
-    /// As [`BackwardPass::layer`], back through the ReLU before the layer too: the gradient in room of its own.
-    fn activated(self, layer: &ConvNorm, saved: &SavedLayer, dy: &Tensor) -> Result<Tensor> {
+    /// As [`BackwardPass::layer`], the gradient of the input in room of its own.
+    fn to_input(
+        self,
+        layer: &ConvNorm,
+        saved: &SavedLayer,
+        behind_relu: bool,
+        dy: &Tensor,
+    ) -> Result<Tensor> {
         let mut dx = self.ctx.empty(saved.x.shape(), dy.dtype())?;
-        self.layer(layer, saved, dy, Some((&mut dx, Accumulate::No)))?;
-        conv::relu_backward(self.ctx, &saved.x, &mut dx)?;
+        let to = Some((&mut dx, Accumulate::No));
+        self.layer(layer, saved, behind_relu, dy, to)?;
         Ok(dx)
     }
 
@@ -346,13 +354,13 @@ impl BackwardPass<'_> {
     ) -> Result<()> {
         let layers = &saved.layers;
         conv::relu_backward(self.ctx, &saved.y, dy)?;
-        let d_inner = self.activated(&block.expand, &layers.expand, dy)?;
-        let d_reduced = self.activated(&block.spatial, &layers.spatial, &d_inner)?;
+        let d_inner = self.to_input(&block.expand, &layers.expand, false, dy)?;
+        let d_reduced = self.to_input(&block.spatial, &layers.spatial, true, &d_inner)?;
         let overwrite = dx.as_deref_mut().map(|dx| (dx, Accumulate::No));
-        self.layer(&block.reduce, &layers.reduce, &d_reduced, overwrite)?;
+        self.layer(&block.reduce, &layers.reduce, true, &d_reduced, overwrite)?;
         match (&block.downsample, &layers.downsample, dx) {
             (Some(layer), Some(saved), dx) => {
-                self.layer(layer, saved, dy, dx.map(|dx| (dx, Accumulate::Yes)))
+                self.layer(layer, saved, false, dy, dx.map(|dx| (dx, Accumulate::Yes)))
             }
             (_, _, Some(dx)) => add::forward(self.ctx, dy, dx),
             _ => Ok(()),
@@ -363,7 +371,6 @@ impl BackwardPass<'_> {
         let activation = &saved.activation;
         let mut d_activation = self.ctx.empty(activation.shape(), dy.dtype())?;
         pool::max_backward(self.ctx, activation, POOL, dy, &mut d_activation)?;
-        conv::relu_backward(self.ctx, activation, &mut d_activation)?;
-        self.layer(stem, &saved.layer, &d_activation, None)
+        self.layer(stem, &saved.layer, true, &d_activation, None)
     }
 }

@@ -188,12 +188,19 @@ pub fn backward<T: Float>(
     let gamma = host.read::<T>(saved.gamma)?.row(0);
     let mean = host.read::<T>(saved.mean)?.row(0);
     let invstd = host.read::<T>(saved.invstd)?.row(0);
+    let beta = host.read_some::<T>(saved.relu)?.map(|beta| beta.row(0));
+    let scale: Vec<T> = gamma.iter().zip(invstd).map(|(&g, &i)| g * i).collect();
+    // dy, or what a ReLU behind the normalisation lets through of it: the same terms as in the forward pass.
+    let through_relu = |c: usize, x: T, dy: T| match beta {
+        Some(beta) if !((x - mean[c]) * scale[c] + beta[c] > T::zero()) => T::zero(),
+        _ => dy,
+    };
     let (c, rows) = (x.cols, x.rows);
     let sums_needed = gradients.gamma.is_some()
         || gradients.beta.is_some()
         || (gradients.x.is_some() && mode == BatchNorm::Batch);
     let sums = if sums_needed {
-        gradient_sums(x, dy, mean, invstd)
+        gradient_sums(x, dy, mean, invstd, through_relu)
     } else {
         vec![0.0; 2 * c]
     };
@@ -209,14 +216,14 @@ pub fn backward<T: Float>(
     } else {
         0.0
     };
-    let scale: Vec<T> = gamma.iter().zip(invstd).map(|(&g, &i)| g * i).collect();
     let shift: Vec<T> = d_beta.iter().map(|sum| T::of(sum * part)).collect();
     let slope = |(sum, &i): (&f64, &T)| T::of(sum * part * Float::to_f64(i));
     let slope: Vec<T> = d_gamma.iter().zip(invstd).map(slope).collect();
     dx.for_each_row(|row, dx| {
         let (x, dy) = (x.row(row), dy.row(row));
         for c in 0..dx.len() {
-            dx[c] = scale[c] * (dy[c] - shift[c] - (x[c] - mean[c]) * slope[c]);
+            let dy = through_relu(c, x[c], dy[c]);
+            dx[c] = scale[c] * (dy - shift[c] - (x[c] - mean[c]) * slope[c]);
         }
     });
     Ok(())
@@ -244,15 +251,22 @@ fn write_sums<T: Float>(
 }
 
 /// Σ dy x̂ of every channel, then Σ dy of every channel.
-fn gradient_sums<T: Float>(x: Rows<T>, dy: Rows<T>, mean: &[T], invstd: &[T]) -> Vec<f64> {
+fn gradient_sums<T: Float>(
+    x: Rows<T>,
+    dy: Rows<T>,
+    mean: &[T],
+    invstd: &[T],
+    through_relu: impl Fn(usize, T, T) -> T + Sync,
+) -> Vec<f64> {
     let c = x.cols;
     columns::sums([x.rows, c], 2 * c, |first, rows, sums: &mut [T]| {
         let (d_gamma, d_beta) = sums.split_at_mut(c);
         for row in first..first + rows {
             let (x, dy) = (x.row(row), dy.row(row));
             for c in 0..c {
-                d_beta[c] += dy[c];
-                d_gamma[c] += dy[c] * ((x[c] - mean[c]) * invstd[c]);
+                let dy = through_relu(c, x[c], dy[c]);
+                d_beta[c] += dy;
+                d_gamma[c] += dy * ((x[c] - mean[c]) * invstd[c]);
             }
         }
     })

@@ -204,6 +204,9 @@ pub struct Saved<'a> {
     pub mean: &'a Tensor,
     /// 1 / √(variance + ε), (C).
     pub invstd: &'a Tensor,
+    /// β, (C), if a ReLU follows and nothing is added between: dy is then the gradient of what the ReLU gives. Where it was positive is
+    /// worked out again from x.
+    pub relu: Option<&'a Tensor>,
 }
 
 /// Gradients from dy (…, C). `accumulate` is for those of γ and β.
@@ -220,6 +223,7 @@ pub fn backward(
     check_channels(x, "gamma", saved.gamma)?;
     check_channels(x, "mean", saved.mean)?;
     check_channels(x, "invstd", saved.invstd)?;
+    (saved.relu).map_or(Ok(()), |beta| check_channels(x, "beta", beta))?;
     check::optional(
         OP,
         "x gradient",
