@@ -90,7 +90,7 @@ fn everything(
     if let Some(known) = known {
         fill(&mut keys, known);
     }
-    let mut mean = unwritten(ctx, [batch, d], 4, read);
+    let mut mean = unwritten(ctx, [batch, d], 8, read);
     attention::mean_forward(ctx, &mix, &values, &mut mean).unwrap();
     let inputs = Inputs {
         mix: &mix,
@@ -179,17 +179,63 @@ fn the_cuda_device_agrees_with_f64() {
         positions: [14, 14],
         steps: 3,
         batch: 2,
-        a: 36,
-        d: 68,
-        pad: 4,
+        a: 40,
+        d: 72,
+        pad: 8,
     };
     for sizes in [
         base,
         Sizes {
-            a: 37,
+            a: 101,
             d: 131,
             pad: 3,
             ..base
+        },
+        // Vectors of four in f32 and none in bf16.
+        Sizes {
+            a: 36,
+            d: 68,
+            pad: 4,
+            ..base
+        },
+        // More cells than a block has threads, and four times as many positions.
+        Sizes {
+            cells: [9, 30],
+            positions: [33, 40],
+            steps: 1,
+            batch: 1,
+            a: 8,
+            d: 16,
+            pad: 0,
+        },
+        // More columns than a block takes in four rounds.
+        Sizes {
+            cells: [1, 2],
+            positions: [2, 2],
+            steps: 1,
+            batch: 1,
+            a: 8,
+            d: 18_432,
+            pad: 0,
+        },
+        Sizes {
+            cells: [2, 150],
+            positions: [31, 35],
+            steps: 1,
+            batch: 1,
+            a: 5,
+            d: 3,
+            pad: 1,
+        },
+        // More positions of a cell in a row than a loop takes at once.
+        Sizes {
+            cells: [3, 2],
+            positions: [4, 23],
+            steps: 1,
+            batch: 1,
+            a: 5,
+            d: 3,
+            pad: 1,
         },
         Sizes {
             cells: [3, 5],
