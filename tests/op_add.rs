@@ -31,10 +31,13 @@ fn sums_padded_rows_and_leaves_the_padding() {
     }
 }
 
-/// Rows at any alignment; rows of whole vectors and a rest; dense matrices; matrices without elements.
-const SHAPES: [[usize; 6]; 5] = [
+/// Rows at any alignment; rows of whole vectors and a rest; as many elements as whole blocks take; dense matrices; matrices
+/// without elements.
+const SHAPES: [[usize; 6]; 7] = [
     [37, 29, 3, 1, 5, 2],
     [19, 61, 3, 0, 7, 4],
+    [256, 8, 4, 4, 8, 4],
+    [256, 2, 1, 1, 2, 1],
     [33, 16, 0, 0, 0, 0],
     [1, 1, 0, 0, 0, 0],
     [0, 4, 0, 0, 0, 0],

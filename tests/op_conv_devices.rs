@@ -7,8 +7,8 @@ use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::precision::{PRECISIONS, stored, tolerance};
-use support::typed::{check_padding, fill, in_f64, random, to_f64, unwritten};
+use support::precision::{CUT, PRECISIONS, WIDE_CUTS, of_cut, stored, tolerance};
+use support::typed::{check_padding, fill, in_f64, random, to_f64, typed_contexts, unwritten};
 use support::{Numbers, alone, counters, cpu, cuda_with, paddings, zeros};
 
 /// A convolution on the CUDA device, all its passes against the CPU in f64.
@@ -210,8 +210,7 @@ fn large_convolutions_equal_the_cpus() {
         };
         let many_pixels = (Window::square(1, 1, 0), [2, 85, 85, 16], 72);
         let many_filters = (Window::square(3, 2, 1), [1, 9, 9, 136], 1290);
-        let whole_steps = (Window::square(3, 1, 1), [1, 85, 165, 32], 64);
-        for (window, shape, filters) in [many_pixels, many_filters, whole_steps] {
+        for (window, shape, filters) in [many_pixels, many_filters] {
             let dtype = if precision == Precision::Bf16 {
                 DType::Bf16
             } else {
@@ -226,6 +225,39 @@ fn large_convolutions_equal_the_cpus() {
             }
             .check(&ctx);
         }
+    }
+}
+
+/// Every kernel of the wide cuts, on so few pixels that only SHOWTELL_CUT takes them: in whole steps, enough for the ring to go round;
+/// in rows that begin anywhere; in whole chunks but not in whole steps. Gradients of filters in one part and in several.
+#[test]
+fn wide_cuts_equal_the_cpus() {
+    for cut in WIDE_CUTS {
+        if alone("wide_cuts_equal_the_cpus", &[(CUT, cut)]) {
+            return of_cut().for_each(|(ctx, dtype)| check_wide_cut(&ctx, dtype));
+        }
+    }
+}
+
+fn check_wide_cut(ctx: &Context, dtype: DType) {
+    let high = Window {
+        kernel: [9, 4],
+        stride: 1,
+        padding: 4,
+    };
+    for (window, shape, filters, padding) in [
+        (Window::square(3, 1, 1), [1, 12, 23, 32], 96, 0),
+        (Window::square(3, 2, 1), [4, 11, 15, 24], 134, 3),
+        (high, [1, 6, 20, 8], 72, 8),
+    ] {
+        Case {
+            window,
+            shape,
+            filters,
+            padding,
+            dtype,
+        }
+        .check(ctx);
     }
 }
 
@@ -282,6 +314,34 @@ fn check_nan(ctx: &Context, dtype: DType, k: usize, c: usize) {
                 sees,
                 "{device}, {dtype}, {k} x {c}, NaN in tap {tap:?}: row {row}, column {col}, channel {of} is {got}"
             );
+        }
+    }
+}
+
+/// In every type: rows that begin anywhere, as many elements as whole blocks take, and rows of whole vectors with any rest. What is
+/// beside the columns stays, and where the output is NaN there is no gradient.
+#[test]
+fn relu_backward_masks_rows_of_every_kind() {
+    for (ctx, dtype) in typed_contexts() {
+        let mut numbers = Numbers::new(3);
+        let others = [[7, 13, 15, 17, 1], [256, 2, 3, 4, 1], [256, 8, 16, 24, 8]];
+        let with_rest = (4..16).map(|cols| [7, cols, 24, 32, 8]);
+        for [rows, cols, ldy, ldd, first] in others.into_iter().chain(with_rest) {
+            let mut y = random(&ctx, &mut numbers, [rows, ldy], 0, dtype);
+            let mut outputs = to_f64(&y);
+            outputs.iter_mut().step_by(5).for_each(|v| *v = f64::NAN);
+            fill(&mut y, &outputs);
+            let dy = random(&ctx, &mut numbers, [rows, ldd], 0, dtype);
+            let before = to_f64(&dy);
+            let mut inner = dy.columns(first, cols).unwrap();
+            conv::relu_backward(&ctx, &y.columns(first, cols).unwrap(), &mut inner).unwrap();
+            for (i, got) in to_f64(&dy).into_iter().enumerate() {
+                let (row, col) = (i / ldd, i % ldd);
+                let inside = (first..first + cols).contains(&col);
+                let stays = !inside || outputs[row * ldy + col] > 0.0;
+                let expected = if stays { before[i] } else { 0.0 };
+                assert_eq!(got, expected, "{dtype}: row {row}, column {col} of {cols}");
+            }
         }
     }
 }

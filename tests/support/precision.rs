@@ -1,9 +1,35 @@
 //! How far off sums of products may be in each precision.
 
-use showtell::DType;
+use super::cuda_with;
 use showtell::device::Precision;
+use showtell::{Context, DType};
 
 pub const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+/// Set in the environment of tests that are to run kernels of one cut whatever is fastest, in so many parts.
+pub const CUT: &str = "SHOWTELL_CUT";
+
+/// The wide ones, of which each arithmetic has one.
+pub const WIDE_CUTS: [&str; 4] = ["tall:1", "tall:3", "large:1", "large:3"];
+
+/// A context and a type of elements for every arithmetic whose kernels have the cut that is set; none without kernels.
+pub fn of_cut() -> impl Iterator<Item = (Context, DType)> {
+    let tall = std::env::var(CUT).unwrap().starts_with("tall");
+    let exact = [(Precision::F32, DType::F32)];
+    let on_tensor_cores = [
+        (Precision::Tf32, DType::F32),
+        (Precision::Bf16, DType::F32),
+        (Precision::F32, DType::Bf16),
+    ];
+    let arithmetics = if tall {
+        &exact[..]
+    } else {
+        &on_tensor_cores[..]
+    }
+    .to_vec();
+    let open = |(precision, dtype)| Some((cuda_with(precision)?, dtype));
+    arithmetics.into_iter().filter_map(open)
+}
 
 /// How far off a sum of k products of numbers in [-1, 1) may be, with factors of type `dtype`.
 ///
