@@ -7,7 +7,7 @@ use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::precision::{CUT, PRECISIONS, WIDE_CUTS, of_cut, stored, tolerance};
+use support::precision::{CUT, CUTS, PRECISIONS, of_cut, stored, tolerance};
 use support::typed::{check_padding, fill, in_f64, random, to_f64, typed_contexts, unwritten};
 use support::{Numbers, alone, counters, cpu, cuda_with, paddings, zeros};
 
@@ -228,27 +228,28 @@ fn large_convolutions_equal_the_cpus() {
     }
 }
 
-/// Every kernel of the wide cuts, on so few pixels that only SHOWTELL_CUT takes them: in whole steps, enough for the ring to go round;
-/// in rows that begin anywhere; in whole chunks but not in whole steps. Gradients of filters in one part and in several.
+/// Every kernel, on so few pixels that only SHOWTELL_CUT takes the wide cuts: in whole steps, enough for the ring to go round; in rows
+/// that begin anywhere; in whole chunks but not in whole steps, with windows of which many taps can be the first outside the image.
+/// Gradients of filters in one part and in several.
 #[test]
-fn wide_cuts_equal_the_cpus() {
-    for cut in WIDE_CUTS {
-        if alone("wide_cuts_equal_the_cpus", &[(CUT, cut)]) {
-            return of_cut().for_each(|(ctx, dtype)| check_wide_cut(&ctx, dtype));
+fn every_cut_equals_the_cpus() {
+    for cut in CUTS {
+        if alone("every_cut_equals_the_cpus", &[(CUT, cut)]) {
+            return of_cut().for_each(|(ctx, dtype)| check_cut(&ctx, dtype));
         }
     }
 }
 
-fn check_wide_cut(ctx: &Context, dtype: DType) {
+fn check_cut(ctx: &Context, dtype: DType) {
     let high = Window {
         kernel: [9, 4],
         stride: 1,
-        padding: 4,
+        padding: 5,
     };
     for (window, shape, filters, padding) in [
         (Window::square(3, 1, 1), [1, 12, 23, 32], 96, 0),
         (Window::square(3, 2, 1), [4, 11, 15, 24], 134, 3),
-        (high, [1, 6, 20, 8], 72, 8),
+        (high, [4, 3, 13, 8], 40, 8),
     ] {
         Case {
             window,
@@ -280,7 +281,7 @@ fn nan_stays_where_it_belongs() {
 fn check_nan(ctx: &Context, dtype: DType, k: usize, c: usize) {
     let (h, w) = (5, 6);
     let mut numbers = Numbers::new(12);
-    let (pixel, filter_k) = ([2, 4], k - 2);
+    let filter_k = k - 2;
     let with_nan = |shape: &[usize], at: Option<usize>, numbers: &mut Numbers| {
         let mut tensor = unwritten(ctx, Shape::new(shape), 0, dtype);
         let mut values = numbers.vec(tensor.len());
@@ -290,8 +291,15 @@ fn check_nan(ctx: &Context, dtype: DType, k: usize, c: usize) {
         fill(&mut tensor, &values);
         tensor
     };
-    let in_x = (pixel[0] * w + pixel[1]) * c + c - 1;
-    for tap in [None, Some(0), Some(9 * c - 1)] {
+    // In the pixel's last channel, or in a tap of the filter. The pixels' windows are among all rows of a warp's chunks.
+    for (pixel, tap) in [
+        ([2, 4], None),
+        ([0, 1], None),
+        ([4, 0], None),
+        ([0, 0], Some(0)),
+        ([0, 0], Some(9 * c - 1)),
+    ] {
+        let in_x = (pixel[0] * w + pixel[1]) * c + c - 1;
         let x = with_nan(&[1, h, w, c], tap.is_none().then_some(in_x), &mut numbers);
         let at = tap.map(|tap| filter_k * 9 * c + tap);
         let filter = with_nan(&[k, 3, 3, c], at, &mut numbers);

@@ -5,7 +5,7 @@ use crate::support;
 use proptest::prelude::*;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
-use support::precision::{CUT, PRECISIONS, WIDE_CUTS, of_cut, stored, tolerance};
+use support::precision::{CUT, CUTS, PRECISIONS, of_cut, stored, tolerance};
 use support::typed::{in_f64, random};
 use support::{Numbers, alone, counters, cpu, cuda, cuda_with, zeros};
 
@@ -224,19 +224,19 @@ fn products_of_bf16_equal_the_cpus() {
     }
 }
 
-/// Every kernel of the wide cuts, in one part of k and in several, on matrices so small that only SHOWTELL_CUT takes them, with enough
-/// steps for the ring to go round: all in whole chunks of 16 bytes; rows in whole chunks of which the last is not full; rows that begin
+/// Every cut, in one part of k and in several, on matrices so small that only SHOWTELL_CUT takes the wide ones, with enough steps for the
+/// ring to go round: all in whole chunks of 16 bytes; rows in whole chunks of which the last is not full; rows that begin
 /// anywhere.
 #[test]
-fn wide_cuts_equal_the_cpus() {
-    for cut in WIDE_CUTS {
-        if alone("wide_cuts_equal_the_cpus", &[(CUT, cut)]) {
-            return of_cut().for_each(|(ctx, dtype)| check_wide_cut(&ctx, dtype));
+fn every_cut_equals_the_cpus() {
+    for cut in CUTS {
+        if alone("every_cut_equals_the_cpus", &[(CUT, cut)]) {
+            return of_cut().for_each(|(ctx, dtype)| check_cut(&ctx, dtype));
         }
     }
 }
 
-fn check_wide_cut(ctx: &Context, dtype: DType) {
+fn check_cut(ctx: &Context, dtype: DType) {
     let results = [DType::F32, dtype];
     let results = &results[..if dtype == DType::F32 { 1 } else { 2 }];
     for &to in results {
