@@ -5,7 +5,7 @@ use half::bf16;
 use showtell::DType;
 use showtell::ops::add;
 use showtell::tensor::Tensor;
-use support::typed::{check_padding, random};
+use support::typed::random;
 use support::{Numbers, contexts, cpu, cuda};
 
 /// Rows with padding around the columns in use; more of them than one task takes.
@@ -31,10 +31,13 @@ fn sums_padded_rows_and_leaves_the_padding() {
     }
 }
 
-/// Rows at any alignment; rows of whole vectors and a rest; dense matrices; matrices without elements.
-const SHAPES: [[usize; 6]; 5] = [
+/// Rows at any alignment; rows of whole vectors and a rest; as many elements as whole blocks take; dense matrices; matrices
+/// without elements.
+const SHAPES: [[usize; 6]; 7] = [
     [37, 29, 3, 1, 5, 2],
     [19, 61, 3, 0, 7, 4],
+    [256, 8, 4, 4, 8, 4],
+    [256, 2, 1, 1, 2, 1],
     [33, 16, 0, 0, 0, 0],
     [1, 1, 0, 0, 0, 0],
     [0, 4, 0, 0, 0, 0],
@@ -65,22 +68,30 @@ fn sums_on_every_device() {
     }
 }
 
-/// bf16 is added in f32 and rounded once: dense, and in rows of whole vectors with any rest.
+/// bf16 is added in f32 and rounded once: dense, in rows that begin anywhere, and in rows of whole vectors with any rest.
 #[test]
 fn bf16_sums_are_rounded_once() {
     let Some(ctx) = cuda() else { return };
     let mut numbers = Numbers::new(4);
-    for (cols, padding) in [(37, 0), (8, 8), (9, 8), (12, 8), (14, 8), (15, 8), (13, 1)] {
-        let x = random(&ctx, &mut numbers, [7, cols], padding, DType::Bf16);
-        let mut y = random(&ctx, &mut numbers, [7, cols], 2 * padding, DType::Bf16);
+    let with_rest = (8..16).map(|cols| [cols, 24, 32, 8]);
+    for [cols, ldx, ldy, first] in [[37, 37, 37, 0], [13, 15, 17, 1]]
+        .into_iter()
+        .chain(with_rest)
+    {
+        let x = random(&ctx, &mut numbers, [7, ldx], 0, DType::Bf16);
+        let y = random(&ctx, &mut numbers, [7, ldy], 0, DType::Bf16);
         let [added, before] = [&x, &y].map(|t| t.to_vec::<bf16>().unwrap());
-        add::forward(&ctx, &x, &mut y).unwrap();
-        check_padding();
-        let expected = added.iter().zip(&before);
-        let expected: Vec<bf16> = expected
-            .map(|(x, y)| bf16::from_f32(x.to_f32() + y.to_f32()))
-            .collect();
-        assert_eq!(y.to_vec::<bf16>().unwrap(), expected, "{cols} columns");
+        let mut inner = y.columns(first, cols).unwrap();
+        add::forward(&ctx, &x.columns(first, cols).unwrap(), &mut inner).unwrap();
+        for (i, got) in y.to_vec::<bf16>().unwrap().into_iter().enumerate() {
+            let (row, col) = (i / ldy, i % ldy);
+            let expected = if (first..first + cols).contains(&col) {
+                bf16::from_f32(added[row * ldx + col].to_f32() + before[i].to_f32())
+            } else {
+                before[i]
+            };
+            assert_eq!(got, expected, "row {row}, column {col} of {cols}");
+        }
     }
 }
 

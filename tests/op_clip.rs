@@ -41,6 +41,10 @@ fn norm_on_every_device() {
     for ctx in contexts() {
         for (len, start) in [
             (1, 0),
+            (6, 0),
+            (7, 0),
+            (6, 1),
+            (7, 1),
             (100, 3),
             (16_384, 0),
             (16_385, 0),

@@ -7,8 +7,8 @@ use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::precision::{PRECISIONS, stored, tolerance};
-use support::typed::{check_padding, fill, in_f64, random, to_f64, unwritten};
+use support::precision::{CUT, CUTS, PRECISIONS, of_cut, stored, tolerance};
+use support::typed::{check_padding, fill, in_f64, random, to_f64, typed_contexts, unwritten};
 use support::{Numbers, alone, counters, cpu, cuda_with, paddings, zeros};
 
 /// A convolution on the CUDA device, all its passes against the CPU in f64.
@@ -217,8 +217,7 @@ fn large_convolutions_equal_the_cpus() {
         };
         let many_pixels = (Window::square(1, 1, 0), [2, 85, 85, 16], 72);
         let many_filters = (Window::square(3, 2, 1), [1, 9, 9, 136], 1290);
-        let whole_steps = (Window::square(3, 1, 1), [1, 85, 165, 32], 64);
-        for (window, shape, filters) in [many_pixels, many_filters, whole_steps] {
+        for (window, shape, filters) in [many_pixels, many_filters] {
             let dtype = if precision == Precision::Bf16 {
                 DType::Bf16
             } else {
@@ -233,6 +232,40 @@ fn large_convolutions_equal_the_cpus() {
             }
             .check(&ctx);
         }
+    }
+}
+
+/// Every kernel, on so few pixels that only SHOWTELL_CUT takes the wide cuts: in whole steps, enough for the ring to go round; in rows
+/// that begin anywhere; in whole chunks but not in whole steps, with windows of which many taps can be the first outside the image.
+/// Gradients of filters in one part and in several.
+#[test]
+fn every_cut_equals_the_cpus() {
+    for cut in CUTS {
+        if alone("every_cut_equals_the_cpus", &[(CUT, cut)]) {
+            return of_cut().for_each(|(ctx, dtype)| check_cut(&ctx, dtype));
+        }
+    }
+}
+
+fn check_cut(ctx: &Context, dtype: DType) {
+    let high = Window {
+        kernel: [9, 4],
+        stride: 1,
+        padding: 5,
+    };
+    for (window, shape, filters, padding) in [
+        (Window::square(3, 1, 1), [1, 12, 23, 32], 96, 0),
+        (Window::square(3, 2, 1), [4, 11, 15, 24], 134, 3),
+        (high, [4, 3, 13, 8], 40, 8),
+    ] {
+        Case {
+            window,
+            shape,
+            filters,
+            padding,
+            dtype,
+        }
+        .check(ctx);
     }
 }
 
@@ -262,7 +295,7 @@ fn check_nan(ctx: &Context, dtype: DType, window: Window, k: usize, c: usize) {
     let [p, q] = window.output([h, w]);
     let taps = window.kernel[0] * window.kernel[1] * c;
     let mut numbers = Numbers::new(12);
-    let (pixel, filter_k) = ([4, 6], k - 2);
+    let filter_k = k - 2;
     let with_nan = |shape: &[usize], at: Option<usize>, numbers: &mut Numbers| {
         let mut tensor = unwritten(ctx, Shape::new(shape), 0, dtype);
         let mut values = numbers.vec(tensor.len());
@@ -272,8 +305,17 @@ fn check_nan(ctx: &Context, dtype: DType, window: Window, k: usize, c: usize) {
         fill(&mut tensor, &values);
         tensor
     };
-    let in_x = (pixel[0] * w + pixel[1]) * c + c - 1;
-    for tap in [None, Some(0), Some(taps - 1)] {
+    // In the pixel's last channel, or in a tap of the filter. The pixels' windows are among all rows of a warp's chunks.
+    for (pixel, tap) in [
+        ([4, 6], None),
+        ([2, 4], None),
+        ([0, 1], None),
+        ([4, 0], None),
+        ([8, 11], None),
+        ([0, 0], Some(0)),
+        ([0, 0], Some(taps - 1)),
+    ] {
+        let in_x = (pixel[0] * w + pixel[1]) * c + c - 1;
         let x = with_nan(&[1, h, w, c], tap.is_none().then_some(in_x), &mut numbers);
         let at = tap.map(|tap| filter_k * taps + tap);
         let [r, s] = window.kernel;
@@ -301,6 +343,34 @@ fn check_nan(ctx: &Context, dtype: DType, window: Window, k: usize, c: usize) {
                 sees,
                 "{device}, {dtype}, {window:?}, {k} x {c}, NaN in tap {tap:?}: row {row}, column {col}, channel {of} is {got}"
             );
+        }
+    }
+}
+
+/// In every type: rows that begin anywhere, as many elements as whole blocks take, and rows of whole vectors with any rest. What is
+/// beside the columns stays, and where the output is NaN there is no gradient.
+#[test]
+fn relu_backward_masks_rows_of_every_kind() {
+    for (ctx, dtype) in typed_contexts() {
+        let mut numbers = Numbers::new(3);
+        let others = [[7, 13, 15, 17, 1], [256, 2, 3, 4, 1], [256, 8, 16, 24, 8]];
+        let with_rest = (4..16).map(|cols| [7, cols, 24, 32, 8]);
+        for [rows, cols, ldy, ldd, first] in others.into_iter().chain(with_rest) {
+            let mut y = random(&ctx, &mut numbers, [rows, ldy], 0, dtype);
+            let mut outputs = to_f64(&y);
+            outputs.iter_mut().step_by(5).for_each(|v| *v = f64::NAN);
+            fill(&mut y, &outputs);
+            let dy = random(&ctx, &mut numbers, [rows, ldd], 0, dtype);
+            let before = to_f64(&dy);
+            let mut inner = dy.columns(first, cols).unwrap();
+            conv::relu_backward(&ctx, &y.columns(first, cols).unwrap(), &mut inner).unwrap();
+            for (i, got) in to_f64(&dy).into_iter().enumerate() {
+                let (row, col) = (i / ldd, i % ldd);
+                let inside = (first..first + cols).contains(&col);
+                let stays = !inside || outputs[row * ldy + col] > 0.0;
+                let expected = if stays { before[i] } else { 0.0 };
+                assert_eq!(got, expected, "{dtype}: row {row}, column {col} of {cols}");
+            }
         }
     }
 }

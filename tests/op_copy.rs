@@ -19,25 +19,32 @@ fn cast<X: Element, Y: Element>(values: &[X]) -> Vec<Y> {
 }
 
 /// Into zeros, which stay beside the columns that are copied.
-fn copies_between_paddings<T: Element + PartialEq>(ctx: &Context, value: impl Fn(usize) -> T) {
-    // Rows at any alignment; rows of whole vectors and a rest; no row.
+fn copies_between_paddings<X: Element, Y: Element + PartialEq>(
+    ctx: &Context,
+    value: impl Fn(usize) -> X,
+    cast: impl Fn(X) -> Y,
+) {
+    // Rows at any alignment; rows of whole vectors and a rest; as many elements as whole blocks take; no row.
     for (rows, ldx, x0, ldy, y0, cols) in [
         (700, 41, 3, 33, 1, 30),
         (40, 48, 8, 72, 16, 37),
+        (9, 48, 8, 72, 16, 38),
         (9, 48, 8, 72, 16, 39),
+        (256, 16, 8, 24, 16, 8),
+        (256, 5, 1, 6, 2, 4),
         (0, 8, 0, 8, 0, 8),
     ] {
-        let values: Vec<T> = (0..rows * ldx).map(&value).collect();
+        let values: Vec<X> = (0..rows * ldx).map(&value).collect();
         let x = Tensor::from_slice(ctx.device(), [rows, ldx], &values).unwrap();
-        let y = zeros(ctx, [rows, ldy], T::DTYPE);
+        let y = zeros(ctx, [rows, ldy], Y::DTYPE);
         let mut inner = y.columns(y0, cols).unwrap();
         copy::forward(ctx, &x.columns(x0, cols).unwrap(), &mut inner).unwrap();
-        for (i, got) in y.to_vec::<T>().unwrap().into_iter().enumerate() {
+        for (i, got) in y.to_vec::<Y>().unwrap().into_iter().enumerate() {
             let (row, col) = (i / ldy, i % ldy);
             let expected = if (y0..y0 + cols).contains(&col) {
-                values[row * ldx + col - y0 + x0]
+                cast(values[row * ldx + col - y0 + x0])
             } else {
-                T::zeroed()
+                Y::zeroed()
             };
             assert!(
                 got == expected,
@@ -51,9 +58,14 @@ fn copies_between_paddings<T: Element + PartialEq>(ctx: &Context, value: impl Fn
 #[test]
 fn padding_stays_as_it_is() {
     for ctx in contexts() {
-        copies_between_paddings(&ctx, |i| 1.0 + i as f32);
-        copies_between_paddings(&ctx, |i| bf16::from_f64(1.0 + (i % 251) as f64));
-        copies_between_paddings(&ctx, |i| 1 + i as u32);
+        // Every one of these is exact in bf16.
+        let small = |i: usize| (1 + i % 251) as f32;
+        let narrow = |i: usize| bf16::from_f32(small(i));
+        copies_between_paddings(&ctx, |i| 1.0 + i as f32, |v| v);
+        copies_between_paddings(&ctx, narrow, |v| v);
+        copies_between_paddings(&ctx, |i| 1 + i as u32, |v| v);
+        copies_between_paddings(&ctx, small, bf16::from_f32);
+        copies_between_paddings(&ctx, narrow, bf16::to_f32);
     }
 }
 

@@ -8,12 +8,14 @@ use showtell::{Context, DType};
 use support::{alone, contexts, counters, cpu, cuda, zeros};
 
 /// Fills columns of a matrix whose other elements are `one`: rows at any alignment; rows of whole vectors with a rest;
-/// more rows than one task takes.
+/// as many elements as whole blocks take; more rows than one task takes.
 fn zeroes_only_the_view<T: Element + PartialEq>(ctx: &Context, one: T) {
     for (rows, ld, start, cols) in [
         (5, 7, 1, 4),
         (9, 48, 16, 29),
         (4, 48, 16, 31),
+        (256, 48, 16, 16),
+        (256, 5, 1, 2),
         (2000, 9, 0, 8),
         (3, 5, 5, 0),
     ] {

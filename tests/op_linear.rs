@@ -37,11 +37,22 @@ proptest! {
     }
 }
 
-/// Column sums of as many rows as are summed in one part and in several, from padded rows; every device and type, against f64.
+/// Column sums of as many rows as are summed in one part and in several, and as give every warp one, two and three, from padded
+/// rows; every device and type, against f64.
 #[test]
 fn the_gradient_of_the_bias_sums_rows_on_every_device() {
     for (ctx, dtype) in typed_contexts() {
-        for (rows, cols) in [(1, 1), (3, 7), (129, 66), (700, 5), (1500, 130), (0, 4)] {
+        for (rows, cols) in [
+            (1, 1),
+            (3, 7),
+            (4, 7),
+            (8, 7),
+            (12, 7),
+            (129, 66),
+            (700, 5),
+            (1500, 130),
+            (0, 4),
+        ] {
             let mut numbers = Numbers::new(3);
             let dy = random(&ctx, &mut numbers, [rows, cols], 3, dtype);
             let x = numbers.f32(&ctx, [rows, 2]);

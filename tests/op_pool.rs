@@ -225,6 +225,49 @@ fn a_window_that_can_lie_in_the_padding_alone_is_an_error() {
     assert!(error.to_string().contains("more than half"), "{error}");
 }
 
+fn wide_window(columns: usize, stride: usize) -> Window {
+    Window {
+        kernel: [2, columns],
+        stride,
+        padding: 1,
+    }
+}
+
+/// A NaN is taken wherever it lies in a wide window, whatever follows it.
+#[test]
+fn a_nan_is_taken_anywhere_in_a_window() {
+    for (ctx, dtype) in typed_contexts() {
+        for (columns, channels) in [(7, 1), (7, 16), (9, 1), (9, 16)] {
+            let window = Window {
+                kernel: [1, columns],
+                stride: columns,
+                padding: 0,
+            };
+            // A window in each image; in every channel the NaN is elsewhere.
+            let is_nan = |i: usize| {
+                let (place, channel) = (i / channels, i % channels);
+                place % columns == (place / columns + channel) % columns
+            };
+            let places = 0..columns * columns * channels;
+            let values = places.clone().map(|i| match is_nan(i) {
+                true => f64::NAN,
+                false => (i / channels % 5) as f64,
+            });
+            let mut x = unwritten(&ctx, [columns, 1, columns, channels], 0, dtype);
+            fill(&mut x, &values.collect::<Vec<_>>());
+            let mut y = unwritten(&ctx, [columns, 1, 1, channels], 0, dtype);
+            pool::max_forward(&ctx, &x, window, &mut y).unwrap();
+            assert!(to_f64(&y).iter().all(|v| v.is_nan()), "{dtype}: {columns}");
+            let mut dy = unwritten(&ctx, y.shape(), 0, dtype);
+            fill(&mut dy, &vec![1.0; columns * channels]);
+            let mut dx = unwritten(&ctx, x.shape(), 0, dtype);
+            pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
+            let expected = places.map(|i| f64::from(u8::from(is_nan(i))));
+            assert_eq!(to_f64(&dx), expected.collect::<Vec<_>>(), "{dtype}");
+        }
+    }
+}
+
 fn four_paddings(first: usize) -> [usize; 4] {
     let mut paddings = support::paddings(first);
     std::array::from_fn(|_| paddings.next().unwrap())
@@ -251,6 +294,11 @@ fn max_on_every_device() {
             ),
             (Window::square(2, 3, 1), [1, 7, 10, 5], 0),
             (Window::square(3, 2, 1), [0, 7, 10, 8], 0),
+            // Of 6 to 9 columns within the image: compilers take four at a time, and any rest.
+            (wide_window(7, 2), [1, 4, 16, 8], 8),
+            (wide_window(7, 2), [1, 4, 16, 3], 1),
+            (wide_window(9, 3), [1, 4, 16, 8], 8),
+            (wide_window(9, 3), [1, 4, 16, 3], 1),
         ] {
             let mut numbers = Numbers::new(8);
             let [n, h, w, c] = shape;
@@ -300,6 +348,9 @@ fn averages_on_every_device() {
             ([1, 3, 4, 5], [3, 4], 3),
             ([1, 2, 3, 5], [9, 14], 1),
             ([2, 2, 3, 16], [10, 13], 8),
+            // Seven outputs see a column.
+            ([1, 3, 2, 5], [4, 13], 1),
+            ([1, 3, 2, 8], [4, 13], 8),
             ([0, 8, 8, 8], [1, 1], 0),
         ] {
             let mut numbers = Numbers::new(9);

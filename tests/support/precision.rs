@@ -1,9 +1,35 @@
 //! How far off sums of products may be in each precision.
 
-use showtell::DType;
+use super::cuda_with;
 use showtell::device::Precision;
+use showtell::{Context, DType};
 
 pub const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+/// Set in the environment of tests that are to run kernels of one cut whatever is fastest, in so many parts.
+pub const CUT: &str = "SHOWTELL_CUT";
+
+/// Each arithmetic has a wide cut, tall or large, and the small one.
+pub const CUTS: [&str; 6] = [
+    "tall:1", "tall:3", "large:1", "large:3", "small:1", "small:3",
+];
+
+/// A context and a type of elements for every arithmetic whose kernels have the cut that is set; none without kernels.
+pub fn of_cut() -> impl Iterator<Item = (Context, DType)> {
+    let cut = std::env::var(CUT).unwrap();
+    let arithmetics = [
+        (Precision::F32, DType::F32),
+        (Precision::Tf32, DType::F32),
+        (Precision::Bf16, DType::Bf16),
+    ];
+    let (first, count) = match cut.split(':').next() {
+        Some("tall") => (0, 1),
+        Some("large") => (1, 2),
+        _ => (0, 3),
+    };
+    let of_cut = arithmetics.into_iter().skip(first).take(count);
+    of_cut.filter_map(|(precision, dtype)| Some((cuda_with(precision)?, dtype)))
+}
 
 /// How far off a sum of k products of numbers in [-1, 1) may be, with factors of type `dtype`.
 ///

@@ -192,8 +192,9 @@ pub fn backward<T: Float>(
     let scale: Vec<T> = gamma.iter().zip(invstd).map(|(&g, &i)| g * i).collect();
     // dy, or what a ReLU behind the normalisation lets through of it: the same terms as in the forward pass.
     let through_relu = |c: usize, x: T, dy: T| match beta {
-        Some(beta) if !((x - mean[c]) * scale[c] + beta[c] > T::zero()) => T::zero(),
-        _ => dy,
+        None => dy,
+        Some(beta) if (x - mean[c]) * scale[c] + beta[c] > T::zero() => dy,
+        Some(_) => T::zero(),
     };
     let (c, rows) = (x.cols, x.rows);
     let sums_needed = gradients.gamma.is_some()
