@@ -230,37 +230,43 @@ fn folding_on_every_device() {
 }
 
 /// The ReLU lets NaN through, in every column of a vector, and cuts the infinity that is negative. Some threads have more rows than
-/// one.
+/// one, with a residual and without.
 #[test]
 fn the_relu_hides_no_nan() {
     for (ctx, dtype) in typed_contexts() {
-        let (rows, c) = (20, 136);
-        let mut inputs = Inputs::new(&ctx, [rows, c, 0], true, dtype);
-        let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
-        let mut values = to_f64(&inputs.x);
-        for (i, value) in values.iter_mut().enumerate() {
-            // Each kind in every column.
-            *value = special.get((i / c + i) % 6).copied().unwrap_or(*value);
+        for residual in [false, true] {
+            check_relu(&ctx, residual, dtype);
         }
-        fill(&mut inputs.x, &values);
-        let ones = Tensor::from_slice(ctx.device(), [c], &vec![1f32; c]).unwrap();
-        copy::forward(&ctx, &ones, &mut inputs.parameters[0]).unwrap();
-        let (mode, relu, accumulate) = (BatchNorm::Running, true, Accumulate::No);
-        let run = Run {
-            mode,
-            relu,
-            accumulate,
+    }
+}
+
+fn check_relu(ctx: &Context, residual: bool, dtype: DType) {
+    let (rows, c) = (20, 136);
+    let mut inputs = Inputs::new(ctx, [rows, c, 0], residual, dtype);
+    let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    let mut values = to_f64(&inputs.x);
+    for (i, value) in values.iter_mut().enumerate() {
+        // Each kind in every column.
+        *value = special.get((i / c + i) % 6).copied().unwrap_or(*value);
+    }
+    fill(&mut inputs.x, &values);
+    let ones = Tensor::from_slice(ctx.device(), [c], &vec![1f32; c]).unwrap();
+    copy::forward(ctx, &ones, &mut inputs.parameters[0]).unwrap();
+    let (mode, relu, accumulate) = (BatchNorm::Running, true, Accumulate::No);
+    let run = Run {
+        mode,
+        relu,
+        accumulate,
+    };
+    let [y, ..] = run.results(ctx, &inputs, 0);
+    for (i, (x, y)) in values.into_iter().zip(y).enumerate() {
+        let right = match x {
+            x if x.is_nan() => y.is_nan(),
+            f64::INFINITY => y == f64::INFINITY,
+            f64::NEG_INFINITY => y == 0.0,
+            _ => y >= 0.0 && y.is_finite(),
         };
-        let [y, ..] = run.results(&ctx, &inputs, 0);
-        for (i, (x, y)) in values.into_iter().zip(y).enumerate() {
-            let right = match x {
-                x if x.is_nan() => y.is_nan(),
-                f64::INFINITY => y == f64::INFINITY,
-                f64::NEG_INFINITY => y == 0.0,
-                _ => y >= 0.0 && y.is_finite(),
-            };
-            assert!(right, "{}, {dtype}: {y} of {x} at {i}", ctx.device().name());
-        }
+        assert!(right, "{}, {dtype}: {y} of {x} at {i}", ctx.device().name());
     }
 }
 

@@ -239,27 +239,28 @@ fn a_nan_is_taken_anywhere_in_a_window() {
     for (ctx, dtype) in typed_contexts() {
         for (columns, channels) in [(7, 1), (7, 16), (9, 1), (9, 16)] {
             let window = Window {
-                kernel: [1, columns],
+                kernel: [2, columns],
                 stride: columns,
                 padding: 0,
             };
-            // A window in each image; in every channel the NaN is elsewhere.
+            // A window in each of as many images as it has places; in every channel the NaN is elsewhere.
+            let of_window = 2 * columns;
             let is_nan = |i: usize| {
                 let (place, channel) = (i / channels, i % channels);
-                place % columns == (place / columns + channel) % columns
+                place % of_window == (place / of_window + channel) % of_window
             };
-            let places = 0..columns * columns * channels;
+            let places = 0..of_window * of_window * channels;
             let values = places.clone().map(|i| match is_nan(i) {
                 true => f64::NAN,
                 false => (i / channels % 5) as f64,
             });
-            let mut x = unwritten(&ctx, [columns, 1, columns, channels], 0, dtype);
+            let mut x = unwritten(&ctx, [of_window, 2, columns, channels], 0, dtype);
             fill(&mut x, &values.collect::<Vec<_>>());
-            let mut y = unwritten(&ctx, [columns, 1, 1, channels], 0, dtype);
+            let mut y = unwritten(&ctx, [of_window, 1, 1, channels], 0, dtype);
             pool::max_forward(&ctx, &x, window, &mut y).unwrap();
             assert!(to_f64(&y).iter().all(|v| v.is_nan()), "{dtype}: {columns}");
             let mut dy = unwritten(&ctx, y.shape(), 0, dtype);
-            fill(&mut dy, &vec![1.0; columns * channels]);
+            fill(&mut dy, &vec![1.0; of_window * channels]);
             let mut dx = unwritten(&ctx, x.shape(), 0, dtype);
             pool::max_backward(&ctx, &x, window, &dy, &mut dx).unwrap();
             let expected = places.map(|i| f64::from(u8::from(is_nan(i))));
