@@ -13,8 +13,8 @@
 //
 // A warp has all 32 windows and 16 filters: for two units of k, 3 loads of matrices and 4 (bf16) mma. Where a window's last units hold
 // more taps than it has, its k there is set to zero, since the pixel is a neighbour's: not a zero, and it may be a NaN. Shared memory
-// for 7x7, stride 2, 3 channels: 42 KiB in bf16, 72 KiB in tf32. Bytes: x once and 6/32 more, y once; weights for every block, from
-// level 2.
+// for 7x7, stride 2, 3 channels: 42 KiB in bf16, 74 KiB in tf32. Bytes: x 1.4 times (blocks overlap by 6 columns of 70 and 5 rows of 21), all but
+// once from level 2; y once; weights for every block, from level 2.
 //
 // In f32 a block keeps the filters in shared memory, a line for each tap, and the rows of the image as they are, ((32 - 1)·stride +
 // S)·C numbers, where the (s,c) of a window are neighbours. A thread has 4 pixels x 4 filters: 16 multiply-adds for 5 loads. 44 KiB
