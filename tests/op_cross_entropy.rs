@@ -69,6 +69,8 @@ fn every_device_follows_the_formula_in_f64() {
             (2, 60_000, 60_000),
             (2, 60_001, 60_003),
             (300, 77, 80),
+            (300, 77, 81),
+            (1500, 77, 80),
         ] {
             follows_the_formula(&ctx, dtype, rows, words, ld);
         }

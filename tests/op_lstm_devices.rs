@@ -49,6 +49,8 @@ fn a_step_in_every_precision() {
             (70, vec![33, 100], 37, 1),
             (130, vec![36], 12, 4),
             (97, vec![36, 52], 9, 4),
+            // Rows that begin at multiples of 8 bytes, a multiple of 16 apart.
+            (4, vec![40], 8, 2),
             // In parts: of one input, and with borders of parts in both, the first of which ends within a step.
             (5, vec![700], 20, 0),
             (32, vec![512, 300], 16, 0),
@@ -151,9 +153,16 @@ fn the_cell_of_a_step_is_f32_in_every_precision() {
                     );
                 }
             }
-            let mut gates =
-                Tensor::from_slice(ctx.device(), gates.shape(), &vec![f32::NAN; gates.len()])
-                    .unwrap();
+            let all_nan = |like: &Tensor| {
+                Tensor::from_slice(ctx.device(), like.shape(), &vec![f32::NAN; like.len()]).unwrap()
+            };
+            let (before, known) = (all_nan(&c_prev), [input]);
+            lstm::step_forward(&ctx, &known, &mut gates, &before, &mut c, &mut h).unwrap();
+            for state in [&c, &h] {
+                let all = state.to_f32().unwrap().iter().all(|v| v.is_nan());
+                assert!(all, "{precision}: of a state that is NaN");
+            }
+            let mut gates = all_nan(&gates);
             step(&mut gates, &mut c, &mut h);
             for tensor in [&gates, &c, &h] {
                 let all = tensor.to_f32().unwrap().iter().all(|v| v.is_nan());
@@ -171,8 +180,9 @@ fn the_cell_backward_on_every_device() {
         for (batch, hidden, pad, with_later) in [
             (1, 1, 0, true),
             (5, 7, 2, false),
-            (33, 16, 4, true),
+            (33, 16, 8, true),
             (40, 36, 0, false),
+            (9, 40, 0, true),
         ] {
             let mut padded = padded(&ctx, Numbers::new(32), pad);
             let mut random = |cols| padded(DType::F32, batch, cols);
@@ -241,6 +251,9 @@ fn the_cell_backward_hides_no_nan() {
             let mut random = |cols| numbers.f32(&ctx, [2, cols]);
             let (gates, c_prev, dh) = (random(4 * hidden), random(hidden), random(hidden));
             let (mut dc, mut d_gates) = (random(hidden), random(4 * hidden));
+            if let Device::Cuda(_) = ctx.device() {
+                d_gates = zeros(&ctx, [2, 4 * hidden], DType::Bf16);
+            }
             let c =
                 Tensor::from_slice(ctx.device(), [2, hidden], &vec![f32::NAN; 2 * hidden]).unwrap();
             let cell = Cell {
@@ -250,7 +263,7 @@ fn the_cell_backward_hides_no_nan() {
             };
             lstm::cell_backward(&ctx, cell, &dh, None, &mut dc, &mut d_gates).unwrap();
             for tensor in [&dc, &d_gates] {
-                assert!(tensor.to_vec::<f32>().unwrap().iter().all(|v| v.is_nan()));
+                assert!(tensor.to_f32().unwrap().iter().all(|v| v.is_nan()));
             }
         }
     }
