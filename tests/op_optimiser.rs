@@ -285,21 +285,23 @@ fn an_update_is_one_launch_and_moves_each_value_once() {
 #[test]
 fn a_nan_passes_the_clip_on_the_cuda_device() {
     let Some(ctx) = cuda() else { return };
-    for n in [3, 8] {
+    for (n, place) in [3, 8]
+        .into_iter()
+        .flat_map(|n| (0..n).map(move |place| (n, place)))
+    {
         let mut g = vec![1f32; n];
-        g[n - 1] = f32::NAN;
+        g[place] = f32::NAN;
         let g = Tensor::from_slice(ctx.device(), [n], &g).unwrap();
         let [mut values, mut velocity] = [(); 2].map(|()| zeros(&ctx, [n], DType::F32));
         let schedule = Tensor::from_slice(ctx.device(), [2], &[0.1f32, 1.0]).unwrap();
         let (clip, weights) = (Clip::Value(5.0), (&mut values).into());
         optimiser::sgd(&ctx, SGD, &schedule, clip, &g, &mut velocity, weights).unwrap();
-        let got: Vec<bool> = values
-            .to_f32()
-            .unwrap()
-            .iter()
-            .map(|v| v.is_nan())
-            .collect();
-        assert_eq!(got.iter().position(|&nan| nan), Some(n - 1), "{got:?}");
+        let got = values.to_f32().unwrap();
+        let expected = |i: usize| if i == place { f32::NAN } else { -0.1 };
+        for (i, got) in got.into_iter().enumerate() {
+            let same = got == expected(i) || got.is_nan() && i == place;
+            assert!(same, "element {i} is {got}, of {n} with NaN in {place}");
+        }
     }
 }
 
