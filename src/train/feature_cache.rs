@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// It increases when the layout changes, or when the encoder or the preprocessing compute something else.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const MAGIC: [u8; 8] = *b"showfeat";
 
