@@ -24,17 +24,9 @@ __device__ __forceinline__ void my_vectors(int cols, Body body) {
 }
 
 // A vector from global or shared memory as f32, or its first `count` values; those missing are -infinity.
-template <int N>
-__device__ __forceinline__ Vector<f32, N> load_whole(const f32* from) {
-    return load_f32<N>(from);
-}
-template <int N>
-__device__ __forceinline__ Vector<f32, N> load_whole(const bf16* from) {
-    return load_wide<Vector<bf16, N>>(from);
-}
 template <int N, class T>
 __device__ __forceinline__ Vector<f32, N> load_some(const T* from, int count) {
-    if (count == N) return load_whole<N>(from);
+    if (count == N) return load_f32<N>(from);
     Vector<f32, N> values;
 #pragma unroll
     for (int i = 0; i < N; ++i) values[i] = i < count ? widen(from[i]) : -INFINITY;

@@ -3,7 +3,7 @@
 // Kernels are written once over a vector type V and instantiated for 16 bytes, where rows allow it, and for one element. The
 // host decides once per run (`Launch::vector`). The types have the names by which kernels are chosen: f32x4, bf16x8.
 #pragma once
-#include <cuda_bf16.h>
+#include "ptx.cuh"
 
 // Threads of a block, where a kernel does not say otherwise, and of a warp.
 constexpr int THREADS = 256;
@@ -89,11 +89,6 @@ __device__ __forceinline__ void narrow(const Vector<f32, N>& values, Vector<T, N
     for (int i = 0; i < N; ++i) narrow(values[i], to[i]);
 }
 
-// Two are one instruction.
-__device__ __forceinline__ void narrow(const Vector<f32, 2>& values, Vector<bf16, 2>& to) {
-    reinterpret_cast<__nv_bfloat162&>(to) = __floats2bfloat162_rn(values[0], values[1]);
-}
-
 // Elements of any type as f32.
 template <class V>
 __device__ __forceinline__ Wide<V> load_wide(const typename V::Element* from) {
@@ -107,9 +102,15 @@ __device__ __forceinline__ void store_wide(typename V::Element* to, const Wide<V
     store<V>(to, narrowed);
 }
 
-// N neighbouring f32, which are more than one access where N is 8.
+// N neighbours as f32; of f32 more than one access where N is 8.
+template <int N>
+__device__ __forceinline__ Vector<f32, N> load_f32(const bf16* from) {
+    return load_wide<Vector<bf16, N>>(from);
+}
+
 template <int N>
 __device__ __forceinline__ Vector<f32, N> load_f32(const f32* from) {
+    static_assert(N == 1 || N == 4 || N == 8, "one access or two");
     if constexpr (N <= 4) {
         return load<Vector<f32, N>>(from);
     } else {
@@ -121,6 +122,7 @@ __device__ __forceinline__ Vector<f32, N> load_f32(const f32* from) {
 // The same stored, as f32.
 template <int N>
 __device__ __forceinline__ void store_as(f32* to, const Vector<f32, N>& values) {
+    static_assert(N == 1 || N == 4 || N == 8, "one access or two");
     if constexpr (N <= 4) {
         store<Vector<f32, N>>(to, values);
     } else {
@@ -129,15 +131,11 @@ __device__ __forceinline__ void store_as(f32* to, const Vector<f32, N>& values) 
     }
 }
 
-__device__ __forceinline__ unsigned bf16_pair(f32 low, f32 high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const unsigned&>(pair);
-}
-
 // The same rounded, in global memory only.
 template <int N>
 __device__ __forceinline__ void store_as(bf16* to, const Vector<f32, N>& values) {
-    const auto pair = [&](int i) { return bf16_pair(values[i], values[i + 1]); };
+    static_assert(N == 1 || N == 4 || N == 8, "one access");
+    const auto pair = [&](int i) { return to_bf16_pair(values[i], values[i + 1]); };
     if constexpr (N == 1) {
         narrow(values[0], *to);
     } else if constexpr (N == 4) {

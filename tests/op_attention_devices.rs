@@ -183,6 +183,20 @@ fn the_cuda_device_agrees_with_f64() {
         d: 72,
         pad: 8,
     };
+    let vectors = Sizes {
+        steps: 1,
+        batch: 1,
+        a: 8,
+        d: 16,
+        pad: 0,
+        ..base
+    };
+    let few = Sizes {
+        a: 5,
+        d: 3,
+        pad: 1,
+        ..vectors
+    };
     for sizes in [
         base,
         Sizes {
@@ -202,40 +216,25 @@ fn the_cuda_device_agrees_with_f64() {
         Sizes {
             cells: [9, 30],
             positions: [33, 40],
-            steps: 1,
-            batch: 1,
-            a: 8,
-            d: 16,
-            pad: 0,
+            ..vectors
         },
         // More columns than a block takes in four rounds.
         Sizes {
             cells: [1, 2],
             positions: [2, 2],
-            steps: 1,
-            batch: 1,
-            a: 8,
             d: 18_432,
-            pad: 0,
+            ..vectors
         },
         Sizes {
             cells: [2, 150],
             positions: [31, 35],
-            steps: 1,
-            batch: 1,
-            a: 5,
-            d: 3,
-            pad: 1,
+            ..few
         },
         // More positions of a cell in a row than a loop takes at once.
         Sizes {
             cells: [3, 2],
             positions: [4, 23],
-            steps: 1,
-            batch: 1,
-            a: 5,
-            d: 3,
-            pad: 1,
+            ..few
         },
         Sizes {
             cells: [3, 5],
@@ -249,20 +248,16 @@ fn the_cuda_device_agrees_with_f64() {
         Sizes {
             cells: [4, 3],
             positions: [4, 3],
-            steps: 1,
-            batch: 1,
             a: 1,
             d: 1,
-            pad: 0,
+            ..vectors
         },
         Sizes {
             cells: [5, 9],
             positions: [2, 3],
             steps: 9,
             batch: 120,
-            a: 8,
-            d: 16,
-            pad: 0,
+            ..vectors
         },
     ] {
         let n = [

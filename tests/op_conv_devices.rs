@@ -7,7 +7,7 @@ use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::tensor::{Context, Tensor};
 use showtell::{DType, Shape};
-use support::precision::{CUT, CUTS, PRECISIONS, of_cut, stored, tolerance};
+use support::precision::{PRECISIONS, in_every_cut, stored, tolerance};
 use support::typed::{check_padding, fill, in_f64, random, to_f64, typed_contexts, unwritten};
 use support::{Numbers, alone, counters, cpu, cuda_with, paddings, zeros};
 
@@ -240,11 +240,7 @@ fn large_convolutions_equal_the_cpus() {
 /// Gradients of filters in one part and in several.
 #[test]
 fn every_cut_equals_the_cpus() {
-    for cut in CUTS {
-        if alone("every_cut_equals_the_cpus", &[(CUT, cut)]) {
-            return of_cut().for_each(|(ctx, dtype)| check_cut(&ctx, dtype));
-        }
-    }
+    in_every_cut("every_cut_equals_the_cpus", check_cut);
 }
 
 fn check_cut(ctx: &Context, dtype: DType) {

@@ -5,7 +5,7 @@ use crate::support;
 use proptest::prelude::*;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::{Context, DType, Tensor};
-use support::precision::{CUT, CUTS, PRECISIONS, of_cut, stored, tolerance};
+use support::precision::{PRECISIONS, in_every_cut, stored, tolerance};
 use support::typed::{in_f64, random};
 use support::{Numbers, alone, counters, cpu, cuda, cuda_with, zeros};
 
@@ -229,11 +229,7 @@ fn products_of_bf16_equal_the_cpus() {
 /// anywhere.
 #[test]
 fn every_cut_equals_the_cpus() {
-    for cut in CUTS {
-        if alone("every_cut_equals_the_cpus", &[(CUT, cut)]) {
-            return of_cut().for_each(|(ctx, dtype)| check_cut(&ctx, dtype));
-        }
-    }
+    in_every_cut("every_cut_equals_the_cpus", check_cut);
 }
 
 fn check_cut(ctx: &Context, dtype: DType) {

@@ -65,6 +65,13 @@ pub fn dtype(op: &'static str, name: &str, tensor: &Tensor, expected: DType) -> 
     Err(Error::operation(op, message))
 }
 
+/// `tensor` must hold the type of `sums`, or bf16 where that is f32: what products or every step read.
+pub fn beside(op: &'static str, name: &str, tensor: &Tensor, sums: DType) -> Result<()> {
+    that(op, tensor.dtype().of_parameters() == sums, || {
+        format!("{name} should fit {sums}, is {}", tensor.dtype())
+    })
+}
+
 /// A condition between arguments.
 pub fn that(op: &'static str, holds: bool, message: impl FnOnce() -> String) -> Result<()> {
     if holds {

@@ -230,16 +230,31 @@ impl Tensor {
     /// Fills the tensor from numbers on the host, row-major, without padding, in its own type: f32, f64, or bf16, to the nearest.
     pub fn copy_from_f32(&mut self, values: &[f32]) -> Result<()> {
         match self.dtype {
-            DType::F64 => {
-                let wide: Vec<f64> = values.iter().map(|&v| v.into()).collect();
-                self.copy_from_slice(&wide)
-            }
-            DType::Bf16 => {
-                let rounded: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
-                self.copy_from_slice(&rounded)
-            }
+            DType::F64 => self.copy_converted(values, f64::from),
+            DType::Bf16 => self.copy_converted(values, bf16::from_f32),
             _ => self.copy_from_slice(values),
         }
+    }
+
+    /// As [`Tensor::copy_from_slice`], converted a piece at a time, so that there is no second copy of what is large.
+    fn copy_converted<T: Element>(
+        &mut self,
+        values: &[f32],
+        convert: impl Fn(f32) -> T,
+    ) -> Result<()> {
+        const PIECE: usize = 1 << 18;
+        self.check_host::<T>(values.len())?;
+        let piece = if self.is_dense() { PIECE } else { self.cols() };
+        let distance = if self.is_dense() { PIECE } else { self.ld };
+        let (start, size) = (self.byte_range().start, self.dtype.bytes());
+        let mut converted = Vec::new();
+        for (i, values) in values.chunks(piece.max(1)).enumerate() {
+            converted.clear();
+            converted.extend(values.iter().map(|&value| convert(value)));
+            let offset = start + i * distance * size;
+            (self.memory).upload(offset, bytemuck::cast_slice(&converted))?;
+        }
+        Ok(())
     }
 
     /// The elements on the host, in row-major order, of a tensor of f32, bf16, or f64, which is rounded.

@@ -1,21 +1,31 @@
 //! How far off sums of products may be in each precision.
 
-use super::cuda_with;
+use super::{alone, cuda_with};
 use showtell::device::Precision;
 use showtell::{Context, DType};
 
 pub const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
 
 /// Set in the environment of tests that are to run kernels of one cut whatever is fastest, in so many parts.
-pub const CUT: &str = "SHOWTELL_CUT";
+const CUT: &str = "SHOWTELL_CUT";
 
 /// Each arithmetic has a wide cut, tall or large, and the small one.
-pub const CUTS: [&str; 6] = [
+const CUTS: [&str; 6] = [
     "tall:1", "tall:3", "large:1", "large:3", "small:1", "small:3",
 ];
 
+/// Runs `check`, of the test of that name in the calling file, in a process of its own for every cut, in every arithmetic whose kernels have it.
+#[track_caller]
+pub fn in_every_cut(test: &str, check: impl Fn(&Context, DType)) {
+    for cut in CUTS {
+        if alone(test, &[(CUT, cut)]) {
+            return of_cut().for_each(|(ctx, dtype)| check(&ctx, dtype));
+        }
+    }
+}
+
 /// A context and a type of elements for every arithmetic whose kernels have the cut that is set; none without kernels.
-pub fn of_cut() -> impl Iterator<Item = (Context, DType)> {
+fn of_cut() -> impl Iterator<Item = (Context, DType)> {
     let cut = std::env::var(CUT).unwrap();
     let arithmetics = [
         (Precision::F32, DType::F32),

@@ -130,9 +130,7 @@ impl Inputs<'_> {
     /// The keys may be bf16 where all that is added up is f32.
     fn check_keys(&self, shape: &[usize], sums: DType) -> Result<()> {
         check::shape(OP, "keys", self.keys, shape)?;
-        check::that(OP, self.keys.dtype().of_parameters() == sums, || {
-            format!("keys are {}, queries {sums}", self.keys.dtype())
-        })
+        check::beside(OP, "keys", self.keys, sums)
     }
 }
 

@@ -172,9 +172,7 @@ pub fn cell_backward(
     let read = [("gates", gates, 4), ("c_prev", c_prev, 1), ("c", c, 1)];
     check_cell(dh, dtype, read)?;
     check_cell(dh, d_gates.dtype(), [("d_gates", d_gates, 4)])?;
-    check::that(OP, d_gates.dtype().of_parameters() == dtype, || {
-        format!("d_gates are {}, dh is {dtype}", d_gates.dtype())
-    })?;
+    check::beside(OP, "d_gates", d_gates, dtype)?;
     check_cell(dh, dtype, [("dc", dc, 1)])?;
     if let Some(later) = later {
         check_cell(dh, dtype, [("later dh", later, 1)])?;
