@@ -47,6 +47,8 @@ impl Step {
         let values: Vec<f32> = (0..shape.len())
             .map(|i| (i * 2_654_435_761 % 1000) as f32 * 1e-3)
             .collect();
+        let mut features = Tensor::zeros(&device, shape, params.operands()).unwrap();
+        features.copy_from_f32(&values).unwrap();
         let tokens = (0..steps * batch).map(|i| match i / batch {
             0 => SOS,
             _ => 4 + (i as u32 * 40_503) % (vocabulary - 4),
@@ -56,7 +58,7 @@ impl Step {
             noise: Noise::new(&device, 1).unwrap(),
             graphs: StepGraphs::default(),
             lr: [config.lr, 0.0],
-            features: Tensor::from_slice(&device, shape, &values).unwrap(),
+            features,
             tokens: tokens.collect(),
             ctx: Context::new(&device),
             params,

@@ -11,7 +11,7 @@
 //   weights  [filter][r][unit], R units + 1 apart, which is odd
 //   staged   [window][filter], f32: the sums, from which threads take four filters of a window each
 //
-// A warp has all 32 windows and 16 filters: for two units of k, 3 loads of matrices and 4 (bf16) mma. Where a window's last units hold
+// A warp has all 32 windows and 16 filters: for two units of k, 3 loads of matrices and 4 mma. Where a window's last units hold
 // more taps than it has, its k there is set to zero, since the pixel is a neighbour's: not a zero, and it may be a NaN. Shared memory
 // for 7x7, stride 2, 3 channels: 42 KiB in bf16, 74 KiB in tf32. Bytes: x 1.4 times (blocks overlap by 6 columns of 70 and 5 rows of 21), all but
 // once from level 2; y once; weights for every block, from level 2.
@@ -102,7 +102,7 @@ struct TensorStem {
         staged = reinterpret_cast<float*>(patch + shape.r * units.step * units.of_plane * UNIT);
     }
 
-    // Weights and patch. What is behind a pixel's channels and a window's taps stays so.
+    // Weights and patch. What is behind a pixel's channels and a window's taps stays zero.
     __device__ __forceinline__ void clear() const {
         const int count = (reinterpret_cast<unsigned char*>(staged) - reinterpret_cast<unsigned char*>(weights)) / 16;
         for (int i = threadIdx.x; i < count; i += STEM_THREADS) reinterpret_cast<uint4*>(weights)[i] = uint4{};
@@ -192,7 +192,7 @@ struct TensorStem {
         }
     }
 
-    // Clears what lies behind the window's last tap, of which `there` elements of a row are.
+    // Clears what lies behind the window's last tap: a row of a window has `there` elements.
     static __device__ __forceinline__ void clear_beyond(FragmentA& rows, int unit, int there) {
         const int first = unit * UNIT + threadIdx.x % 4 * (4 / (int)sizeof(T));
         if (first >= there) rows.top_low = rows.bottom_low = 0;

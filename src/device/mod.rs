@@ -21,7 +21,7 @@ pub use cuda::Cuda;
 pub use profile::{Call, Work};
 
 words! {
-    /// How products of matrices and convolutions compute; all else is f32 in any case.
+    /// How products of matrices and convolutions compute, and the type of what they read.
     #[derive(Default)]
     pub enum Precision {
         /// f32 throughout: what the CPU does.
@@ -29,7 +29,7 @@ words! {
         F32 = "f32",
         /// Tensor cores, factors rounded to 10 bits of mantissa, sums in f32: what PyTorch's convolutions do on a GPU.
         Tf32 = "tf32",
-        /// Tensor cores, factors and activations in bf16 (7 bits of mantissa), sums, weights and gradients in f32.
+        /// Tensor cores, factors and activations in bf16 (7 bits of mantissa); sums, weights and the gradients of weights in f32.
         Bf16 = "bf16",
     }
 }

@@ -43,7 +43,7 @@ pub trait Decoder {
         None
     }
 
-    /// The losses of a batch, without dropout and without gradients.
+    /// The losses of a batch, without dropout and without gradients. `features` are of the type of [`Params::operands`].
     ///
     /// # Errors
     /// When the shapes do not fit together, or the device fails.
@@ -56,7 +56,7 @@ pub trait Decoder {
     ) -> Result<Losses>;
 
     /// Forward and backward: the losses of a batch, every gradient of the decoder written to the arena, and that of
-    /// the features to `d_features` when it is wanted. Dropout is on when there is noise.
+    /// the features to `d_features`, of the type of the parameters, when it is wanted. Dropout is on when there is noise.
     ///
     /// # Errors
     /// When the shapes do not fit together, or the device fails.
@@ -105,7 +105,7 @@ pub trait Generation {
     /// When the device fails.
     fn reorder(&mut self, rows: &Tensor) -> Result<()>;
 
-    /// (R, V), of the next token.
+    /// (R, V), of the next token, of the type of the parameters.
     fn logits(&self) -> &Tensor;
 
     /// (R, P): the attention under which those logits came out, if the decoder has any.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 /// such as the nodes of a recorded graph, is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceMemory {
-    /// Trained and frozen weights, and the folded copies of the latter.
+    /// Trained weights with their rounded copies, frozen weights, and the folded copies of the latter.
     pub weights: usize,
     /// One for each trained weight.
     pub gradients: usize,

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{DType, ROW_ALIGNMENT, Shape, Tensor};
 use std::rc::Rc;
 
-/// Tensors start at multiples of this many elements: 64 bytes of f32.
+/// Tensors start at multiples of this many elements: 64 bytes of f32, 32 of bf16.
 const START_ALIGNMENT: usize = 16;
 
 /// A declared tensor.

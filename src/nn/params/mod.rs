@@ -3,7 +3,7 @@
 //! operands of products.
 //!
 //! A model declares its tensors in [`Declarations`] and keeps the [`Id`]s; `build` then lays out
-//! the arenas: every tensor starts at a multiple of 64 bytes, rows at multiples of 8 elements. Padding holds
+//! the arenas: every tensor starts at a multiple of 16 elements (64 bytes of f32), rows at multiples of 8 elements. Padding holds
 //! zeros in values and gradients, so that clipping and optimisers run over a whole arena at once. The
 //! decoder's trainables come first, then the encoder's: each group is one range. Tensors that are [`Joined`] lie so that they are one,
 //! too, for products that read both.
@@ -87,7 +87,7 @@ impl Params {
         self.role(id) != Role::Frozen
     }
 
-    /// The tensor itself, on the device.
+    /// The tensor itself, on the device. [`Params::import`] is the way to write it: [`Params::operand`] may be a copy.
     pub fn value(&self, id: Id) -> &Tensor {
         &self.tensors[id.0].value
     }

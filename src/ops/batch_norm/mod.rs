@@ -8,9 +8,9 @@
 //!   r ← (1 − m) r + m s, with s = μ, or s = σ² M / (M − 1).
 //!   dx = γ i (dy − dβ / M − x̂ dγ / M).
 //!
-//! In both dγ = Σ dy x̂, dβ = Σ dy, from dy with the ReLU already undone
-//! ([`conv::relu_backward`](super::conv::relu_backward)); the residual's gradient is that dy itself. Saves x, μ, i
-//! and, where there is a ReLU, y.
+//! In both dγ = Σ dy x̂, dβ = Σ dy. Behind a ReLU without a residual, dy is the gradient of what the ReLU gives ([`Saved::relu`]). With a
+//! residual, dy has the ReLU already undone ([`conv::relu_backward`](super::conv::relu_backward), which needs y), and the residual's
+//! gradient is that dy itself. Saves x, μ and i.
 //!
 //! The variance is that of blocks of rows about their own means, merged in f64 and in order (Chan,
 //! Golub and LeVeque, 1979): no cancellation, one pass over memory, the same for any number of threads.

@@ -156,7 +156,7 @@ impl<'a> Problem<'a> {
         Ok(Some((units, self.stem_tiles().shared(shared))))
     }
 
-    /// The stem's blocks in f32, on the same conditions.
+    /// The stem's blocks in f32, where pixels are less than 16 bytes, and filters and patch fit in shared memory.
     fn stem_blocks(&self, x: &Tensor) -> Option<Blocks> {
         let shape = &self.shape;
         let [r, s, c, stride] = [shape.r, shape.s, shape.c, shape.stride].map(|size| size as usize);
