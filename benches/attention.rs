@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group};
 use showtell::ops::attention::{self, CellMix, Gradients, Inputs, KeyGradients, Outputs};
 use showtell::ops::{Accumulate, regulariser};
 use showtell::{Context, Tensor};
-use support::{Family, floats, floats_moved, operations, zeros};
+use support::{Family, floats, floats_moved, operands, operands_moved, operations, zeros};
 
 const KEYS: usize = 32 * 196 * 256;
 const VALUES: usize = 32 * 64 * 2048;
@@ -14,7 +14,6 @@ const VALUES: usize = 32 * 64 * 2048;
 /// A batch of images, and what a step reads and writes.
 struct Batch {
     mix: CellMix,
-    cells: Tensor,
     keys: Tensor,
     values: Tensor,
     weight: Tensor,
@@ -31,16 +30,15 @@ impl Batch {
     fn new(ctx: &Context) -> Self {
         Batch {
             mix: CellMix::new([8, 8], [14, 14]).unwrap(),
-            cells: floats(ctx, [32, 64, 256]),
-            keys: floats(ctx, [32, 196, 256]),
-            values: floats(ctx, [32, 64, 2048]),
+            keys: operands(ctx, [32, 196, 256]),
+            values: operands(ctx, [32, 64, 2048]),
             weight: floats(ctx, [1, 256]),
             bias: floats(ctx, [1]),
             query: floats(ctx, [32, 256]),
             alpha: zeros(ctx, [32, 196]),
             beta: zeros(ctx, [32, 64]),
             context: zeros(ctx, [32, 2048]),
-            d_query: zeros(ctx, [32, 256]),
+            d_query: operands(ctx, [32, 256]),
             d_scores: zeros(ctx, [32, 196]),
         }
     }
@@ -58,7 +56,7 @@ impl Batch {
 
 fn steps(c: &mut Criterion) {
     let mut family = Family::new(c, "attention");
-    let both = floats_moved(KEYS + VALUES);
+    let both = operands_moved(KEYS + VALUES);
     family.bench("step forward", both.clone(), Batch::new, |ctx, batch| {
         let (mut alpha, mut beta) = (batch.alpha.clone(), batch.beta.clone());
         let mut context = batch.context.clone();
@@ -91,30 +89,27 @@ fn steps(c: &mut Criterion) {
 /// What is done once for all T=24 steps.
 fn batches(c: &mut Criterion) {
     let mut family = Family::new(c, "attention");
-    family.bench("mix", floats_moved(KEYS), Batch::new, |ctx, batch| {
-        attention::mix_forward(ctx, &batch.mix, &batch.cells, &mut batch.keys)
+    let mix = CellMix::new([8, 8], [14, 14]).unwrap();
+    let no = Accumulate::No;
+    let make = |ctx: &Context| (floats(ctx, [32, 64, 256]), operands(ctx, [32, 196, 256]));
+    family.bench("mix", operands_moved(KEYS), make, |ctx, (cells, keys)| {
+        attention::mix_forward(ctx, &mix, cells, keys)
     });
-    family.bench(
-        "mix backward",
-        floats_moved(KEYS),
-        Batch::new,
-        |ctx, batch| {
-            let (mix, no) = (&batch.mix, Accumulate::No);
-            attention::mix_backward(ctx, mix, &batch.keys, no, &mut batch.cells)
-        },
-    );
-    family.bench("mean", floats_moved(VALUES), Batch::new, |ctx, batch| {
-        attention::mean_forward(ctx, &batch.mix, &batch.values, &mut batch.context)
+    let make = |ctx: &Context| (floats(ctx, [32, 196, 256]), operands(ctx, [32, 64, 256]));
+    let work = floats_moved(KEYS);
+    family.bench("mix backward", work, make, |ctx, (d_keys, d_cells)| {
+        attention::mix_backward(ctx, &mix, d_keys, no, d_cells)
     });
-    family.bench(
-        "mean backward",
-        floats_moved(VALUES),
-        Batch::new,
-        |ctx, batch| {
-            let (mix, no) = (&batch.mix, Accumulate::No);
-            attention::mean_backward(ctx, mix, &batch.context, no, &mut batch.values)
-        },
-    );
+    let make = |ctx: &Context| (operands(ctx, [32, 64, 2048]), operands(ctx, [32, 2048]));
+    let work = operands_moved(VALUES);
+    family.bench("mean", work, make, |ctx, (values, mean)| {
+        attention::mean_forward(ctx, &mix, values, mean)
+    });
+    let make = |ctx: &Context| (floats(ctx, [32, 2048]), zeros(ctx, [32, 64, 2048]));
+    let work = floats_moved(VALUES);
+    family.bench("mean backward", work, make, |ctx, (d_mean, d_values)| {
+        attention::mean_backward(ctx, &mix, d_mean, no, d_values)
+    });
     let make = |ctx: &Context| {
         let (queries, d_scores) = (floats(ctx, [24, 32, 256]), floats(ctx, [24, 32, 196]));
         let d_keys = zeros(ctx, [32, 196, 256]);
@@ -125,7 +120,6 @@ fn batches(c: &mut Criterion) {
     family.bench(name, floats_moved(2 * KEYS), make, |ctx, set| {
         let (batch, queries, d_scores, keys, (weight, bias)) = set;
         let gradients = KeyGradients { keys, weight, bias };
-        let no = Accumulate::No;
         attention::keys_backward(ctx, batch.inputs(), queries, d_scores, no, gradients)
     });
     let make = |ctx: &Context| {

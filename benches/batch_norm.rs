@@ -10,7 +10,7 @@ use showtell::ops::preprocess::{self, Normalisation};
 use showtell::ops::window::Window;
 use showtell::ops::{Accumulate, fill};
 use showtell::{Context, DType, Tensor};
-use support::{Family, floats, floats_moved, zeros};
+use support::{Family, floats, operands, operands_moved, zeros};
 
 /// After the first residual stage: (8, 64, 64, 256).
 const MAP: [usize; 4] = [8, 64, 64, 256];
@@ -31,8 +31,8 @@ impl Norm {
         (ones.iter_mut()).for_each(|ones| fill::constant(ctx, 1.0, ones).unwrap());
         let [var, invstd] = ones;
         Norm {
-            x: floats(ctx, MAP),
-            y: zeros(ctx, MAP),
+            x: operands(ctx, MAP),
+            y: operands(ctx, MAP),
             gamma: floats(ctx, [256]),
             beta: floats(ctx, [256]),
             running: [zeros(ctx, [256]), var],
@@ -53,7 +53,7 @@ fn norms(c: &mut Criterion) {
     let mut family = Family::new(c, "batch_norm");
     let elements: usize = MAP.iter().product();
     let epilogue = Epilogue::default();
-    let both = floats_moved(2 * elements);
+    let both = operands_moved(2 * elements);
     family.bench("running forward", both.clone(), Norm::new, |ctx, norm| {
         let (mut mean, mut invstd, mut y) =
             (norm.mean.clone(), norm.invstd.clone(), norm.y.clone());
@@ -78,13 +78,13 @@ fn norms(c: &mut Criterion) {
     });
     let make = |ctx: &Context| {
         let small = (zeros(ctx, [256]), zeros(ctx, [256]));
-        (Norm::new(ctx), floats(ctx, MAP), small)
+        (Norm::new(ctx), operands(ctx, MAP), small)
     };
     for (name, mode) in [
         ("running backward", BatchNorm::Running),
         ("batch backward", BatchNorm::Batch),
     ] {
-        family.bench(name, floats_moved(3 * elements), make, |ctx, set| {
+        family.bench(name, operands_moved(3 * elements), make, |ctx, set| {
             let (norm, dy, (gamma, beta)) = set;
             let saved = Saved {
                 x: &norm.x,
@@ -108,48 +108,54 @@ fn pools(c: &mut Criterion) {
     let mut family = Family::new(c, "pool");
     let window = Window::square(3, 2, 1);
     let make = |ctx: &Context| {
-        let (x, y) = (floats(ctx, [8, 128, 128, 64]), floats(ctx, [8, 64, 64, 64]));
-        (x, y, zeros(ctx, [8, 128, 128, 64]))
+        let large = || operands(ctx, [8, 128, 128, 64]);
+        (large(), operands(ctx, [8, 64, 64, 64]), large())
     };
     let (large, small) = (8 * 128 * 128 * 64, 8 * 64 * 64 * 64);
     family.bench(
         "max forward",
-        floats_moved(large + small),
+        operands_moved(large + small),
         make,
         |ctx, (x, y, _)| pool::max_forward(ctx, x, window, y),
     );
-    let work = floats_moved(2 * large + small);
+    let work = operands_moved(2 * large + small);
     family.bench("max backward", work, make, |ctx, (x, dy, dx)| {
         pool::max_backward(ctx, x, window, dy, dx)
     });
     let make = |ctx: &Context| {
-        let pooled = floats(ctx, [8, 2048]);
-        (
-            floats(ctx, [8, 8, 8, 2048]),
-            pooled,
-            floats(ctx, [8, 14, 14, 2048]),
-        )
+        let x = operands(ctx, [8, 8, 8, 2048]);
+        let y = operands(ctx, [8, 2048]);
+        (x, y, operands(ctx, [8, 14, 14, 2048]))
+    };
+    // The gradients of averages are f32.
+    let make_backward = |ctx: &Context| {
+        let dx = operands(ctx, [8, 8, 8, 2048]);
+        let dy = floats(ctx, [8, 2048]);
+        (dx, dy, floats(ctx, [8, 14, 14, 2048]))
     };
     let [one, map, adapted] = [8 * 2048, 8 * 64 * 2048, 8 * 196 * 2048];
     family.bench(
         "average forward",
-        floats_moved(map + one),
+        operands_moved(map + one),
         make,
         |ctx, (x, y, _)| pool::average_forward(ctx, x, y),
     );
     family.bench(
         "average backward",
-        floats_moved(map + one),
-        make,
+        operands_moved(map + one),
+        make_backward,
         |ctx, (dx, dy, _)| pool::average_backward(ctx, dy, dx),
     );
-    let work = floats_moved(map + adapted);
+    let work = operands_moved(map + adapted);
     family.bench("adaptive forward", work.clone(), make, |ctx, (x, _, y)| {
         pool::adaptive_forward(ctx, x, y)
     });
-    family.bench("adaptive backward", work, make, |ctx, (dx, _, dy)| {
-        pool::adaptive_backward(ctx, dy, dx)
-    });
+    family.bench(
+        "adaptive backward",
+        work,
+        make_backward,
+        |ctx, (dx, _, dy)| pool::adaptive_backward(ctx, dy, dx),
+    );
 }
 
 fn pixels(c: &mut Criterion) {
@@ -157,13 +163,13 @@ fn pixels(c: &mut Criterion) {
     let shape = [8, 256, 256, 3];
     let make = |ctx: &Context| {
         let pixels = Tensor::zeros(ctx.device(), shape, DType::U8).unwrap();
-        (pixels, zeros(ctx, shape))
+        (pixels, operands(ctx, shape))
     };
     // A quarter of a float is read for every float written.
     let elements: usize = shape.iter().product();
     family.bench(
         "forward",
-        floats_moved(elements + elements / 4),
+        operands_moved(elements + elements / 4),
         make,
         |ctx, set| preprocess::forward(ctx, &set.0, Normalisation::IMAGENET, &mut set.1),
     );

@@ -7,7 +7,7 @@ use showtell::ops::Accumulate;
 use showtell::ops::conv::{self, Epilogue, Gradients};
 use showtell::ops::window::Window;
 use showtell::{Context, Tensor};
-use support::{Family, floats, floats_moved, operations, zeros};
+use support::{Family, floats, operands, operands_moved, operations, zeros};
 
 const IMAGES: usize = 8;
 
@@ -48,11 +48,11 @@ fn make(
     let [r, s] = window.kernel;
     let [p, q] = window.output([size, size]);
     [
-        floats(ctx, [IMAGES, size, size, channels]),
-        floats(ctx, [filters, r, s, channels]),
+        operands(ctx, [IMAGES, size, size, channels]),
+        operands(ctx, [filters, r, s, channels]),
         floats(ctx, [filters]),
-        floats(ctx, [IMAGES, p, q, filters]),
-        floats(ctx, [IMAGES, p, q, filters]),
+        operands(ctx, [IMAGES, p, q, filters]),
+        operands(ctx, [IMAGES, p, q, filters]),
     ]
 }
 
@@ -87,7 +87,7 @@ fn backward(c: &mut Criterion) {
         }
         let make = |ctx: &Context| {
             let gradients = (
-                zeros(ctx, [IMAGES, size, size, channels]),
+                operands(ctx, [IMAGES, size, size, channels]),
                 zeros(ctx, [filters, window.kernel[0], window.kernel[1], channels]),
             );
             (make(ctx, window, size, channels, filters), gradients)
@@ -111,8 +111,8 @@ fn backward(c: &mut Criterion) {
 fn relu(c: &mut Criterion) {
     let mut family = Family::new(c, "relu");
     let shape = [IMAGES, 32, 32, 512];
-    let make = |ctx: &Context| (floats(ctx, shape), floats(ctx, shape));
-    let work = floats_moved(3 * shape.iter().product::<usize>());
+    let make = |ctx: &Context| (operands(ctx, shape), operands(ctx, shape));
+    let work = operands_moved(3 * shape.iter().product::<usize>());
     family.bench("backward", work, make, |ctx, (y, dy)| {
         conv::relu_backward(ctx, y, dy)
     });

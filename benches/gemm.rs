@@ -5,7 +5,7 @@ use criterion::{Criterion, criterion_group};
 use showtell::Context;
 use showtell::ops::gemm::{self, Accumulate, Factor};
 use showtell::ops::linear::{self, Gradients};
-use support::{Family, floats, operations, zeros};
+use support::{Family, floats, operands, operations, zeros};
 
 /// (m, k, n): attend's vocabulary, its keys, one recurrent step; show-tell's vocabulary.
 const PRODUCTS: [(usize, usize, usize); 4] = [
@@ -20,11 +20,12 @@ fn products(c: &mut Criterion) {
     for (m, k, n) in PRODUCTS {
         // Rows of outputs are padded as those of logits and weights are.
         let padded = |ctx: &Context, rows, cols: usize| {
-            let padded = floats(ctx, [rows, cols.next_multiple_of(8)]);
+            let padded = operands(ctx, [rows, cols.next_multiple_of(8)]);
             padded.columns(0, cols).unwrap()
         };
         let make = |ctx: &Context| {
-            let (a, b, bias) = (floats(ctx, [m, k]), floats(ctx, [n, k]), floats(ctx, [n]));
+            let (a, b) = (operands(ctx, [m, k]), operands(ctx, [n, k]));
+            let bias = floats(ctx, [n]);
             (a, b, bias, padded(ctx, m, n))
         };
         let (shape, work) = (format!("{m}x{k}x{n}"), 2 * m * k * n);

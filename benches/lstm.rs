@@ -7,15 +7,21 @@ use showtell::ops::dropout::Site;
 use showtell::ops::lstm::{self, Cell, Input, sequence};
 use showtell::ops::{Accumulate, dropout, embedding, gate};
 use showtell::{Context, Tensor};
-use support::{Family, floats, floats_moved, ids, operations, zeros};
+use support::{Family, floats, floats_moved, ids, operands, operands_moved, operations, zeros};
 
 /// Show-tell's stack: E=H=256, two layers.
 struct Stack([[Tensor; 4]; 2]);
 
 impl Stack {
     fn new(ctx: &Context) -> Self {
-        let weight = || floats(ctx, [1024, 256]);
-        let bias = || floats(ctx, [1024]);
+        Stack::of(|| operands(ctx, [1024, 256]), || floats(ctx, [1024]))
+    }
+
+    fn of_gradients(ctx: &Context) -> Self {
+        Stack::of(|| zeros(ctx, [1024, 256]), || zeros(ctx, [1024]))
+    }
+
+    fn of(weight: impl Fn() -> Tensor, bias: impl Fn() -> Tensor) -> Self {
         Stack([(); 2].map(|()| [weight(), weight(), bias(), bias()]))
     }
 
@@ -50,14 +56,14 @@ fn sequences(c: &mut Criterion) {
     let mut family = Family::new(c, "lstm");
     // Two products with (4H, H) per layer and step.
     let work = 2 * 2 * 2 * 24 * 128 * 1024 * 256;
-    let make = |ctx: &Context| (Stack::new(ctx), floats(ctx, [24, 128, 256]));
+    let make = |ctx: &Context| (Stack::new(ctx), operands(ctx, [24, 128, 256]));
     let name = "sequence forward T=24 B=128 H=256 L=2";
     family.bench(name, operations(work), make, |ctx, (stack, x)| {
         sequence::forward(ctx, &stack.layers(), x, None, None).map(drop)
     });
     let make = |ctx: &Context| {
-        let dx = zeros(ctx, [24, 128, 256]);
-        (make(ctx), Stack::new(ctx), floats(ctx, [24, 128, 256]), dx)
+        let (dy, dx) = (floats(ctx, [24, 128, 256]), zeros(ctx, [24, 128, 256]));
+        (make(ctx), Stack::of_gradients(ctx), dy, dx)
     };
     let name = "sequence forward and backward T=24 B=128 H=256 L=2";
     family.bench(name, operations(3 * work), make, |ctx, set| {
@@ -77,9 +83,10 @@ fn sequences(c: &mut Criterion) {
 fn cells(c: &mut Criterion) {
     let mut family = Family::new(c, "cell");
     let make = |ctx: &Context| {
-        let inputs = (floats(ctx, [32, 2048]), floats(ctx, [2048, 2048]));
-        let recurrent = (floats(ctx, [32, 512]), floats(ctx, [2048, 512]));
-        let states = [(); 3].map(|()| floats(ctx, [32, 512]));
+        let inputs = (operands(ctx, [32, 2048]), operands(ctx, [2048, 2048]));
+        let recurrent = (operands(ctx, [32, 512]), operands(ctx, [2048, 512]));
+        let [c_prev, c] = [(); 2].map(|()| floats(ctx, [32, 512]));
+        let states = [c_prev, c, operands(ctx, [32, 512])];
         ([inputs, recurrent], floats(ctx, [32, 2048]), states)
     };
     let work = 2 * 32 * 2048 * (2048 + 512);
@@ -91,7 +98,7 @@ fn cells(c: &mut Criterion) {
     });
     let make = |ctx: &Context| {
         let states = [(); 4].map(|()| floats(ctx, [32, 512]));
-        (floats(ctx, [32, 2048]), states, zeros(ctx, [32, 2048]))
+        (floats(ctx, [32, 2048]), states, operands(ctx, [32, 2048]))
     };
     let name = "backward B=32 H=512";
     family.bench(name, floats_moved(13 * 32 * 512), make, |ctx, set| {
@@ -103,21 +110,25 @@ fn cells(c: &mut Criterion) {
 
 fn gates(c: &mut Criterion) {
     let mut family = Family::new(c, "gate");
-    let make = |ctx: &Context| [(); 5].map(|()| floats(ctx, [32, 2048]));
+    // g, x, dx and dz; then what products of matrices read, z or dg.
+    let make = |ctx: &Context| {
+        let sums = [(); 4].map(|()| floats(ctx, [32, 2048]));
+        (sums, operands(ctx, [32, 2048]))
+    };
     let elements = 32 * 2048;
     let name = "forward B=32 D=2048";
     family.bench(
         name,
         floats_moved(4 * elements),
         make,
-        |ctx, [g, x, z, ..]| gate::forward(ctx, g, x, z),
+        |ctx, ([g, x, ..], z)| gate::forward(ctx, g, x, z),
     );
     let name = "backward B=32 D=2048";
     family.bench(
         name,
         floats_moved(5 * elements),
         make,
-        |ctx, [g, x, dz, dg, dx]| gate::backward(ctx, g, x, dz, dg, dx),
+        |ctx, ([g, x, dx, dz], dg)| gate::backward(ctx, g, x, dz, dg, dx),
     );
 }
 
@@ -126,16 +137,20 @@ fn words(c: &mut Criterion) {
     let mut family = Family::new(c, "embedding");
     let rows = 24 * 32 * 512;
     let make = |ctx: &Context| {
-        let (weight, y) = (floats(ctx, [8915, 512]), floats(ctx, [24, 32, 512]));
+        let (weight, y) = (operands(ctx, [8915, 512]), operands(ctx, [24, 32, 512]));
         (weight, ids(ctx, [24, 32], 8915), y)
     };
     let name = "forward T=24 B=32 E=512";
     family.bench(
         name,
-        floats_moved(2 * rows),
+        operands_moved(2 * rows),
         make,
         |ctx, (weight, ids, y)| embedding::forward(ctx, weight, ids, y),
     );
+    let make = |ctx: &Context| {
+        let (dw, dy) = (zeros(ctx, [8915, 512]), floats(ctx, [24, 32, 512]));
+        (dw, ids(ctx, [24, 32], 8915), dy)
+    };
     let name = "backward T=24 B=32 E=512 V=8915";
     family.bench(
         name,
@@ -150,12 +165,12 @@ fn masks(c: &mut Criterion) {
     let make = |ctx: &Context| {
         let step = Tensor::from_slice(ctx.device(), [1], &[1u32]).unwrap();
         let (seed, site) = (1, 1);
-        (floats(ctx, [24, 128, 256]), Site { seed, step, site })
+        (operands(ctx, [24, 128, 256]), Site { seed, step, site })
     };
     let name = "in place T=24 B=128 E=256";
     family.bench(
         name,
-        floats_moved(2 * 24 * 128 * 256),
+        operands_moved(2 * 24 * 128 * 256),
         make,
         |ctx, (x, site)| dropout::in_place(ctx, 0.3, site, 0, x),
     );

@@ -5,11 +5,11 @@ use crate::support;
 use criterion::{Criterion, criterion_group};
 use half::bf16;
 use showtell::ops::clip::{self, Clip};
-use showtell::ops::optimiser::{self, Adam, Moments, Sgd};
+use showtell::ops::optimiser::{self, Adam, Moments, Sgd, Weights};
 use showtell::ops::{add, copy, fill};
 use showtell::tensor::Element;
-use showtell::{Context, Tensor};
-use support::{Family, floats, floats_moved, zeros};
+use showtell::{Context, DType, Tensor};
+use support::{Family, floats, floats_moved, operand_type, operands, zeros};
 
 const N: usize = 19_238_356;
 const SGD: Sgd = Sgd {
@@ -33,6 +33,11 @@ fn arenas<const MORE: usize>(ctx: &Context) -> (Tensor, [Tensor; MORE], Tensor) 
     )
 }
 
+/// The copy of the weights that products read in bf16.
+fn rounded(ctx: &Context) -> Option<Tensor> {
+    (operand_type() == DType::Bf16).then(|| operands(ctx, [N]))
+}
+
 fn updates(c: &mut Criterion) {
     let mut family = Family::new(c, "optimiser");
     let make = |ctx: &Context| (floats(ctx, [N]), zeros(ctx, [1]), zeros(ctx, [1]));
@@ -40,14 +45,26 @@ fn updates(c: &mut Criterion) {
         let (gradients, norm, factor) = set;
         clip::norm(ctx, gradients, 0.25, norm, factor)
     });
-    family.bench("sgd", floats_moved(5 * N), arenas::<2>, |ctx, set| {
-        let (g, [u, w], schedule) = set;
-        optimiser::sgd(ctx, SGD, schedule, Clip::None, g, u, w.into())
+    let copied = if operand_type() == DType::Bf16 {
+        N / 2
+    } else {
+        0
+    };
+    let make = |ctx: &Context| (arenas::<2>(ctx), rounded(ctx));
+    let work = floats_moved(5 * N + copied);
+    family.bench("sgd", work, make, |ctx, set| {
+        let ((g, [u, values], schedule), rounded) = set;
+        let rounded = rounded.as_mut();
+        let w = Weights { values, rounded };
+        optimiser::sgd(ctx, SGD, schedule, Clip::None, g, u, w)
     });
-    family.bench("adam", floats_moved(7 * N), arenas::<3>, |ctx, set| {
-        let (g, [first, second, w], schedule) = set;
-        let moments = Moments { first, second };
-        optimiser::adam(ctx, ADAM, schedule, Clip::Value(5.0), g, moments, w.into())
+    let make = |ctx: &Context| (arenas::<3>(ctx), rounded(ctx));
+    let work = floats_moved(7 * N + copied);
+    family.bench("adam", work, make, |ctx, set| {
+        let ((g, [first, second, values], schedule), rounded) = set;
+        let rounded = rounded.as_mut();
+        let (moments, w) = (Moments { first, second }, Weights { values, rounded });
+        optimiser::adam(ctx, ADAM, schedule, Clip::Value(5.0), g, moments, w)
     });
 }
 

@@ -1,7 +1,8 @@
-//! Times the products of both recipes on a GPU in every cut and number of parts: `cargo run --release --example cuts`.
+//! Times the products of both recipes on a GPU in every cut and number of parts: `cargo run --release --example cuts`, with tensors of f32
+//! computed in tf32 and with tensors of bf16; `-- bf16` times only these.
 //!
 //! It starts itself once for each cut, with the switch SHOWTELL_CUT, and prints a line for each product: `src/ops/tile_h100.txt` holds
-//! what an earlier form of this program gave on an H100, and the estimate of `src/ops/tile.rs` was fitted to it. Twenty runs of a product
+//! what this program gave on an H100, of cuts that differ, and the estimate of `src/ops/tile.rs` was fitted to it. Twenty runs of a product
 //! are one graph on the same tensors, as a training step finds them in level 2; the time is the median of five replays.
 
 use showtell::device::Precision;
@@ -78,12 +79,10 @@ fn time(ctx: &Context, dtype: DType, layout: &str, [m, n, k]: [usize; 3]) -> Res
     Ok(times[2])
 }
 
-/// One line for each product, in the cut that the switch names.
-fn time_all() -> Result<()> {
-    for (precision, dtype) in [
-        (Precision::Tf32, DType::F32),
-        (Precision::Bf16, DType::Bf16),
-    ] {
+/// One line for each product in these precisions, in the cut that the switch names.
+fn time_all(precisions: &[Precision]) -> Result<()> {
+    for &precision in precisions {
+        let dtype = DType::F32.of_activations(precision);
         let ctx = Context::new(&Device::cuda(0, precision)?);
         for (layout, size) in PRODUCTS {
             let [m, n, k] = size;
@@ -95,14 +94,21 @@ fn time_all() -> Result<()> {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let precisions = match std::env::args().nth(1).as_deref() {
+        None => vec![Precision::Tf32, Precision::Bf16],
+        Some("tf32") => vec![Precision::Tf32],
+        Some("bf16") => vec![Precision::Bf16],
+        Some(other) => return Err(format!("{other} should be tf32 or bf16").into()),
+    };
     if std::env::var_os(SWITCH).is_some() {
-        return Ok(time_all()?);
+        return Ok(time_all(&precisions)?);
     }
     let mut times: BTreeMap<String, String> = BTreeMap::new();
     for cut in ["large", "small", "thin"] {
         for parts in [1, 2, 3, 4, 5, 6, 8, 11, 16, 24, 32] {
             let cut = format!("{cut}:{parts}");
             let ran = Command::new(std::env::current_exe()?)
+                .args(std::env::args().nth(1))
                 .env(SWITCH, &cut)
                 .output()?;
             if !ran.status.success() {

@@ -245,9 +245,11 @@ fn the_cuda_device_agrees_with_f64() {
             pad: 0,
             ..base
         },
+        // One column. Eight images, as a context that is a sum of nearly nothing would be all of the norm.
         Sizes {
             cells: [4, 3],
             positions: [4, 3],
+            batch: 8,
             a: 1,
             d: 1,
             ..vectors

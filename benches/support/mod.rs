@@ -1,7 +1,7 @@
 //! What the benches share: the device, tensors on it, the clock.
 //!
 //! They run on the CPU, or with SHOWTELL_BENCH_GPU=tf32 (f32, bf16; 1 is tf32) on the first GPU, computing products in
-//! that precision. On a GPU, one graph holds many runs of an operation, each on other tensors, so many of them that none
+//! that precision; in bf16 each tensor has the type that a training step gives it. On a GPU, one graph holds many runs of an operation, each on other tensors, so many of them that none
 //! is still in the caches when it is used again; the time is that between events before and after the replays.
 
 #![allow(dead_code)] // every bench uses its own part
@@ -17,17 +17,27 @@ const COLD: usize = 256 << 20;
 /// The most copies of an operation's tensors.
 const MOST_SETS: usize = 1024;
 
-pub fn device() -> Device {
-    let Ok(choice) = std::env::var("SHOWTELL_BENCH_GPU") else {
-        return Device::cpu();
-    };
-    let precision = match choice.as_str() {
+/// What the GPU computes in; None on the CPU.
+fn precision() -> Option<Precision> {
+    let choice = std::env::var("SHOWTELL_BENCH_GPU").ok()?;
+    Some(match choice.as_str() {
         "1" | "tf32" => Precision::Tf32,
         "f32" => Precision::F32,
         "bf16" => Precision::Bf16,
         _ => panic!("SHOWTELL_BENCH_GPU should be 1, f32, tf32 or bf16, is {choice}"),
-    };
-    Device::cuda(0, precision).unwrap()
+    })
+}
+
+pub fn device() -> Device {
+    match precision() {
+        Some(precision) => Device::cuda(0, precision).unwrap(),
+        None => Device::cpu(),
+    }
+}
+
+/// The type of what products of matrices read, and of the encoder's activations.
+pub fn operand_type() -> DType {
+    DType::F32.of_activations(precision().unwrap_or_default())
 }
 
 /// The benches of one family of operations.
@@ -58,17 +68,23 @@ impl<'a> Family<'a> {
     ) {
         let ctx = &self.ctx;
         self.group.throughput(work);
+        let mut run = |set: &mut S| ctx.scope(|| body(ctx, set));
+        // Criterion calls this for every sample: what takes time before the clock starts is done for the first one.
+        let mut ready = None;
         self.group.bench_function(name, |bench| {
-            let mut sets = sets(ctx, &make);
-            let mut run = |set: &mut S| ctx.scope(|| body(ctx, set));
-            // Kernels are loaded and the arena has its room before the clock starts.
-            run(&mut sets[0]).unwrap();
-            ctx.reset().unwrap();
-            if !ctx.device().records() {
+            let (sets, graph) = ready.get_or_insert_with(|| {
+                let mut sets = sets(ctx, &make);
+                // Kernels are loaded and the arena has its room.
+                run(&mut sets[0]).unwrap();
+                ctx.reset().unwrap();
+                let all = || sets.iter_mut().try_for_each(&mut run);
+                let records = ctx.device().records();
+                let graph = records.then(|| ctx.device().record(all).unwrap());
+                (sets, graph)
+            });
+            let Some(graph) = graph else {
                 return bench.iter(|| run(&mut sets[0]).unwrap());
-            }
-            let all = || sets.iter_mut().try_for_each(&mut run);
-            let graph = ctx.device().record(all).unwrap();
+            };
             bench.iter_custom(|count| {
                 let replays = count.div_ceil(sets.len() as u64);
                 let replay = || (0..replays).try_for_each(|_| graph.replay());
@@ -106,6 +122,11 @@ pub fn floats_moved(count: usize) -> Throughput {
     Throughput::Bytes((4 * count) as u64)
 }
 
+/// Bytes of so many numbers of [`operand_type`].
+pub fn operands_moved(count: usize) -> Throughput {
+    Throughput::Bytes((operand_type().bytes() * count) as u64)
+}
+
 /// Floating-point operations, a multiplication and an addition counting two.
 pub fn operations(count: usize) -> Throughput {
     Throughput::Elements(count as u64)
@@ -113,10 +134,20 @@ pub fn operations(count: usize) -> Throughput {
 
 /// Numbers in [-0.5, 0.5) that repeat after a thousand.
 pub fn floats(ctx: &Context, shape: impl Into<Shape>) -> Tensor {
-    let shape = shape.into();
+    numbers(ctx, shape.into(), DType::F32)
+}
+
+/// As [`floats`], of [`operand_type`].
+pub fn operands(ctx: &Context, shape: impl Into<Shape>) -> Tensor {
+    numbers(ctx, shape.into(), operand_type())
+}
+
+fn numbers(ctx: &Context, shape: Shape, dtype: DType) -> Tensor {
     let value = |i: usize| (i.wrapping_mul(2_654_435_761) % 1000) as f32 * 1e-3 - 0.5;
     let values: Vec<f32> = (0..shape.len()).map(value).collect();
-    Tensor::from_slice(ctx.device(), shape, &values).unwrap()
+    let mut tensor = Tensor::zeros(ctx.device(), shape, dtype).unwrap();
+    tensor.copy_from_f32(&values).unwrap();
+    tensor
 }
 
 /// Token ids below `limit`, none of them 0.

@@ -137,6 +137,12 @@ kernels() {
   done
 }
 
+# What a launch, a node of a graph and a barrier cost.
+latency() {
+  needs nvcc
+  nvcc -arch=native -O3 -std=c++17 latency.cu -o "$out/latency" && "$out/latency"
+}
+
 # Where a step, the encoder and captions spend their time, as the program shows it; `$1` are flags that make it small.
 profiles() {
   local model precision
@@ -167,7 +173,7 @@ recipes() {
   rm -f "$out/demo/"*.safetensors
 }
 
-export -f facts needs pictures train smoke determinism sanitizer benches kernels profiles recipes
+export -f facts needs pictures train smoke determinism sanitizer benches kernels latency profiles recipes
 export out
 bash_stage() {
   local name="$1" limit="$2"
@@ -180,6 +186,7 @@ bash_stage smoke 60 smoke
 if [ -n "$rehearsal" ]; then
   stage suite 120 ./tests/all op_add op_copy graph_replay device_cuda::launches
   stage benches-tf32 120 ./benches --test top_k
+  SHOWTELL_BENCH_GPU=bf16 stage benches-bf16 120 ./benches --test 'cell/|gate/|step forward|regulariser'
   bash_stage determinism 60 determinism
   bash_stage profiles 120 profiles "'--batch 4 --length 4 --vocab 64'"
 else
@@ -187,11 +194,12 @@ else
   SHOWTELL_PTX=built-in stage suite-ptx 60 ./tests/all op_ parity --test-threads 8
   bash_stage determinism 40 determinism
   bash_stage profiles 60 profiles "''"
+  bash_stage latency 40 latency
+  bash_stage benches-bf16 60 benches bf16 "'training step'" gemm/product resnet50 conv_forward lstm/ attention cross_entropy
   bash_stage benches-tf32 60 benches tf32 "'training step'" gemm/product conv_forward resnet50 lstm/ optimiser attention
   stage pytorch 60 python3 pytorch.py "$out"
-  bash_stage benches-bf16 25 benches bf16 "'training step'" gemm/product resnet50
   for tool in memcheck racecheck synccheck initcheck; do
-    bash_stage "$tool" 30 sanitizer "$tool"
+    bash_stage "$tool" 45 sanitizer "$tool"
   done
   bash_stage kernels-tf32 60 kernels tf32
   bash_stage kernels-bf16 60 kernels bf16

@@ -7,7 +7,7 @@ use crate::files;
 use crate::model::{MODELS, Model};
 use crate::settings::integer;
 use crate::train::config::Config;
-use crate::train::profile::chip::{CHIPS, Chip, GRAPH_NODE, LAUNCH};
+use crate::train::profile::chip::{BARRIER, CHIPS, Chip, GRAPH_NODE, LAUNCH};
 use crate::train::profile::{Kernel, Part, Profile, Size};
 use crate::words::count;
 use crate::{Device, Error};
@@ -111,6 +111,20 @@ struct Row {
     computing_ms: Option<f64>,
     /// Time above the floor.
     lost_ms: Option<f64>,
+}
+
+impl Row {
+    /// What the floor is made of; where a call's is shorter than a node of a graph, it is not the floor that counts.
+    fn bound(&self) -> Option<&'static str> {
+        let (floor, nodes) = (self.floor_ms?, milliseconds(GRAPH_NODE) * self.calls as f64);
+        Some(if floor < nodes {
+            "latency"
+        } else if 2.0 * self.computing_ms? >= floor {
+            "computing"
+        } else {
+            "memory"
+        })
+    }
 }
 
 pub fn profile(args: ProfileArgs) -> Result<()> {
@@ -242,10 +256,12 @@ impl Report {
                 self.model, self.batch, self.length, self.vocabulary
             ),
             "caption" => format!(
-                "captions of {} images by {}, V={}",
-                self.batch, self.model, self.vocabulary
+                "captions of {} by {}, V={}",
+                count(self.batch, "image"),
+                self.model,
+                self.vocabulary
             ),
-            _ => format!("encoder on {} images", self.batch),
+            _ => format!("encoder on {}", count(self.batch, "image")),
         };
         let _ = writeln!(text, "{about}, on {}\n", self.device);
         let columns = self.columns();
@@ -309,14 +325,17 @@ impl Report {
         ) {
             let calls = self.all.calls;
             let computing = self.all.computing_ms.unwrap_or(0.0);
-            let launches = milliseconds(LAUNCH) * calls as f64;
             let _ = writeln!(
                 text,
                 "\nOn one {chip} ({source}) all kernels take {floor:.3} ms at least if each reads its tensors from device \
-                 memory: {:.3} ms bound by memory, {:.3} by computing. With 0.6 µs for each of {calls} nodes of a graph it is \
-                 about {graph:.3} ms; launched one by one, at 10 µs each, {launches:.3} ms.",
+                 memory: {:.3} ms bound by memory, {:.3} by computing. With {:.2} µs for each of {calls} nodes of a graph, as an \
+                 H100 takes, it is about {graph:.3} ms. A barrier of all blocks in the place of a node takes {:.2} µs, a launch \
+                 by itself {:.1} µs.",
                 floor - computing,
                 computing,
+                1e3 * milliseconds(GRAPH_NODE),
+                1e3 * milliseconds(BARRIER),
+                1e3 * milliseconds(LAUNCH),
             );
         }
         if let Some(whole) = self.whole_ms {
@@ -357,11 +376,7 @@ impl Report {
             first.name,
             100.0 * part / all,
             count(first.calls, "call"),
-            if 2.0 * first.computing_ms? >= first.floor_ms? {
-                "computing"
-            } else {
-                "memory"
-            }
+            first.bound()?
         ))
     }
 }

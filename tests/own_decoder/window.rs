@@ -7,7 +7,8 @@
 //! h_t = dropout(g_t ∘ u_t), logits_t = W_o h_t + b_o predicts w_{t+1}
 //! ```
 //!
-//! f (B, D) are pooled features of the image; K is the setting `window`.
+//! f (B, D) are pooled features of the image; K is the setting `window`. What products of matrices read (x, h, dg, du and the
+//! weights) has the type of `Params::operands`, which a GPU may compute with in bf16; sums have that of the parameters.
 
 use showtell::data::vocabulary::{PAD, SOS};
 use showtell::model::architecture::{Architecture, Sizes, VocabularyOf};
@@ -119,7 +120,7 @@ impl Window {
         x: &Tensor,
         u: &mut Tensor,
     ) -> Result<()> {
-        let weight = Factor::Transposed(params.value(self.lags[k]));
+        let weight = Factor::Transposed(params.operand(self.lags[k]));
         gemm::forward(ctx, Factor::Plain(x), weight, Accumulate::Yes, u)
     }
 
@@ -131,17 +132,19 @@ impl Window {
         captions: &Captions,
         noise: Option<Noise>,
     ) -> Result<Activations> {
-        let (steps, batch, dtype) = (captions.steps() - 1, captions.batch(), params.dtype());
+        let (steps, batch) = (captions.steps() - 1, captions.batch());
         let Sizes {
             embed,
             hidden,
             vocabulary,
             ..
         } = self.sizes;
-        let room = |cols| ctx.empty([steps, batch, cols], dtype);
-        let (mut x, u, mut g, mut h) = (room(embed)?, room(hidden)?, room(hidden)?, room(hidden)?);
+        let sums = |cols| ctx.empty([steps, batch, cols], params.dtype());
+        let operand = |cols| ctx.empty([steps, batch, cols], params.operands());
+        let (u, mut g) = (sums(hidden)?, sums(hidden)?);
+        let (mut x, mut h) = (operand(embed)?, operand(hidden)?);
         let words = captions.tokens.narrow(0, steps)?;
-        embedding::forward(ctx, params.value(self.embedding), &words, &mut x)?;
+        embedding::forward(ctx, params.operand(self.embedding), &words, &mut x)?;
         for t in 0..steps {
             self.image
                 .forward(ctx, params, features, &mut u.index(t)?)?;
@@ -155,7 +158,7 @@ impl Window {
         if let Some(noise) = &noise {
             dropout::in_place(ctx, self.dropout, &noise.at(SITE), 0, &mut h)?;
         }
-        let mut logits = ctx.empty_padded([steps, batch, vocabulary], dtype)?;
+        let mut logits = ctx.empty_padded([steps, batch, vocabulary], params.operands())?;
         self.output.forward(ctx, params, &h, &mut logits)?;
         Ok(Activations {
             x,
@@ -177,19 +180,21 @@ impl Window {
         d_features: Option<&mut Tensor>,
     ) -> Result<Losses> {
         let steps = captions.steps() - 1;
-        let like = |tensor: &Tensor| ctx.empty(tensor.shape(), tensor.dtype());
+        let sums = |like: &Tensor| ctx.empty(like.shape(), params.dtype());
+        let operand = |like: &Tensor| ctx.empty(like.shape(), params.operands());
         let mut losses = ctx.empty([a.logits.rows()], params.dtype())?;
         let mut loss = ctx.empty([1], params.dtype())?;
         let targets = captions.tokens.narrow(1, steps)?;
         cross_entropy::forward_backward(ctx, &mut a.logits, &targets, PAD, &mut losses, &mut loss)?;
-        let (mut d_h, mut d_g, mut d_u, mut d_x) =
-            (like(&a.h)?, like(&a.g)?, like(&a.u)?, like(&a.x)?);
+        let (mut d_h, mut d_u, mut d_x) = (sums(&a.h)?, sums(&a.u)?, sums(&a.x)?);
+        let (mut d_g, mut rounded) = (operand(&a.g)?, operand(&a.u)?);
         self.output
             .backward(ctx, params, &a.h, &a.logits, Some(&mut d_h))?;
         if let Some(noise) = &a.noise {
             dropout::in_place(ctx, self.dropout, &noise.at(SITE), 0, &mut d_h)?;
         }
         gate::backward(ctx, &a.g, &a.u, &d_h, &mut d_g, &mut d_u)?;
+        copy::forward(ctx, &d_u, &mut rounded)?;
         self.gate
             .backward(ctx, params, &a.x, &d_g, Some(&mut d_x))?;
         for (k, &lag) in self.lags.iter().enumerate() {
@@ -198,9 +203,9 @@ impl Window {
                 fill::zero(ctx, &mut d_weight)?;
                 continue;
             }
-            let (x, d_y) = (a.x.narrow(0, steps - k)?, d_u.narrow(k, steps - k)?);
+            let (x, d_y) = (a.x.narrow(0, steps - k)?, rounded.narrow(k, steps - k)?);
             let mut d_x = d_x.narrow(0, steps - k)?;
-            let weight = Factor::Plain(params.value(lag));
+            let weight = Factor::Plain(params.operand(lag));
             gemm::forward(ctx, Factor::Plain(&d_y), weight, Accumulate::Yes, &mut d_x)?;
             let (d_y, x) = (Factor::Transposed(&d_y), Factor::Plain(&x));
             gemm::forward(ctx, d_y, x, Accumulate::No, &mut d_weight)?;
@@ -268,7 +273,6 @@ impl Decoder for Window {
         features: &Tensor,
     ) -> Result<Box<dyn Generation + 'a>> {
         let (rows, dtype) = (features.rows(), params.dtype());
-        let room = |cols| ctx.empty([rows, cols], dtype);
         let Sizes {
             embed,
             hidden,
@@ -277,14 +281,14 @@ impl Decoder for Window {
         } = self.sizes;
         let cache = || {
             (0..self.lags.len())
-                .map(|_| room(embed))
+                .map(|_| ctx.empty([rows, embed], params.operands()))
                 .collect::<Result<Vec<_>>>()
         };
         let mut sentences = Sentences {
             model: self,
             ctx,
             params,
-            image: room(hidden)?,
+            image: ctx.empty([rows, hidden], dtype)?,
             cache: cache()?,
             spare: cache()?,
             logits: ctx.empty_padded([rows, vocabulary], dtype)?,
@@ -321,14 +325,14 @@ impl Generation for Sentences<'_> {
         self.cache.rotate_right(1);
         embedding::forward(
             ctx,
-            params.value(model.embedding),
+            params.operand(model.embedding),
             words,
             &mut self.cache[0],
         )?;
         ctx.scope(|| {
-            let like = |tensor: &Tensor| ctx.empty(tensor.shape(), tensor.dtype());
-            let (mut u, mut g, mut h) =
-                (like(&self.image)?, like(&self.image)?, like(&self.image)?);
+            let room = |dtype| ctx.empty(self.image.shape(), dtype);
+            let (mut u, mut g) = (room(params.dtype())?, room(params.dtype())?);
+            let mut h = room(params.operands())?;
             copy::forward(ctx, &self.image, &mut u)?;
             for (k, x) in self.cache.iter().enumerate() {
                 model.add_lag(ctx, params, k, x, &mut u)?;

@@ -115,17 +115,21 @@ impl Profile {
                     stepper.step(&batch, source, place).map(drop)
                 })
             }
-            Part::Encoder => measured(device, |_| {
-                with_images(&engine, size.batch, |images| {
-                    engine.features(images).map(drop)
+            Part::Encoder => {
+                let pictures = Pictures::new(&engine, size.batch);
+                measured(device, |_| {
+                    pictures.with(&engine, |images| engine.features(images).map(drop))
                 })
-            }),
-            Part::Caption => measured(device, |_| {
-                with_images(&engine, size.batch, |images| {
-                    let features = engine.features(images)?;
-                    Search::GREEDY.sentences(&engine, &features).map(drop)
+            }
+            Part::Caption => {
+                let pictures = Pictures::new(&engine, size.batch);
+                measured(device, |_| {
+                    pictures.with(&engine, |images| {
+                        let features = engine.features(images)?;
+                        Search::GREEDY.sentences(&engine, &features).map(drop)
+                    })
                 })
-            }),
+            }
         }
     }
 
@@ -220,18 +224,26 @@ fn made_up(size: Size) -> Batch {
     batch
 }
 
-/// Calls `body` with so many images that nobody took.
-fn with_images(
-    engine: &Engine,
+/// So many images that nobody took.
+struct Pictures {
     count: usize,
-    body: impl FnOnce(&Tensor) -> Result<()>,
-) -> Result<()> {
-    if engine.ctx.device().is_planning() {
-        return engine.with_blank_images(count, body);
+    /// None on a dry run.
+    pixels: Option<Vec<u8>>,
+}
+
+impl Pictures {
+    fn new(engine: &Engine, count: usize) -> Self {
+        let side = engine.captioner.config().image_size;
+        let pixels = || (0..count * 3 * side * side).map(|i| (i * 31 % 251) as u8);
+        let planning = engine.ctx.device().is_planning();
+        let pixels = (!planning).then(|| pixels().collect());
+        Pictures { count, pixels }
     }
-    let side = engine.captioner.config().image_size;
-    let pixels: Vec<u8> = (0..count * 3 * side * side)
-        .map(|i| (i * 31 % 251) as u8)
-        .collect();
-    engine.with_images(&pixels, body)
+
+    fn with(&self, engine: &Engine, body: impl FnOnce(&Tensor) -> Result<()>) -> Result<()> {
+        match &self.pixels {
+            Some(pixels) => engine.with_images(pixels, body),
+            None => engine.with_blank_images(self.count, body),
+        }
+    }
 }
