@@ -45,8 +45,10 @@ __device__ __forceinline__ void put_tile(
     const int col = first_col + staged.template col<T>();
     const bool inside = col < output.y.cols;
     const Chunk added = Chunk::bias(inside ? output.bias : nullptr, col);
-    staged.template each_chunk<T>([&](int row, const Chunk& sums) {
-        output.put(first_row + row, col, sums, added, inside && first_row + row < output.y.rows);
+    const auto there = [&](int row) { return inside && first_row + row < output.y.rows; };
+    const auto before = [&](int row) { return output.template before<Chunk>(first_row + row, col, there(row)); };
+    staged.template each_chunk<T>(before, [&](int row, const Chunk& sums, const typename Chunk::Words& before) {
+        output.put(first_row + row, col, sums, added, before, there(row));
     });
 }
 

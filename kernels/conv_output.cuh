@@ -34,11 +34,18 @@ struct Output {
         narrow(act(sum), *y.at(row, col));
     }
 
-    // A chunk, if it is `there`.
+    // The chunk of z, if there is one and it is `there`.
     template <class Chunk>
-    __device__ __forceinline__ void put(int row, int col, Chunk sums, const Chunk& added, bool there) const {
+    __device__ __forceinline__ typename Chunk::Words before(int row, int col, bool there) const {
+        return there && z.to != nullptr ? Chunk::load(z.at(row, col)) : typename Chunk::Words{};
+    }
+
+    // A chunk, if it is `there`; `added` is b and `before` is z.
+    template <class Chunk>
+    __device__ __forceinline__ void put(
+        int row, int col, Chunk sums, const Chunk& added, const typename Chunk::Words& before, bool there) const {
         sums.add(added);
-        if (there && z.to != nullptr) sums.add(Chunk::load(z.at(row, col)));
+        if (z.to != nullptr) sums.add(Chunk::of(before));
 #pragma unroll
         for (int i = 0; i < Chunk::WIDTH; ++i) sums.values[i] = act(sums.values[i]);
         if (there) sums.store(y.at(row, col));

@@ -69,7 +69,8 @@ __device__ __forceinline__ void put_stem(
         if (q >= shape.q || col >= shape.k) continue;
         const float4 of = sums(i);
         if (chunks) {
-            output.put(row, col, Chunk{of.x, of.y, of.z, of.w}, Chunk::bias(output.bias, col), true);
+            const auto before = output.template before<Chunk>(row, col, true);
+            output.put(row, col, Chunk{of.x, of.y, of.z, of.w}, Chunk::bias(output.bias, col), before, true);
         } else {
             output.put(row, col, of.x);
             output.put(row, col + 1, of.y);

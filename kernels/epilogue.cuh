@@ -23,10 +23,12 @@ struct Chunk {
     using Words = std::conditional_t<WORDS == 4, uint4, uint2>;
     float values[WIDTH];
 
-    static __device__ __forceinline__ Chunk load(const T* from) {
-        const Words at_once = *reinterpret_cast<const Words*>(from);
-        unsigned words[4] = {at_once.x, at_once.y};
-        if constexpr (WORDS == 4) words[2] = at_once.z, words[3] = at_once.w;
+    static __device__ __forceinline__ Words load(const T* from) { return *reinterpret_cast<const Words*>(from); }
+
+    // What was loaded.
+    static __device__ __forceinline__ Chunk of(const Words& loaded) {
+        unsigned words[4] = {loaded.x, loaded.y};
+        if constexpr (WORDS == 4) words[2] = loaded.z, words[3] = loaded.w;
         Chunk chunk;
 #pragma unroll
         for (int i = 0; i < WORDS; ++i) {
@@ -98,9 +100,11 @@ struct Staged {
         __syncwarp();
     }
 
-    // `put(row, chunk)` for all rows of this lane's chunk of T, whose first column is `col<T>()`.
-    template <class T, class Put>
-    __device__ __forceinline__ void each_chunk(Put put) const {
+    // `put(row, chunk, before(row))` for all rows of this lane's chunk of T, whose first column is `col<T>()`. What is `before`, a
+    // Chunk<T>::Words to be added, is loaded for AT_ONCE rows: a load behind the store of the row above would wait for it, since
+    // the compiler cannot know that they are apart.
+    template <class T, class Before, class Put>
+    __device__ __forceinline__ void each_chunk(Before before, Put put) const {
         constexpr int WIDTH = Chunk<T>::WIDTH, STEP = 32 * WIDTH / COLS, AT_ONCE = 4;
         static_assert(ROWS % (STEP * AT_ONCE) == 0, "whole turns");
         const int lane = threadIdx.x % 32, first = lane * WIDTH / COLS;
@@ -108,6 +112,9 @@ struct Staged {
 #pragma unroll 1
         for (int rows = 0; rows < ROWS; rows += AT_ONCE * STEP) {
             const unsigned at = moved(start, rows, 0);
+            typename Chunk<T>::Words there[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i) there[i] = before(rows + i * STEP + first);
 #pragma unroll
             for (int i = 0; i < AT_ONCE; ++i) {
                 Chunk<T> sums;
@@ -116,7 +123,7 @@ struct Staged {
                     const float4 v = shared_float4(moved(at, i * STEP, c / 4));
                     sums.values[c] = v.x, sums.values[c + 1] = v.y, sums.values[c + 2] = v.z, sums.values[c + 3] = v.w;
                 }
-                put(rows + i * STEP + first, sums);
+                put(rows + i * STEP + first, sums, there[i]);
             }
         }
     }
@@ -221,13 +228,16 @@ __device__ __forceinline__ void put_sums(
     const int col = first_col + staged.template col<T>();
     const bool inside = col < c.cols;
     const Chunk added = Chunk::bias(inside ? bias : nullptr, col);
-    staged.template each_chunk<T>([&](int row, Chunk& sums) {
+    using Words = typename Chunk::Words;
+    const auto before = [&](int row) {
         const To to_row = rows[row];
-        const bool there = inside && to_row.there;
-        T* to = c.at(to_row.row, col);
+        return accumulate && inside && to_row.there ? Chunk::load(c.at(to_row.row, col)) : Words{};
+    };
+    staged.template each_chunk<T>(before, [&](int row, Chunk& sums, const Words& before) {
+        const To to_row = rows[row];
         sums.add(added);
-        if (accumulate && there) sums.add(Chunk::load(to));
-        if (there) sums.store(to);
+        if (accumulate) sums.add(Chunk::of(before));
+        if (inside && to_row.there) sums.store(c.at(to_row.row, col));
     });
 }
 

@@ -6,7 +6,8 @@
 // several instructions each, and where base and ld are no multiples of 16 bytes (`chunks` false, the same for a whole launch)
 // it copies elements one by one. A tile at the right border whose last chunk is cut uses `copy` only.
 //
-// Rows beyond an operand's end are read as its last row: they make sums that no epilogue stores. Columns and k beyond the
+// Rows beyond an operand's end are read as its first ones: they make sums that no epilogue stores. One row for all of them would be the
+// same few sectors of level 2 for every block. Columns and k beyond the
 // end are zeros, in both operands, so that no NaN comes from memory outside the operands.
 #pragma once
 #include <type_traits>
@@ -82,7 +83,7 @@ struct RowLoader {
         : start(Lines::start()), chunks(chunks) {
 #pragma unroll
         for (int i = 0; i < Lines::COUNT; ++i) {
-            const int row = index(min(Lines::line(i), rows - 1));
+            const int line = Lines::line(i), row = index(line < rows ? line : min(line - rows, rows - 1));
             from[i] = kept(base + (size_t)row * ld + Lines::first());
         }
     }

@@ -1,9 +1,11 @@
 //! Parameters that lie so that two of them are one tensor.
 
 use crate::support;
+use half::bf16;
+use showtell::device::Precision;
 use showtell::nn::params::{Declarations, Init, Joined, Params, Role};
 use showtell::{DType, Result, Tensor};
-use support::{cpu, cuda};
+use support::{cpu, cuda, cuda_with};
 
 const ZERO: Init = Init::Constant(0.0);
 
@@ -52,6 +54,54 @@ fn joined_tensors_are_one() {
         assert_eq!(params.export(before).unwrap(), [100.0, 101.0, 102.0]);
         assert_eq!(params.export(after).unwrap()[8], 608.0);
     }
+}
+
+/// Where products read bf16, they read what is stored in f32, rounded to the nearest: after the tensors are set to their initial values,
+/// and after others are restored. A filter is stored in another order than PyTorch's.
+#[test]
+fn operands_are_the_values_rounded() {
+    let Some(ctx) = cuda_with(Precision::Bf16) else {
+        return;
+    };
+    let mut declare = Declarations::default();
+    let uniform = Init::Uniform(1.0);
+    let a = declare.add("a", &[5, 7], Role::Decoder, uniform);
+    let b = declare.add("b", &[2, 7], Role::Decoder, uniform);
+    declare.add("filter", &[3, 5, 2, 2], Role::Encoder, uniform);
+    let rows = declare.below(a, b).unwrap();
+    let params = declare.build(ctx.device(), DType::F32).unwrap();
+    params.initialise(3).unwrap();
+    let bits = |values: Vec<f32>| -> Vec<u32> { values.into_iter().map(f32::to_bits).collect() };
+    let rounded = |values: Vec<f32>| values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+    let check = || {
+        for id in params.ids() {
+            let (value, operand) = (params.value(id), params.operand(id));
+            assert_eq!(operand.dtype(), DType::Bf16, "{}", params.name(id));
+            let expected = rounded(value.to_f32().unwrap());
+            assert_eq!(bits(operand.to_f32().unwrap()), bits(expected));
+        }
+        let joined = params.joined_operand(rows).unwrap().to_f32().unwrap();
+        let expected = rounded(params.joined(rows).unwrap().to_f32().unwrap());
+        assert_eq!(bits(joined), bits(expected));
+    };
+    check();
+    let before = params.export(a).unwrap();
+    // Ties to even, numbers that are rounded to infinity, and those with no exponent left.
+    let odd = [
+        1.00390625,
+        1.01171875,
+        -0.0,
+        3.4e38,
+        1e-40,
+        f32::NEG_INFINITY,
+        2.5,
+    ];
+    for id in params.ids() {
+        let values = odd.iter().cycle().take(params.value(id).len()).copied();
+        params.import(id, &values.collect::<Vec<_>>()).unwrap();
+    }
+    check();
+    assert_ne!(params.export(a).unwrap(), before);
 }
 
 #[test]

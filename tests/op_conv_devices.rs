@@ -135,7 +135,7 @@ impl Case {
 }
 
 /// Kernels, strides, paddings, odd sizes, channels that make chunks of 16 bytes and channels that do not.
-const CASES: [(Window, [usize; 4], usize); 20] = [
+const CASES: [(Window, [usize; 4], usize); 23] = [
     (Window::square(1, 1, 0), [2, 5, 7, 16], 24),
     (Window::square(1, 2, 0), [1, 9, 8, 8], 65),
     (Window::square(3, 1, 1), [2, 7, 9, 8], 16),
@@ -182,6 +182,10 @@ const CASES: [(Window, [usize; 4], usize); 20] = [
     (Window::square(5, 4, 2), [1, 20, 150, 4], 8),
     (Window::square(4, 2, 1), [1, 12, 70, 5], 66),
     (Window::square(3, 3, 1), [2, 10, 13, 3], 5),
+    // One channel, more of them than the stem's kernel takes, and pixels that no window sees.
+    (Window::square(7, 2, 3), [2, 11, 40, 1], 20),
+    (Window::square(3, 1, 1), [1, 9, 33, 6], 10),
+    (Window::square(2, 3, 0), [2, 8, 41, 3], 66),
 ];
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::support;
 use half::bf16;
 use showtell::device::Precision;
-use showtell::ops::lstm::{self, Cell, Input};
+use showtell::ops::lstm::{self, Cell, Input, Layer, LayerGradients, State, StateMut};
 use showtell::tensor::{Context, Tensor};
-use showtell::{DType, Device};
+use showtell::{DType, Device, Shape};
 use support::typed::{self, check_padding, off, random};
 use support::{Numbers, alone, contexts, counters, cpu, cuda, zeros};
 
@@ -267,6 +267,108 @@ fn the_cell_backward_hides_no_nan() {
             }
         }
     }
+}
+
+/// Two layers over a sequence from a state, forward and backward, in every precision against f64, relative to the norm: as
+/// `nn_decoders` has it, 2 √30 times the rounding of what products read.
+#[test]
+fn a_sequence_from_a_state_in_every_precision() {
+    for (precision, unit) in [
+        (Precision::F32, 2f64.powi(-23)),
+        (Precision::Tf32, 2f64.powi(-11)),
+        (Precision::Bf16, 2f64.powi(-8)),
+    ] {
+        let Some(ctx) = support::cuda_with(precision) else {
+            return;
+        };
+        let factor = DType::F32.of_activations(precision);
+        let (got, expected) = (
+            sequence(&ctx, factor, DType::F32),
+            sequence(&cpu(), DType::F64, DType::F64),
+        );
+        for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+            let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let difference: Vec<f64> = got.iter().zip(expected).map(|(g, e)| g - e).collect();
+            let (off, norm) = (norm(&difference), norm(expected));
+            assert!(
+                off <= 11.0 * unit * norm,
+                "{precision}: {name} is off by {off} of {norm}"
+            );
+        }
+    }
+}
+
+/// By name: the output and all gradients of such a sequence; what products read is of the type `factor`.
+fn sequence(ctx: &Context, factor: DType, sums: DType) -> Vec<(String, Vec<f64>)> {
+    let (steps, batch, inputs, hidden) = (4, 5, 20, 17);
+    let mut numbers = Numbers::new(51);
+    let mut random = |dtype, shape: &[usize], scale: f64| {
+        let values = numbers.vec(shape.iter().product());
+        let values: Vec<f32> = values.iter().map(|v| (scale * v) as f32).collect();
+        let mut tensor = support::zeros(ctx, Shape::new(shape), dtype);
+        tensor.copy_from_f32(&values).unwrap();
+        tensor
+    };
+    let stack = [inputs, hidden].map(|inputs| {
+        let (ih, hh) = ([4 * hidden, inputs], [4 * hidden, hidden]);
+        let [ih, hh] = [random(factor, &ih, 0.4), random(factor, &hh, 0.4)];
+        let [b, c] = [(); 2].map(|()| random(sums, &[4 * hidden], 0.4));
+        [ih, hh, b, c]
+    });
+    let layers = stack
+        .each_ref()
+        .map(|[weight_ih, weight_hh, bias_ih, bias_hh]| Layer {
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
+        });
+    let x = random(factor, &[steps, batch, inputs], 1.0);
+    let h = random(factor, &[2, batch, hidden], 1.0);
+    let c = random(sums, &[2, batch, hidden], 1.0);
+    let dy = random(sums, &[steps, batch, hidden], 1.0);
+    let initial = Some(State { h: &h, c: &c });
+    let saved = lstm::sequence::forward(ctx, &layers, &x, initial, None).unwrap();
+    let mut gradients = stack.each_ref().map(|layer| {
+        layer
+            .each_ref()
+            .map(|t| support::zeros(ctx, t.shape(), sums))
+    });
+    let [mut dx, mut dh, mut dc] =
+        [x.shape(), h.shape(), c.shape()].map(|shape| support::zeros(ctx, shape, sums));
+    let of_layers = gradients
+        .iter_mut()
+        .map(|[weight_ih, weight_hh, bias_ih, bias_hh]| LayerGradients {
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
+        });
+    let wanted = lstm::sequence::Gradients {
+        layers: of_layers.collect(),
+        x: Some(&mut dx),
+        initial: Some(StateMut {
+            h: &mut dh,
+            c: &mut dc,
+        }),
+    };
+    lstm::sequence::backward(ctx, &layers, &x, &saved, &dy, wanted).unwrap();
+    let mut named = vec![
+        ("y".to_string(), typed::to_f64(&saved.output().unwrap())),
+        ("dx".to_string(), typed::to_f64(&dx)),
+        ("dh".to_string(), typed::to_f64(&dh)),
+        ("dc".to_string(), typed::to_f64(&dc)),
+    ];
+    for (l, layer) in gradients.iter().enumerate() {
+        let name = |i: usize| format!("layer {l}, gradient {i}");
+        named.extend(
+            layer
+                .iter()
+                .enumerate()
+                .map(|(i, t)| (name(i), typed::to_f64(t))),
+        );
+    }
+    named
 }
 
 /// One launch, which writes gates, c and h once and asks for the weights once for every 32 rows.

@@ -167,6 +167,29 @@ fn the_cuda_device_follows_the_cpu() {
     }
 }
 
+#[test]
+fn the_cpu_refuses_a_rounded_copy() {
+    let ctx = support::cpu();
+    let schedule = Tensor::from_slice(ctx.device(), [2], &[0.1f32, 1.0]).unwrap();
+    let of = |dtype| zeros(&ctx, [5], dtype);
+    let (g, mut u, mut values, mut rounded) = (
+        of(DType::F32),
+        of(DType::F32),
+        of(DType::F32),
+        of(DType::Bf16),
+    );
+    let weights = Weights {
+        values: &mut values,
+        rounded: Some(&mut rounded),
+    };
+    let refused = optimiser::sgd(&ctx, SGD, &schedule, Clip::None, &g, &mut u, weights);
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("the CPU updates no rounded copy"),
+        "{message}"
+    );
+}
+
 /// The copy for products is the new values, each rounded by itself, wherever it begins and ends, and the values are the same with it.
 #[test]
 fn the_rounded_copy_follows_the_values() {

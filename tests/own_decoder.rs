@@ -9,6 +9,7 @@ use showtell::data::flickr8k::{Flickr8k, Split};
 use showtell::data::image;
 use showtell::data::vocabulary::{EOS, PAD, SOS, Vocabulary};
 use showtell::decode::{self, Search};
+use showtell::device::Precision;
 use showtell::model::{Captions, Decoder, Engine, MODELS, Sizes};
 use showtell::nn::params::{Declarations, Params};
 use showtell::train::config::{Config, EncoderWeights};
@@ -20,10 +21,11 @@ use showtell::train::{Observer, Stage};
 use showtell::{Context, DType, Device, Tensor};
 use std::path::Path;
 use support::left::{assert_same, left};
-use support::{Numbers, check_gradient, cpu, noise, pictures, zeros};
+use support::typed::to_f64;
+use support::{Numbers, check_gradient, cpu, cuda_with, noise, pictures, zeros};
 use window::{Settings, WINDOW, Window};
 
-/// A decoder in f64 with random parameters and features (B, D) of images for it.
+/// A decoder with random parameters and features (B, D) of images for it.
 struct Toy {
     ctx: Context,
     params: Params,
@@ -32,8 +34,13 @@ struct Toy {
 }
 
 impl Toy {
+    /// On the CPU in f64.
     fn new(window: usize, batch: usize, seed: u64) -> Self {
-        let (ctx, mut numbers) = (cpu(), Numbers::new(seed));
+        Toy::on(cpu(), DType::F64, window, batch, seed)
+    }
+
+    fn on(ctx: Context, dtype: DType, window: usize, batch: usize, seed: u64) -> Self {
+        let mut numbers = Numbers::new(seed);
         let settings = Settings {
             window,
             window_dropout: 0.3,
@@ -47,12 +54,16 @@ impl Toy {
         };
         let mut declare = Declarations::default();
         let decoder = Window::new(&settings, sizes, &mut declare);
-        let params = declare.build(ctx.device(), DType::F64).unwrap();
+        let params = declare.build(ctx.device(), dtype).unwrap();
+        let mut values = |len: usize| -> Vec<f32> {
+            let values = numbers.vec(len).into_iter();
+            values.map(|value| value as f32).collect()
+        };
         for id in params.ids() {
-            let values = numbers.vec(params.value(id).len());
-            params.value(id).handle().copy_from_slice(&values).unwrap();
+            params.import(id, &values(params.value(id).len())).unwrap();
         }
-        let features = numbers.f64(&ctx, [batch, 5]);
+        let mut features = zeros(&ctx, [batch, 5], params.operands());
+        features.copy_from_f32(&values(5 * batch)).unwrap();
         Toy {
             ctx,
             params,
@@ -64,14 +75,14 @@ impl Toy {
     /// Loss and gradient of the features of a training step on captions (T, B).
     fn train(&self, tokens: &[u32]) -> (f64, Tensor) {
         let (ctx, features) = (&self.ctx, &self.features);
-        let mut d_features = zeros(ctx, features.shape(), DType::F64);
+        let mut d_features = zeros(ctx, features.shape(), self.params.dtype());
         let batch = features.rows();
         let loss = {
             let captions = Captions::upload(ctx, tokens.len() / batch, batch, tokens).unwrap();
             let (noise, wanted) = (Some(noise(ctx, 7, 3)), Some(&mut d_features));
             let (decoder, params) = (&self.decoder, &self.params);
             let losses = decoder.train(ctx, params, features, &captions, noise, wanted);
-            losses.unwrap().loss.to_vec::<f64>().unwrap()[0]
+            to_f64(&losses.unwrap().loss)[0]
         };
         ctx.reset().unwrap();
         (loss, d_features)
@@ -114,6 +125,51 @@ fn its_gradients_are_those_of_finite_differences() {
         for (id, gradient) in toy.params.ids().zip(&gradients) {
             let name = toy.params.name(id);
             check_gradient(name, toy.params.value(id), gradient, loss);
+        }
+    }
+}
+
+/// A training step on the CUDA device against the CPU in f64, relative to the norm. With u the rounding of what products read (in f32, of
+/// their sums), which is that of what backward reads, too: a dozen roundings in
+/// all, √12 u, and four times that, as tensors of three numbers scatter.
+#[test]
+fn the_cuda_device_trains_it_as_the_cpu() {
+    let tokens: Vec<u32> = (0..30)
+        .map(|i| if i < 5 { SOS } else { 4 + i % 2 })
+        .collect();
+    let outcome = |toy: &Toy| {
+        let (loss, d_features) = toy.train(&tokens);
+        let of = |id| {
+            (
+                toy.params.name(id).to_string(),
+                to_f64(&toy.params.gradient(id)),
+            )
+        };
+        let named = [("loss", vec![loss]), ("features", to_f64(&d_features))];
+        let named = named.map(|(name, values)| (name.to_string(), values));
+        named
+            .into_iter()
+            .chain(toy.params.ids().map(of))
+            .collect::<Vec<_>>()
+    };
+    let expected = outcome(&Toy::new(3, 5, 17));
+    for (precision, unit) in [
+        (Precision::F32, 2f64.powi(-23)),
+        (Precision::Tf32, 2f64.powi(-11)),
+        (Precision::Bf16, 2f64.powi(-8)),
+    ] {
+        let Some(ctx) = cuda_with(precision) else {
+            return;
+        };
+        let got = outcome(&Toy::on(ctx, DType::F32, 3, 5, 17));
+        for ((name, got), (_, expected)) in got.iter().zip(&expected) {
+            let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let difference: Vec<f64> = got.iter().zip(expected).map(|(g, e)| g - e).collect();
+            let (off, norm) = (norm(&difference), norm(expected));
+            assert!(
+                off <= 14.0 * unit * norm,
+                "{precision}: {name} is off by {off} of {norm}"
+            );
         }
     }
 }

@@ -178,25 +178,22 @@ fn fastest(
     if let Some(cutting) = wanted(cuts, size, terms, most_parts) {
         return cutting;
     }
-    let timed = |cutting: Cutting, cut| {
-        let clocks = clocks(cut, arithmetic, &cutting, multiprocessors);
-        (clocks, cutting)
+    // A tile of which half of the columns are empty is left to a narrower cut.
+    let narrowest = cuts.iter().map(|cut| cut.n).min().unwrap_or(0);
+    let useful = |cut: &&Cut| cut.n == narrowest || cut.n < 2 * size[1];
+    let in_parts = |cut: Cut, wanted| {
+        let cutting = Cutting::of(cut, size, terms, wanted);
+        let count = cutting.parts.count;
+        let possible = count == wanted && (count == 1 || cutting.may_have_parts());
+        possible.then(|| (clocks(cut, arithmetic, &cutting, multiprocessors), cutting))
     };
-    let mut best = timed(Cutting::of(cuts[0], size, terms, 1), cuts[0]);
-    for &cut in cuts {
-        for wanted in 1..=most_parts {
-            let cutting = Cutting::of(cut, size, terms, wanted);
-            let count = cutting.parts.count;
-            if count < wanted || count > 1 && !cutting.may_have_parts() {
-                continue;
-            }
-            let other = timed(cutting, cut);
-            if other.0 < best.0 {
-                best = other;
-            }
-        }
-    }
-    best.1
+    let (_, best) = cuts
+        .iter()
+        .filter(useful)
+        .flat_map(|&cut| (1..=most_parts).filter_map(move |wanted| in_parts(cut, wanted)))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .expect("every matrix can be made in one part");
+    best
 }
 
 /// What [`CUT`] asks for, if these cuts have it.
@@ -261,7 +258,8 @@ fn step_clocks(cut: Cut, arithmetic: &str) -> f64 {
 /// What the estimate picks, against the times of all cuts that were measured on a GPU.
 ///
 /// `tile_h100.txt` has the times of an NVIDIA H100 (132 multiprocessors), from `examples/cuts.rs`: the arithmetic, the layout,
-/// m x n x k, and microseconds by cut and number of parts.
+/// m x n x k, and microseconds by cut and number of parts. Lines with the layout `conv` are layers of ResNet-50 without a residual, 8 and
+/// 32 images, from `SHOWTELL_CUT=large:1 showtell profile encoder --trace FILE`.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,14 +303,18 @@ mod tests {
         fn picked(&self, arithmetic: &str, multiprocessors: usize) -> Cutting {
             let [wide, small] = usual(arithmetic);
             let cuts = [wide, small, THIN];
-            let has_thin = self.layout != "tn";
+            let (cuts, most_parts) = match self.layout {
+                "conv" => (&cuts[..2], 1),
+                "tn" => (&cuts[..2], MOST_PARTS),
+                _ => (&cuts[..], MOST_PARTS),
+            };
             fastest(
-                if has_thin { &cuts } else { &cuts[..2] },
+                cuts,
                 multiprocessors,
                 arithmetic,
                 self.size,
                 self.terms,
-                MOST_PARTS,
+                most_parts,
             )
         }
 
@@ -347,7 +349,7 @@ mod tests {
         }
         let mean = sum / count;
         println!("{:.1} % longer on average", 100.0 * mean);
-        assert!(count == 34.0 && mean < 0.025, "{mean}");
+        assert!(count == 94.0 && mean < 0.02, "{mean}");
     }
 
     /// How products were cut before: large tiles where they fill the multiprocessors, and k in as many parts as there are
@@ -366,7 +368,8 @@ mod tests {
     #[test]
     fn products_of_the_recipes_keep_the_multiprocessors_busy() {
         let mut worst: f64 = 1.0;
-        let shapes: Vec<Product> = products().filter(|p| p.arithmetic == "tf32").collect();
+        let of_recipes = |p: &Product| p.arithmetic == "tf32" && p.layout != "conv";
+        let shapes: Vec<Product> = products().filter(of_recipes).collect();
         for arithmetic in ["f32", "tf32", "bf16"] {
             for (product, multiprocessors) in shapes
                 .iter()

@@ -22,6 +22,7 @@ pub use shape::Shape;
 use crate::device::{Device, Memory};
 use crate::error::{Error, Result};
 use half::bf16;
+use rayon::prelude::*;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -240,17 +241,19 @@ impl Tensor {
     fn copy_converted<T: Element>(
         &mut self,
         values: &[f32],
-        convert: impl Fn(f32) -> T,
+        convert: impl Fn(f32) -> T + Sync,
     ) -> Result<()> {
-        const PIECE: usize = 1 << 18;
+        /// Elements of a piece, and the fewest of a thread.
+        const PIECE: usize = 1 << 20;
+        const SHARE: usize = 1 << 15;
         self.check_host::<T>(values.len())?;
         let piece = if self.is_dense() { PIECE } else { self.cols() };
         let distance = if self.is_dense() { PIECE } else { self.ld };
         let (start, size) = (self.byte_range().start, self.dtype.bytes());
         let mut converted = Vec::new();
         for (i, values) in values.chunks(piece.max(1)).enumerate() {
-            converted.clear();
-            converted.extend(values.iter().map(|&value| convert(value)));
+            let values = values.par_iter().with_min_len(SHARE);
+            (values.map(|&value| convert(value))).collect_into_vec(&mut converted);
             let offset = start + i * distance * size;
             (self.memory).upload(offset, bytemuck::cast_slice(&converted))?;
         }

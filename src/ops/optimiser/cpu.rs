@@ -1,7 +1,7 @@
 //! Optimisers on the CPU: one pass over the arena in parallel chunks.
 
 use super::{Adam, Moments, OP, Sgd, Weights};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::Float;
 use crate::ops::clip::Clip;
 use crate::ops::host::Host;
@@ -31,6 +31,15 @@ fn clamp<T: Float>(value: T, bound: T) -> T {
     if value < -bound { -bound } else { value }
 }
 
+/// The weights, which have no copy in bf16: nothing on the CPU would read it.
+fn exact(weights: Weights<'_>) -> Result<&mut Tensor> {
+    if weights.rounded.is_some() {
+        let message = "the CPU updates no rounded copy of the weights".to_string();
+        return Err(Error::operation(OP, message));
+    }
+    Ok(weights.values)
+}
+
 pub fn sgd<T: Float>(
     ctx: &Context,
     settings: Sgd,
@@ -40,12 +49,13 @@ pub fn sgd<T: Float>(
     velocity: &mut Tensor,
     weights: Weights,
 ) -> Result<()> {
+    let weights = exact(weights)?;
     let host = Host::new(OP, ctx);
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
     let lr = host.read::<T>(schedule)?.row(0)[0];
     let (momentum, decay) = (T::of(settings.momentum), T::of(settings.weight_decay));
     let gradients = host.read::<T>(gradients)?;
-    let (mut velocity, mut values) = (host.write::<T>(velocity)?, host.write::<T>(weights.values)?);
+    let (mut velocity, mut values) = (host.write::<T>(velocity)?, host.write::<T>(weights)?);
     (values.data().par_chunks_mut(CHUNK))
         .zip(velocity.data().par_chunks_mut(CHUNK))
         .zip(gradients.data().par_chunks(CHUNK))
@@ -70,6 +80,7 @@ pub fn adam<T: Float>(
     moments: Moments,
     weights: Weights,
 ) -> Result<()> {
+    let weights = exact(weights)?;
     let host = Host::new(OP, ctx);
     let (factor, bound) = clip_numbers::<T>(&host, clip)?;
     let schedule = host.read::<T>(schedule)?;
@@ -82,7 +93,7 @@ pub fn adam<T: Float>(
     let gradients = host.read::<T>(gradients)?;
     let mut first = host.write::<T>(moments.first)?;
     let mut second = host.write::<T>(moments.second)?;
-    let mut values = host.write::<T>(weights.values)?;
+    let mut values = host.write::<T>(weights)?;
     (values.data().par_chunks_mut(CHUNK))
         .zip(first.data().par_chunks_mut(CHUNK))
         .zip(second.data().par_chunks_mut(CHUNK))
