@@ -130,8 +130,8 @@ fn its_gradients_are_those_of_finite_differences() {
 }
 
 /// A training step on the CUDA device against the CPU in f64, relative to the norm. With u the rounding of what products read (in f32, of
-/// their sums), which is that of what backward reads, too: a dozen roundings in
-/// all, √12 u, and four times that, as tensors of three numbers scatter.
+/// their sums), which is that of what backward reads, too: a dozen roundings in all, √12 u, and four times that, as tensors of three
+/// numbers scatter.
 #[test]
 fn the_cuda_device_trains_it_as_the_cpu() {
     let tokens: Vec<u32> = (0..30)

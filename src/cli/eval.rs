@@ -12,6 +12,7 @@ use crate::data::samples::{Limits, Samples};
 use crate::decode::Search;
 use crate::error::Error;
 use crate::files;
+use crate::metrics::coco;
 use crate::model::Engine;
 use crate::settings::{Setting, Table};
 use crate::train::config::Config;
@@ -106,6 +107,8 @@ struct Evaluation {
     ce: f64,
     bleu_corpus: [f64; 4],
     bleu_sentence_mean: [f64; 4],
+    /// As pycocoevalcap has them.
+    coco: coco::Scores,
     distinct_captions: usize,
     #[serde(serialize_with = "files::serialize_lossy")]
     captions: PathBuf,
@@ -211,6 +214,7 @@ fn evaluate(
         ce: losses.ce,
         bleu_corpus: evaluator.bleu(&captions),
         bleu_sentence_mean: evaluator.sentence_bleu(&captions),
+        coco: evaluator.coco(&captions),
         distinct_captions: distinct(&captions),
         captions: PathBuf::new(),
     };
@@ -242,12 +246,16 @@ fn text(e: &Evaluation) -> String {
          loss {:.4}, cross-entropy {:.4}\n\
          BLEU-1/2/3/4 corpus         {corpus}\n\
          BLEU-1/2/3/4 sentence mean  {mean}\n\
+         as pycocoevalcap: BLEU-4 {:.1}, ROUGE-L {:.1}, CIDEr-D {:.3}\n\
          {}; the file of all captions is {}\n",
         e.split,
         count(e.images, "image"),
         count(e.samples, "caption"),
         e.loss,
         e.ce,
+        100.0 * e.coco.bleu[3],
+        100.0 * e.coco.rouge_l,
+        e.coco.cider_d,
         count(e.distinct_captions, "distinct caption"),
         printable(&e.captions.display().to_string())
     )

@@ -12,6 +12,7 @@ mod eval;
 mod flags;
 mod profile;
 mod progress;
+mod score;
 mod search;
 mod signals;
 mod train;
@@ -39,6 +40,7 @@ enum Command {
     /// Trains a captioner by its published recipe, or by any other settings
     Train(Box<train::TrainArgs>),
     Eval(eval::EvalArgs),
+    Score(score::ScoreArgs),
     Caption(caption::CaptionArgs),
     Demo(demo::DemoArgs),
     Devices(device::DevicesArgs),
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Data(DataCommand::Check(args)) => return exit_status(check::check(args)),
         Command::Train(args) => train::train(*args),
         Command::Eval(args) => eval::eval(args),
+        Command::Score(args) => score::score(args),
         Command::Caption(args) => caption::caption(args),
         Command::Demo(args) => demo::demo(args),
         Command::Devices(args) => device::devices(args),

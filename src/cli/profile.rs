@@ -268,7 +268,7 @@ impl Report {
         let width = self.kernels.iter().map(|row| row.name.len()).max();
         let width = width.unwrap_or(0).max(6);
         let mut line = |name: &str, cells: Vec<String>| {
-            let cells: String = cells.iter().map(|cell| format!("{cell:>11}")).collect();
+            let cells: String = cells.iter().map(|cell| format!("{cell:>13}")).collect();
             let _ = writeln!(text, "{name:width$}{cells}");
         };
         line(

@@ -11,6 +11,7 @@ pub mod flickr8k;
 pub mod image;
 mod layout;
 pub mod loader;
+pub mod named_captions;
 mod photos;
 pub mod random;
 pub mod resize;

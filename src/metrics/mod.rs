@@ -1,3 +1,8 @@
 //! Measures of the quality of captions.
 
 pub mod bleu;
+pub mod cider;
+pub mod coco;
+mod ngrams;
+pub mod rouge;
+pub mod treebank;

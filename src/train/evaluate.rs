@@ -8,7 +8,7 @@ use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
 use crate::decode::{Search, Sentence};
 use crate::error::Result;
-use crate::metrics::bleu;
+use crate::metrics::{bleu, coco};
 use crate::model::{Engine, Losses};
 use crate::tensor::Pending;
 use serde::Serialize;
@@ -160,6 +160,18 @@ impl<'a> Evaluator<'a> {
     /// Corpus BLEU-1 … BLEU-4, each image once.
     pub fn bleu(&self, captioned: &[Captioned]) -> [f64; 4] {
         bleu::corpus(&self.pairs(captioned))
+    }
+
+    /// Scores as pycocoevalcap has them, each image once.
+    pub fn coco(&self, captioned: &[Captioned]) -> coco::Scores {
+        let pairs = self.pairs(captioned).into_iter();
+        let pairs: Vec<coco::Pair> = pairs
+            .map(|(caption, references)| coco::Pair {
+                caption,
+                references,
+            })
+            .collect();
+        coco::scores(&pairs)
     }
 
     /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: a protocol that published results also use.
