@@ -5,6 +5,7 @@ use serde_json::Value;
 use showtell::metrics::cider::CiderD;
 use showtell::metrics::coco::{self, Pair};
 use showtell::metrics::rouge::rouge_l;
+use showtell::metrics::sight::{Sight, Verdict};
 use showtell::metrics::treebank;
 use support::data::{self, real_data};
 
@@ -157,4 +158,50 @@ fn real_captions_have_pycocoevalcaps_scores() {
     }
     let pairs: Vec<Pair> = pairs.into_iter().map(|(_, pair)| pair).collect();
     assert_scores(coco::scores(&pairs), &golden()["flickr8k"]);
+}
+
+/// Captions of one image each, with two references that share the words of the image.
+fn scenes(count: usize, caption: impl Fn(usize) -> String) -> Vec<Pair> {
+    let pair = |i: usize| Pair {
+        caption: caption(i),
+        references: vec![
+            format!("a thing{i} of colour{} is here", i % 7),
+            format!("there is a thing{i} of colour{}", i % 7),
+        ],
+    };
+    (0..count).map(pair).collect()
+}
+
+#[test]
+fn a_blind_model_is_told_from_one_that_sees() {
+    let verdict = |pairs: &[Pair]| Sight::new(pairs).verdict;
+    let sees = |i: usize| format!("a thing{i} of colour{}", i % 7);
+    assert_eq!(verdict(&scenes(40, sees)), Verdict::Sees);
+    assert_eq!(verdict(&scenes(19, sees)), Verdict::Unknown);
+    assert_eq!(verdict(&[]), Verdict::Unknown);
+    // One caption for all images, and captions that belong to others.
+    assert_eq!(verdict(&scenes(40, |_| sees(3))), Verdict::Blind);
+    let random = |i: usize| sees((i * 17 + 5) % 41);
+    assert_eq!(verdict(&scenes(40, random)), Verdict::Blind);
+    // Every third caption is right, the others are what all images share.
+    let seldom = |i: usize| match i % 3 {
+        0 => sees(i),
+        _ => "there is a thing of colour1 here".to_string(),
+    };
+    let sight = Sight::new(&scenes(60, seldom));
+    assert!(sight.gain > 3.0 * sight.error, "{sight:?}");
+    assert_ne!(sight.verdict, Verdict::Blind);
+}
+
+/// No image keeps its caption, and the set of references is the same, so that a caption of words that are everywhere has the same score.
+#[test]
+fn shuffled_images_are_others() {
+    let pairs = scenes(25, |i| format!("a thing{i} of colour{}", i % 7));
+    let own = coco::scores(&pairs);
+    let sight = Sight::new(&pairs);
+    assert!((own.cider_d - sight.gain - sight.shuffled.cider_d).abs() < 1e-9);
+    assert!(
+        sight.shuffled.bleu[3] < own.bleu[3] / 2.0,
+        "{sight:?} {own:?}"
+    );
 }

@@ -13,6 +13,7 @@ use crate::decode::Search;
 use crate::error::Error;
 use crate::files;
 use crate::metrics::coco;
+use crate::metrics::sight::{Sight, Verdict};
 use crate::model::Engine;
 use crate::settings::{Setting, Table};
 use crate::train::config::Config;
@@ -109,6 +110,8 @@ struct Evaluation {
     bleu_sentence_mean: [f64; 4],
     /// As pycocoevalcap has them.
     coco: coco::Scores,
+    /// The same against the references of other images.
+    sight: Sight,
     distinct_captions: usize,
     #[serde(serialize_with = "files::serialize_lossy")]
     captions: PathBuf,
@@ -206,6 +209,7 @@ fn evaluate(
     }
     let images = samples.images();
     let captions = evaluator.captions(&images, progress)?;
+    let (coco, sight) = evaluator.coco(&captions);
     let evaluation = Evaluation {
         split: args.split.to_string(),
         images: images.len(),
@@ -214,7 +218,8 @@ fn evaluate(
         ce: losses.ce,
         bleu_corpus: evaluator.bleu(&captions),
         bleu_sentence_mean: evaluator.sentence_bleu(&captions),
-        coco: evaluator.coco(&captions),
+        coco,
+        sight,
         distinct_captions: distinct(&captions),
         captions: PathBuf::new(),
     };
@@ -238,6 +243,20 @@ fn write_captions(evaluation: &Evaluation, captions: &[Captioned], json: bool) -
     Ok(files::write_text(&evaluation.captions, &text)?)
 }
 
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Sees => "the model sees its images",
+        Verdict::SeesLittle => {
+            "the model sees little, as its captions fit other images nearly as well as their own"
+        }
+        Verdict::Blind => {
+            "the model is blind, as its captions fit other images as well as their own: it is not trained, or its encoder is not \
+             the one that it was trained with"
+        }
+        Verdict::Unknown => "too few images to tell whether the model sees them",
+    }
+}
+
 fn text(e: &Evaluation) -> String {
     let percent = |bleu: [f64; 4]| bleu.map(|b| format!("{:.1}", 100.0 * b)).join(" / ");
     let (corpus, mean) = (percent(e.bleu_corpus), percent(e.bleu_sentence_mean));
@@ -247,6 +266,7 @@ fn text(e: &Evaluation) -> String {
          BLEU-1/2/3/4 corpus         {corpus}\n\
          BLEU-1/2/3/4 sentence mean  {mean}\n\
          as pycocoevalcap: BLEU-4 {:.1}, ROUGE-L {:.1}, CIDEr-D {:.3}\n\
+         with the images shuffled: BLEU-4 {:.1}, CIDEr-D {:.3}: {}\n\
          {}; the file of all captions is {}\n",
         e.split,
         count(e.images, "image"),
@@ -256,6 +276,9 @@ fn text(e: &Evaluation) -> String {
         100.0 * e.coco.bleu[3],
         100.0 * e.coco.rouge_l,
         e.coco.cider_d,
+        100.0 * e.sight.shuffled.bleu[3],
+        e.sight.shuffled.cider_d,
+        verdict(e.sight.verdict),
         count(e.distinct_captions, "distinct caption"),
         printable(&e.captions.display().to_string())
     )

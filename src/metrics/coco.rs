@@ -30,6 +30,11 @@ pub struct Scores {
 /// Scores of captions by the words that [`treebank::words`] finds in them; all 0 without any. The references are the data set in which
 /// CIDEr-D counts how common n-grams are, so a part of a test set has other scores than the whole.
 pub fn scores(pairs: &[Pair]) -> Scores {
+    each(pairs).0
+}
+
+/// The same, and the CIDEr-D of each caption.
+pub(super) fn each(pairs: &[Pair]) -> (Scores, Vec<f64>) {
     let captions: Vec<Vec<String>> = pairs
         .iter()
         .map(|pair| treebank::words(&pair.caption))
@@ -40,16 +45,17 @@ pub fn scores(pairs: &[Pair]) -> Scores {
         .collect();
     let cider = CiderD::new(&references);
     let mut bleu = Counts::new(Closest::Shortest);
-    let (mut rouge_sum, mut cider_sum) = (0.0, 0.0);
+    let (mut rouge_sum, mut each) = (0.0, Vec::with_capacity(pairs.len()));
     for (caption, references) in captions.iter().zip(&references) {
         bleu.add_words(caption, references);
         rouge_sum += rouge_l(caption, references);
-        cider_sum += cider.score(caption, references);
+        each.push(cider.score(caption, references));
     }
     let count = pairs.len().max(1) as f64;
-    Scores {
+    let scores = Scores {
         bleu: bleu.scores_without_zeros(),
         rouge_l: rouge_sum / count,
-        cider_d: cider_sum / count,
-    }
+        cider_d: each.iter().sum::<f64>() / count,
+    };
+    (scores, each)
 }

@@ -5,4 +5,5 @@ pub mod cider;
 pub mod coco;
 mod ngrams;
 pub mod rouge;
+pub mod sight;
 pub mod treebank;

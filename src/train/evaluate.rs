@@ -8,6 +8,7 @@ use crate::data::flickr8k::Flickr8k;
 use crate::data::samples::Samples;
 use crate::decode::{Search, Sentence};
 use crate::error::Result;
+use crate::metrics::sight::Sight;
 use crate::metrics::{bleu, coco};
 use crate::model::{Engine, Losses};
 use crate::tensor::Pending;
@@ -162,8 +163,8 @@ impl<'a> Evaluator<'a> {
         bleu::corpus(&self.pairs(captioned))
     }
 
-    /// Scores as pycocoevalcap has them, each image once.
-    pub fn coco(&self, captioned: &[Captioned]) -> coco::Scores {
+    /// Scores as pycocoevalcap has them, each image once, and whether the captions fit other images as well.
+    pub fn coco(&self, captioned: &[Captioned]) -> (coco::Scores, Sight) {
         let pairs = self.pairs(captioned).into_iter();
         let pairs: Vec<coco::Pair> = pairs
             .map(|(caption, references)| coco::Pair {
@@ -171,7 +172,7 @@ impl<'a> Evaluator<'a> {
                 references,
             })
             .collect();
-        coco::scores(&pairs)
+        (coco::scores(&pairs), Sight::new(&pairs))
     }
 
     /// The mean over every caption sample of the sentence's BLEU-1 … BLEU-4: a protocol that published results also use.
