@@ -187,6 +187,7 @@ impl Toy {
     /// As the engine says it: without `<eos>`, and without the `<sos>` that show-tell starts with.
     fn sentence(&self, table: &Table, tokens: &[u32]) -> Sentence {
         let starts = self.model.decoder().predicts_start() && tokens.first() == Some(&SOS);
+        let said = tokens;
         let tokens = tokens.strip_suffix(&[EOS]).unwrap_or(tokens);
         let attention = (usize::from(starts)..tokens.len()).filter_map(|t| {
             let alpha = table[&tokens[..t]].1.as_ref()?;
@@ -195,6 +196,8 @@ impl Toy {
         Sentence {
             attention: attention.collect(),
             tokens: tokens[usize::from(starts)..].to_vec(),
+            log_probability: log_p(table, said),
+            said: said.len(),
         }
     }
 }
@@ -266,6 +269,9 @@ fn plain_beam(table: &Table, width: usize, penalty: f64) -> Vec<u32> {
 /// Attention is rounded to f32, and α is at most 1.
 fn assert_same(found: &Sentence, expected: &Sentence, what: &str) {
     assert_eq!(found.tokens, expected.tokens, "{what}");
+    let off = (found.log_probability - expected.log_probability).abs();
+    assert!(off <= 1e-9, "{what}: log p is off by {off}");
+    assert_eq!(found.said, expected.said, "{what}");
     assert_eq!(found.attention.len(), expected.attention.len(), "{what}");
     for (found, expected) in found.attention.iter().zip(&expected.attention) {
         assert_eq!(found.len(), expected.len(), "{what}");
@@ -304,6 +310,51 @@ fn a_beam_of_everything_equals_exhaustive_search() {
             unlike_unpenalised > 3,
             "{model:?}: the penalty hardly matters"
         );
+    }
+}
+
+/// A beam that drops nothing has the N best of all sentences, in order; the greedy sentence has the log-probability of its tokens.
+#[test]
+fn the_best_sentences_are_ranked() {
+    const MOST: usize = 7;
+    for model in MODELS {
+        for seed in 0..4 {
+            let toy = Toy::new(model, 2, 2.0, seed);
+            for penalty in PENALTIES {
+                let search = Search::new(EVERYTHING, penalty).unwrap();
+                let (decoder, longest) = (toy.model.decoder(), toy.longest(LIMIT));
+                let (ctx, params, features) = (&toy.ctx, &toy.params, &toy.features);
+                let found = decode::ranked(ctx, params, decoder, features, search, MOST, longest);
+                let (found, greedy) = (found.unwrap(), toy.greedy(LIMIT));
+                for (image, found) in found.iter().enumerate() {
+                    let table = toy.table(image);
+                    let finished = (0..LIMIT).flat_map(sequences);
+                    let finished = finished.map(|words| [words.as_slice(), &[EOS]].concat());
+                    let mut all: Vec<Vec<u32>> = finished.collect();
+                    all.sort_by(|a, b| {
+                        score(&table, b, penalty).total_cmp(&score(&table, a, penalty))
+                    });
+                    assert_eq!(found.len(), MOST);
+                    for (place, (found, expected)) in found.iter().zip(&all).enumerate() {
+                        let what =
+                            format!("{model:?} {seed} {penalty} image {image} place {place}");
+                        assert_same(found, &toy.sentence(&table, expected), &what);
+                    }
+                    let said = &greedy[image];
+                    let mut tokens = said.tokens.clone();
+                    if decoder.predicts_start() && said.said > tokens.len() + 1 {
+                        tokens.insert(0, SOS);
+                    }
+                    if said.said > tokens.len() {
+                        tokens.push(EOS);
+                    }
+                    let off = (said.log_probability - log_p(&table, &tokens)).abs();
+                    assert!(off <= 1e-9 && said.said == tokens.len(), "{said:?}: {off}");
+                    let mean = (said.log_probability / said.said as f64).exp();
+                    assert!((said.confidence() - mean).abs() < 1e-12);
+                }
+            }
+        }
     }
 }
 

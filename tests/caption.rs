@@ -75,7 +75,58 @@ fn maps_and_pictures_follow_the_words() {
 
     let bare = lines(&caption(&tiny, &images, &["--json"]));
     let keys: Vec<_> = bare[0].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["caption", "image"]);
+    let expected = [
+        "caption",
+        "confidence",
+        "image",
+        "length",
+        "log_probability",
+    ];
+    assert_eq!(keys, expected);
+}
+
+/// The caption is the first of the best, which fall in probability; words and confidence fit the sentence; greedy has one of them.
+#[test]
+fn the_best_sentences_are_told_with_their_odds() {
+    let tiny = trained("show-tell");
+    tiny.image(1).save(tiny.path("one.png")).unwrap();
+    let said = lines(&caption(
+        &tiny,
+        &["one.png"],
+        &["--json", "--beam", "4", "--best", "3"],
+    ));
+    let best = said[0]["best"].as_array().unwrap();
+    assert!((1..=3).contains(&best.len()), "{said:?}");
+    for key in ["caption", "confidence", "length", "log_probability"] {
+        assert_eq!(best[0][key], said[0][key], "{key}");
+    }
+    let number = |line: &Value, key: &str| line[key].as_f64().unwrap();
+    let odds: Vec<f64> = best
+        .iter()
+        .map(|line| number(line, "log_probability"))
+        .collect();
+    assert!(
+        odds.is_sorted_by(|a, b| a >= b) && odds[0] <= 0.0,
+        "{odds:?}"
+    );
+    for line in best {
+        let words = line["caption"].as_str().unwrap().split_whitespace().count();
+        assert_eq!(line["length"], words);
+        // The end of the sentence is counted, if it has one, and what show-tell says before its first word.
+        let said = number(line, "log_probability") / number(line, "confidence").ln();
+        assert!(
+            (said - said.round()).abs() < 1e-6 && said.round() as usize >= words,
+            "{said}"
+        );
+    }
+    let greedy = lines(&caption(&tiny, &["one.png"], &["--json", "--best", "1"]));
+    assert_eq!(greedy[0]["best"].as_array().unwrap().len(), 1);
+    let wrong = caption(
+        &tiny,
+        &["one.png"],
+        &["--json", "--beam", "2", "--best", "3"],
+    );
+    assert!(misused(&wrong).contains("--best: found 3, expected at most --beam, which is 2"));
 }
 
 /// File systems limit the length of a name, and the picture's is longer than the image's.

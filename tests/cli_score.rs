@@ -37,14 +37,14 @@ impl Files {
 
 fn score(references: &Path, captions: &Path) -> Value {
     let paths = [references, captions].map(|path| path.to_str().unwrap());
-    let output = cli::run(&["score", paths[0], paths[1], "--json"]);
+    let output = cli::run(["score", paths[0], paths[1], "--json"]);
     serde_json::from_str(&cli::printed(&output)).unwrap()
 }
 
 #[track_caller]
 fn refused(references: &Path, captions: &Path, expected: &[&str]) {
     let paths = [references, captions].map(|path| path.to_str().unwrap());
-    let output = cli::run(&["score", paths[0], paths[1]]);
+    let output = cli::run(["score", paths[0], paths[1]]);
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     for part in expected {
@@ -128,7 +128,7 @@ fn every_form_gives_the_same_scores() {
     for references in &references[..2] {
         assert_eq!(score(references, &results), expected);
     }
-    let shown = cli::run(&[
+    let shown = cli::run([
         "score",
         references[0].to_str().unwrap(),
         results.to_str().unwrap(),

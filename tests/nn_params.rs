@@ -88,8 +88,8 @@ fn operands_are_the_values_rounded() {
     let before = params.export(a).unwrap();
     // Ties to even, numbers that are rounded to infinity, and those with no exponent left.
     let odd = [
-        1.00390625,
-        1.01171875,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
         -0.0,
         3.4e38,
         1e-40,

@@ -1,6 +1,7 @@
 //! `showtell caption`: captions for images, by a trained captioner.
 
 use super::device::DeviceArgs;
+use super::flags::number;
 use super::search::SearchArgs;
 use super::trained::TrainedArgs;
 use super::{Usage, tell};
@@ -10,6 +11,7 @@ use crate::error::Error;
 use crate::files;
 use crate::model::Engine;
 use crate::report::{self, attention::attention_grid};
+use crate::settings::integer;
 use crate::train::features::check_finite;
 use crate::train::run::RunDirectory;
 use crate::words::{count, printable};
@@ -42,6 +44,9 @@ pub struct CaptionArgs {
     /// Put the attention maps into the JSON: a weight for each position, for each word
     #[arg(long, requires = "json")]
     maps: bool,
+    /// Put the N best of the sentences that were followed into the JSON, with their log-probabilities
+    #[arg(long, value_name = "N", requires = "json", value_parser = number::<usize>(integer(1).most(100)))]
+    best: Option<usize>,
     /// Draw where attention looked for each word, to DIR/<image>.attention.png
     #[arg(long, value_name = "DIR")]
     attention_out: Option<PathBuf>,
@@ -56,11 +61,45 @@ struct Line<'a> {
     /// The path; what is not UTF-8 in it is replaced.
     image: Cow<'a, str>,
     caption: String,
+    #[serde(flatten)]
+    odds: Odds,
+    /// The best sentences, the caption first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best: Option<Vec<Ranked>>,
     /// The drawn attention.
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attention: Option<Attention<'a>>,
+}
+
+/// How sure the captioner is of a sentence.
+#[derive(Serialize)]
+struct Odds {
+    /// Σ log p of its words and its end.
+    log_probability: f64,
+    /// Words.
+    length: usize,
+    /// The probability of a word on geometric average, the end counted.
+    confidence: f64,
+}
+
+impl Odds {
+    fn new(sentence: &Sentence) -> Self {
+        Odds {
+            log_probability: sentence.log_probability,
+            length: sentence.tokens.len(),
+            confidence: sentence.confidence(),
+        }
+    }
+}
+
+/// One of the best sentences.
+#[derive(Serialize)]
+struct Ranked {
+    caption: String,
+    #[serde(flatten)]
+    odds: Odds,
 }
 
 /// What the decoder looked at.
@@ -73,8 +112,33 @@ struct Attention<'a> {
     maps: &'a [Vec<f32>],
 }
 
+impl Ranked {
+    fn new(engine: &Engine, sentence: &Sentence) -> Self {
+        Ranked {
+            caption: engine.vocabulary.decode(&sentence.tokens),
+            odds: Odds::new(sentence),
+        }
+    }
+}
+
+impl CaptionArgs {
+    /// There are no more best sentences than are followed.
+    fn check_best(&self) -> Result<()> {
+        let followed = self.search.beam;
+        match self.best {
+            Some(best) if best > followed => {
+                let message =
+                    format!("--best: found {best}, expected at most --beam, which is {followed}");
+                Err(Usage(Error::Config(message)).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 pub fn caption(args: CaptionArgs) -> Result<()> {
     let search = args.search.search()?;
+    args.check_best()?;
     let run = RunDirectory::open(&args.trained.run)?;
     let engine = args.trained.engine(&run, &args.device.open()?)?;
     let grid = engine.captioner.decoder.attention_grid();
@@ -115,9 +179,10 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
             {
                 check_finite(values, &images[i])?;
             }
-            search.sentences(&engine, &features)
+            search.ranked(&engine, &features, args.best.unwrap_or(1))
         })?;
-        for (&i, sentence) in read.iter().zip(&sentences) {
+        for (&i, ranked) in read.iter().zip(&sentences) {
+            let sentence = &ranked[0];
             let attention = grid.map(|grid| attention(&engine, sentence, grid));
             let picture = pictures.get(chunk * batch + i);
             if let (Some(picture), Some(attention)) = (picture, &attention) {
@@ -126,6 +191,10 @@ pub fn caption(args: CaptionArgs) -> Result<()> {
             let line = Line {
                 image: images[i].to_string_lossy(),
                 caption: engine.vocabulary.decode(&sentence.tokens),
+                odds: Odds::new(sentence),
+                best: args
+                    .best
+                    .map(|_| ranked.iter().map(|s| Ranked::new(&engine, s)).collect()),
                 picture: picture.map(|picture| picture.to_string_lossy()),
                 attention: attention.filter(|_| args.maps),
             };

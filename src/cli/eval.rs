@@ -266,7 +266,7 @@ fn text(e: &Evaluation) -> String {
          BLEU-1/2/3/4 corpus         {corpus}\n\
          BLEU-1/2/3/4 sentence mean  {mean}\n\
          as pycocoevalcap: BLEU-4 {:.1}, ROUGE-L {:.1}, CIDEr-D {:.3}\n\
-         with the images shuffled: BLEU-4 {:.1}, CIDEr-D {:.3}: {}\n\
+         on other images: BLEU-4 {:.1}, CIDEr-D {:.3}: {}\n\
          {}; the file of all captions is {}\n",
         e.split,
         count(e.images, "image"),

@@ -13,7 +13,7 @@ use clap::builder::TypedValueParser;
 pub struct SearchArgs {
     /// Follow K sentences at once for each image and take the best; with 1, take the best word every time
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = number::<usize>(integer(1).most(100)))]
-    beam: usize,
+    pub(super) beam: usize,
     /// Prefer longer sentences: divide the log-probability of a sentence of n tokens by n^X
     #[arg(long, value_name = "X", default_value_t = 0.0, requires = "beam", value_parser = penalty())]
     length_penalty: f64,

@@ -32,6 +32,24 @@ pub fn beam(
     search: Search,
     longest: usize,
 ) -> Result<Vec<Sentence>> {
+    let ranked = ranked(ctx, params, decoder, features, search, 1, longest)?;
+    Ok(ranked.into_iter().flatten().collect())
+}
+
+/// As [`beam`], the `most` best finished sentences for each image, the best first; of an image without any, the best unfinished one. The
+/// search for an image then goes on while a beginning can become better than the last of them.
+///
+/// # Errors
+/// When the device fails.
+pub fn ranked(
+    ctx: &Context,
+    params: &Params,
+    decoder: &dyn Decoder,
+    features: &Tensor,
+    search: Search,
+    most: usize,
+    longest: usize,
+) -> Result<Vec<Vec<Sentence>>> {
     let (batch, width) = (features.shape().dims()[0], search.beam);
     let limit = longest - usize::from(!decoder.predicts_start());
     let offered = width.min(decoder.vocabulary());
@@ -39,7 +57,7 @@ pub fn beam(
     let log_probabilities = ctx.empty([batch * width, offered], params.dtype())?;
     let mut parents = ctx.empty([batch * width], DType::U32)?;
     let mut words = ctx.empty([batch * width], DType::U32)?;
-    let mut beams = vec![Beam::new(search, limit); batch];
+    let mut beams = vec![Beam::new(search, most, limit); batch];
     let mut generation = decoder.start(ctx, params, features)?;
     for position in 0..limit {
         // Before the first word all beginnings of an image are the same: it has one row.
@@ -65,7 +83,7 @@ pub fn beam(
         }
         generation.step(&words)?;
     }
-    Ok(beams.iter().map(Beam::best).collect())
+    Ok(beams.iter().map(Beam::ranked).collect())
 }
 
 /// For each of the `width` rows that an image has in the next step: the row that it goes on from, of the `rows` rows per
@@ -129,6 +147,8 @@ struct Hypothesis {
 #[derive(Clone)]
 struct Beam {
     search: Search,
+    /// Sentences that are wanted.
+    most: usize,
     limit: usize,
     /// Tokens generated so far.
     length: usize,
@@ -136,13 +156,22 @@ struct Beam {
     words: Vec<Word>,
     /// Most probable first; empty when the search is over.
     live: Vec<Hypothesis>,
-    finished: usize,
-    /// The best finished sentence: its score, its last word.
-    best: Option<(f64, Option<usize>)>,
+    /// The best first.
+    finished: Vec<Finished>,
+}
+
+/// A sentence that has come to its end.
+#[derive(Clone)]
+struct Finished {
+    score: f64,
+    log_probability: f64,
+    /// Tokens with `<eos>`.
+    said: usize,
+    last: Option<usize>,
 }
 
 impl Beam {
-    fn new(search: Search, limit: usize) -> Self {
+    fn new(search: Search, most: usize, limit: usize) -> Self {
         let nothing = Hypothesis {
             last: None,
             log_probability: 0.0,
@@ -151,12 +180,12 @@ impl Beam {
         };
         Beam {
             search,
+            most,
             limit,
             length: 0,
             words: Vec::new(),
             live: vec![nothing],
-            finished: 0,
-            best: None,
+            finished: Vec::new(),
         }
     }
 
@@ -180,7 +209,7 @@ impl Beam {
         }
         // The sort is stable: of two equal candidates, the one that is ahead so far stays ahead.
         candidates.sort_by(|a, b| b.log_probability.total_cmp(&a.log_probability));
-        candidates.truncate(self.search.beam - self.finished);
+        candidates.truncate(self.search.beam - self.finished.len());
         self.live.clear();
         for mut candidate in candidates {
             if candidate.word == EOS {
@@ -206,25 +235,47 @@ impl Beam {
 
     fn finish(&mut self, sentence: &Hypothesis) {
         let score = self.score(sentence.log_probability, self.length);
-        self.finished += 1;
-        if self.best.is_none_or(|(best, _)| score > best) {
-            self.best = Some((score, sentence.last));
-        }
+        // Of two equal sentences, the one that was finished first stays ahead.
+        let place = self.finished.partition_point(|other| other.score >= score);
+        let finished = Finished {
+            score,
+            log_probability: sentence.log_probability,
+            said: self.length,
+            last: sentence.last,
+        };
+        self.finished.insert(place, finished);
     }
 
-    /// Whether a beginning can still become better than the best finished sentence. Its Σ log p can only fall, and the
+    /// Whether a beginning can still become better than the last finished sentence that is wanted. Its Σ log p can only fall, and the
     /// division by n^α helps most at the limit.
     fn can_improve(&self) -> bool {
-        let (Some((best, _)), Some(leader)) = (self.best, self.live.first()) else {
+        let last = self.finished.get(self.most.max(1) - 1);
+        let (Some(last), Some(leader)) = (last, self.live.first()) else {
             return true;
         };
-        self.score(leader.log_probability, self.limit) > best
+        self.score(leader.log_probability, self.limit) > last.score
     }
 
-    fn best(&self) -> Sentence {
-        let unfinished = self.live.first().and_then(|leader| leader.last);
-        let mut next = self.best.map_or(unfinished, |(_, last)| last);
-        let mut sentence = Sentence::default();
+    fn ranked(&self) -> Vec<Sentence> {
+        if self.finished.is_empty() {
+            let leader = self.live.first();
+            let (last, log_probability) =
+                leader.map_or((None, 0.0), |leader| (leader.last, leader.log_probability));
+            return vec![self.sentence(last, log_probability, self.length)];
+        }
+        let wanted = self.finished.iter().take(self.most.max(1));
+        let sentence = |f: &Finished| self.sentence(f.last, f.log_probability, f.said);
+        wanted.map(sentence).collect()
+    }
+
+    /// The words up to `last`.
+    fn sentence(&self, last: Option<usize>, log_probability: f64, said: usize) -> Sentence {
+        let mut next = last;
+        let mut sentence = Sentence {
+            log_probability,
+            said,
+            ..Sentence::default()
+        };
         while let Some(place) = next {
             let word = &self.words[place];
             sentence.tokens.push(word.token);

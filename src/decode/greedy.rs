@@ -1,6 +1,6 @@
 //! Greedy decoding: the most probable token, again and again, for a whole batch of images at once.
 
-use super::{AwaitedAttention, Sentence};
+use super::{Awaited, AwaitedAttention, Sentence};
 use crate::data::vocabulary::{EOS, SOS};
 use crate::error::Result;
 use crate::model::decoder::Decoder;
@@ -31,9 +31,14 @@ pub fn greedy(
     for position in 0..limit {
         top_k::forward(ctx, generation.logits(), &mut ids, &mut log_probabilities)?;
         let (chosen, attention) = (ids.download_later()?, AwaitedAttention::new(&*generation)?);
-        let chosen: Vec<u32> = chosen.wait()?;
+        let probable = Awaited::new(&log_probabilities)?;
+        let (chosen, probable): (Vec<u32>, _) = (chosen.wait()?, probable.wait()?);
         let attention = attention.map(AwaitedAttention::wait).transpose()?;
         for (image, &id) in chosen.iter().enumerate() {
+            if !finished[image] {
+                sentences[image].log_probability += probable[image];
+                sentences[image].said += 1;
+            }
             finished[image] |= id == EOS;
             let starts = decoder.predicts_start() && position == 0 && id == SOS;
             if finished[image] || starts {

@@ -3,7 +3,7 @@
 mod beam;
 mod greedy;
 
-pub use beam::beam;
+pub use beam::{beam, ranked};
 pub use greedy::greedy;
 
 use crate::error::{Error, Result};
@@ -20,6 +20,17 @@ pub struct Sentence {
     pub tokens: Vec<u32>,
     /// The attention (P) under which each token was chosen; empty when the decoder has none.
     pub attention: Vec<Vec<f32>>,
+    /// Σ log p of all that the decoder said for it: its tokens, `<eos>` unless it was cut, and `<sos>` where the decoder says it.
+    pub log_probability: f64,
+    /// How many tokens that were.
+    pub said: usize,
+}
+
+impl Sentence {
+    /// The probability of a token, on geometric average: from 0 to 1, for sentences of any length.
+    pub fn confidence(&self) -> f64 {
+        (self.log_probability / self.said.max(1) as f64).exp()
+    }
 }
 
 /// How sentences are looked for.
@@ -81,11 +92,29 @@ impl Search {
     /// # Errors
     /// When the device fails.
     pub fn sentences(&self, engine: &Engine, features: &Tensor) -> Result<Vec<Sentence>> {
+        let ranked = self.ranked(engine, features, 1)?;
+        Ok(ranked.into_iter().flatten().collect())
+    }
+
+    /// As [`Search::sentences`], the `most` best sentences for each image, the best first. There are fewer where fewer of the K
+    /// that are followed come to an end, and one where none does.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn ranked(
+        &self,
+        engine: &Engine,
+        features: &Tensor,
+        most: usize,
+    ) -> Result<Vec<Vec<Sentence>>> {
         let (ctx, params) = (&engine.ctx, &engine.params);
         let decoder = &*engine.captioner.decoder;
         match self.beam {
-            1 => greedy(ctx, params, decoder, features, LONGEST),
-            _ => beam(ctx, params, decoder, features, *self, LONGEST),
+            1 => {
+                let sentences = greedy(ctx, params, decoder, features, LONGEST)?;
+                Ok(sentences.into_iter().map(|s| vec![s]).collect())
+            }
+            _ => ranked(ctx, params, decoder, features, *self, most, LONGEST),
         }
     }
 }
