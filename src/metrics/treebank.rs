@@ -348,25 +348,30 @@ fn abbreviation(text: &[char]) -> usize {
     if kept { letters + 1 } else { 0 }
 }
 
+/// An address or a tag is not looked for further than this, so that a long text takes no longer for each of its places.
+const FARTHEST: usize = 512;
+
 /// Addresses of pages and of mail, names with `@`, and words with `#`.
 fn address(text: &[char]) -> usize {
-    let whole = run(text, |c| !c.is_whitespace());
-    let token: String = text[..whole].iter().collect();
-    let end = token.trim_end_matches(['.', ',', '!', '?', ')', '"', '\'', ';', ':']);
-    let length = end.chars().count();
-    let lower = end.to_lowercase();
-    if ["http://", "https://", "www."]
-        .iter()
-        .any(|start| lower.starts_with(start))
-    {
-        return length;
-    }
-    let named = matches!(letter(text, 0), '@' | '#') && letter(text, 1).is_ascii_alphabetic();
-    if named {
+    if matches!(letter(text, 0), '@' | '#') && letter(text, 1).is_ascii_alphabetic() {
         return 1 + run(&text[1..], |c| plain(c) || c == '_');
     }
-    match end.split_once('@') {
-        Some((user, host)) if !user.is_empty() && host.contains('.') => length,
+    let near = &text[..text.len().min(FARTHEST)];
+    let whole = &near[..run(near, |c| !c.is_whitespace())];
+    let behind = |&&c: &&char| matches!(c, '.' | ',' | '!' | '?' | ')' | '"' | '\'' | ';' | ':');
+    let token = &whole[..whole.len() - whole.iter().rev().take_while(behind).count()];
+    let begins = |start: &str| {
+        let same = |(&c, s): (&char, char)| c.eq_ignore_ascii_case(&s);
+        token.len() > start.len() && token.iter().zip(start.chars()).all(same)
+    };
+    if ["http://", "https://", "www."]
+        .iter()
+        .any(|start| begins(start))
+    {
+        return token.len();
+    }
+    match token.iter().position(|&c| c == '@') {
+        Some(at @ 1..) if token[at..].contains(&'.') => token.len(),
         _ => 0,
     }
 }
@@ -377,14 +382,15 @@ fn markup(text: &[char]) -> usize {
     if letter(text, 0) != '<' || !letter(text, 1 + slash).is_ascii_alphabetic() {
         return 0;
     }
-    let inside = run(text, |c| c != '>' && c != '\n');
-    if inside < text.len() { inside + 1 } else { 0 }
+    let near = &text[..text.len().min(FARTHEST)];
+    let inside = run(near, |c| c != '>' && c != '\n');
+    if inside < near.len() { inside + 1 } else { 0 }
 }
 
 /// Dots, dashes, and questions and exclamations in a row, and quotes of two signs.
 fn punctuation(text: &[char]) -> usize {
     match letter(text, 0) {
-        '.' => match run(text, |c| c == '.').min(5) {
+        '.' => match run(&text[..text.len().min(5)], |c| c == '.') {
             dots @ 3.. => dots,
             _ => 1,
         },
