@@ -66,7 +66,7 @@ fn every_form_gives_the_same_scores() {
     });
     let karpathy = json!({"images": images.clone().map(|(i, (name, references, _))| json!({
         "filename": name,
-        "imgid": i,
+        "imgid": 11 - i,
         "cocoid": 10 + i,
         "sentences": references.map(|text| json!({"raw": text, "tokens": []})),
     })).collect::<Vec<_>>()});
@@ -217,6 +217,13 @@ fn what_does_not_fit_is_refused() {
         refused(&references, &captions, expected);
     }
     let captions = files.write("captions.json", r#"{"a.jpg": "a dog"}"#);
+    let twice = r#"[{"file": "a.jpg", "id": 7, "captions": ["x"]}, {"file": "b.jpg", "id": 7, "captions": ["y"]}]"#;
+    let twice = files.write("twice.json", twice);
+    refused(
+        &twice,
+        &captions,
+        &["twice.json", "two images are called 7"],
+    );
     refused(
         &files.write("no.json", "[]"),
         &captions,

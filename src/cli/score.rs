@@ -68,10 +68,17 @@ fn pairs(
     references: &[NamedCaptions],
     captions: Vec<NamedCaptions>,
 ) -> Result<Vec<Pair>> {
-    let names = references.iter().enumerate();
-    let by_name: HashMap<&str, usize> = names
-        .flat_map(|(i, image)| image.names.iter().map(move |name| (name.as_str(), i)))
-        .collect();
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for (i, image) in references.iter().enumerate() {
+        for name in &image.names {
+            let other = by_name.insert(name, i);
+            if other.is_some_and(|other| other != i) {
+                let message =
+                    format!("two images are called {name}: a caption of it could be of either");
+                return Err(Error::file(&args.references, message).into());
+            }
+        }
+    }
     let (mut pairs, mut unknown) = (Vec::new(), Vec::new());
     let mut taken = vec![false; references.len()];
     let count_of_captions = captions.len();

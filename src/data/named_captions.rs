@@ -165,10 +165,14 @@ impl Found {
 
 /// All that an element calls its image. COCO's annotations have an id of their own, which is none.
 fn names(object: &Map<String, Value>) -> Vec<String> {
-    let keys = IMAGE_KEYS.iter().chain(&["cocoid", "imgid"]);
+    // Karpathy's ids of COCO's images are COCO's; `imgid` counts the images of the file, and may be another one's `cocoid`.
+    let id = ["cocoid", "imgid"]
+        .into_iter()
+        .find(|key| object.contains_key(*key));
+    let keys = IMAGE_KEYS.iter().copied().chain(id);
     let mut names: Vec<String> = keys
-        .filter(|key| **key != "id" || !object.contains_key("image_id"))
-        .filter_map(|key| object.get(*key).and_then(name))
+        .filter(|key| *key != "id" || !object.contains_key("image_id"))
+        .filter_map(|key| object.get(key).and_then(name))
         .collect();
     names.dedup();
     names
